@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Messages on the control device `/dev/weft`, between the module and the daemon that owns it.
+//!
+//! `read(2)` returns whole messages, never a part of one; a buffer too small for the next message fails with
+//! `EINVAL` ([`MESSAGE_BYTES_MAX`] always suffices). Offers are level-triggered: whoever opens the device is told every
+//! open offer again. `write(2)` takes one whole message. Integers are in the machine's byte order.
+
+use crate::limits::{NAME_MAX, NODES_MAX};
+use zerocopy::FromBytes;
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A message is never longer than this, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 256;
+
+/// Path of the control device.
+pub const CONTROL_DEVICE: &str = "/dev/weft";
+
+/// Module → daemon: a data link waits to be accepted ([`LinkOffer`]).
+pub const KERN_HANDSHAKE_DATA: u32 = 1;
+/// Module → daemon: a meta link waits to be accepted ([`LinkOffer`]).
+pub const KERN_HANDSHAKE_META: u32 = 2;
+/// Module → daemon: an offer is void, its session is over or not wanted any more ([`LinkOffer`]).
+pub const KERN_WITHDRAWN: u32 = 3;
+/// Daemon → module: which nodes the daemon is connected with ([`NodeConnState`]).
+pub const NODE_CONN_STATE: u32 = 16;
+
+/// First bytes of every message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MessageHeader {
+    /// One of the numbers above.
+    pub kind: u32,
+    /// Length of the whole message with this header, in bytes.
+    pub length: u32,
+}
+
+/// The module offers one link of a peer, or withdraws both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LinkOffer {
+    /// [`KERN_HANDSHAKE_DATA`], [`KERN_HANDSHAKE_META`] or [`KERN_WITHDRAWN`].
+    pub header: MessageHeader,
+    /// [`crate::version::CONTROL_ABI`] of the module.
+    pub abi: u32,
+    /// Node id of the peer.
+    pub peer: u32,
+    /// Number of the offer, for [`LinkAccept::offer`]; never reused. 0 when withdrawn.
+    pub offer: u64,
+    /// This side's number of the session that both links of the peer belong to.
+    pub session: u64,
+    /// This node's id in the resource.
+    pub node: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// Name of the resource, padded with zeros.
+    pub resource: [u8; NAME_MAX + 1],
+}
+
+/// Which nodes are connected, level-triggered: sent on every change and on a slow period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NodeConnState {
+    /// [`NODE_CONN_STATE`].
+    pub header: MessageHeader,
+    /// Grows with every message of one daemon; an older one that comes late is ignored.
+    pub epoch: u64,
+    /// Bit `n`: the daemon of node `n` answers.
+    pub connected: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// Name of the resource it is about, padded with zeros; all zeros means all resources.
+    pub resource: [u8; NAME_MAX + 1],
+}
+
+/// Argument of [`LINK_ACCEPT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LinkAccept {
+    /// [`crate::version::CONTROL_ABI`] of the daemon.
+    pub abi: u32,
+    /// [`KERN_HANDSHAKE_DATA`] or [`KERN_HANDSHAKE_META`]: the acknowledged message.
+    pub kind: u32,
+    /// [`LinkOffer::offer`].
+    pub offer: u64,
+    /// The peer side's session number, as its daemon told it.
+    pub peer_session: u64,
+}
+
+/// `_IOW('w', 1, LinkAccept)`: acknowledges an offer and returns the link's file descriptor (non-blocking,
+/// close-on-exec). Errors: `ENOENT` offer void, `EPROTO` other ABI, `EBUSY` accepted already, `EINVAL`.
+pub const LINK_ACCEPT: u32 =
+    (1 << 30) | ((size_of::<LinkAccept>() as u32) << 16) | ((b'w' as u32) << 8) | 1;
+
+const _: () = assert!(
+    size_of::<LinkOffer>() <= MESSAGE_BYTES_MAX && size_of::<NodeConnState>() <= MESSAGE_BYTES_MAX
+);
+const _: () = assert!(NODES_MAX <= 32, "NodeConnState::connected is a u32");
+
+impl MessageHeader {
+    /// A header for a message of type `T`.
+    pub const fn of<T>(kind: u32) -> Self {
+        Self {
+            kind,
+            length: size_of::<T>() as u32,
+        }
+    }
+}
+
+impl NodeConnState {
+    /// Checks the syntax of a message that the daemon wrote: exact length, kind, reserved bytes, a terminated name.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let message = Self::read_from_bytes(bytes).ok()?;
+        let valid = message.header == MessageHeader::of::<Self>(NODE_CONN_STATE)
+            && message.reserved == 0
+            && message.resource.last() == Some(&0);
+        valid.then_some(message)
+    }
+}
+
+/// `name` padded with zeros, or `None` when it is longer than [`NAME_MAX`] or holds a zero byte.
+pub fn padded_name(name: &str) -> Option<[u8; NAME_MAX + 1]> {
+    let mut padded = [0; NAME_MAX + 1];
+    if name.len() > NAME_MAX || name.as_bytes().contains(&0) {
+        return None;
+    }
+    padded
+        .get_mut(..name.len())?
+        .copy_from_slice(name.as_bytes());
+    Some(padded)
+}
+
+/// The name in a zero-padded field, or `None` when it is not UTF-8 or not terminated.
+pub fn name_of(padded: &[u8]) -> Option<&str> {
+    let end = padded.iter().position(|&byte| byte == 0)?;
+    core::str::from_utf8(padded.get(..end)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_survives_its_padded_field() {
+        assert_eq!(name_of(&padded_name("r0").unwrap()), Some("r0"));
+        assert!(padded_name(&"x".repeat(NAME_MAX + 1)).is_none());
+    }
+
+    #[test]
+    fn a_connection_state_with_reserved_bits_is_no_message() {
+        let mut state = NodeConnState {
+            header: MessageHeader::of::<NodeConnState>(NODE_CONN_STATE),
+            epoch: 1,
+            connected: 2,
+            reserved: 0,
+            resource: [0; NAME_MAX + 1],
+        };
+        assert_eq!(NodeConnState::parse(state.as_bytes()), Some(state));
+        state.reserved = 1;
+        assert_eq!(NodeConnState::parse(state.as_bytes()), None);
+    }
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The generic netlink family `weft`: one table of commands, from which the module's handlers and policies, the
+//! verbs of `weftsetup` and their help come.
+//!
+//! A request carries flat attributes ([`Attribute`]). The answer is exactly one message of the same command with
+//! [`Attribute::Code`] (0: done, else a [`crate::refusal::Refusal`]) and, when refused, [`Attribute::Text`]. A dump
+//! answers with one message per object instead, each with [`Attribute::RecordKind`] and [`Attribute::Record`]
+//! (a struct of [`crate::status`]). Messages that the generic netlink core itself refuses (unknown command, missing
+//! capability, malformed attribute) are answered by it with an errno and an extended ack.
+//!
+//! Events go to the multicast group [`EVENTS_GROUP`] as messages of command [`Command::Event`]: a gap-free
+//! [`Attribute::EventSeq`], record kind and record after the change, and a text.
+
+use crate::limits::{NAME_MAX, PATH_MAX};
+use crate::state::states;
+
+/// Name of the family.
+pub const FAMILY: &str = "weft";
+
+/// Name of the multicast group of events.
+pub const EVENTS_GROUP: &str = "events";
+
+states! {
+    /// Number of a command in the generic netlink header. 0 is never used.
+    Command {
+        /// Creates a resource.
+        NewResource = 1 "new-resource",
+        /// Removes an empty resource.
+        DelResource = 2 "del-resource",
+        /// Creates a device.
+        NewDevice = 3 "new-device",
+        /// Removes a device without disk.
+        DelDevice = 4 "del-device",
+        /// Attaches a disk.
+        Attach = 5 "attach",
+        /// Lets a disk go.
+        Detach = 6 "detach",
+        /// Makes a peer known.
+        NewPeer = 7 "new-peer",
+        /// Forgets a peer.
+        DelPeer = 8 "del-peer",
+        /// Wants a connection.
+        Connect = 9 "connect",
+        /// Does not want a connection any more.
+        Disconnect = 10 "disconnect",
+        /// Promotes this node.
+        Primary = 11 "primary",
+        /// Demotes this node.
+        Secondary = 12 "secondary",
+        /// Changes options.
+        Options = 13 "options",
+        /// Dumps the configuration.
+        Show = 14 "show",
+        /// Dumps the state.
+        Status = 15 "status",
+        /// Dumps the generations.
+        Generations = 16 "generations",
+        /// Takes a resource down.
+        Down = 17 "down",
+        /// An event (never a request).
+        Event = 64 "event",
+    }
+}
+
+states! {
+    /// Number of an attribute; its type stands in [`Attribute::kind`].
+    Attribute {
+        /// Name of the resource.
+        Resource = 1 "resource",
+        /// Volume number.
+        Volume = 2 "volume",
+        /// Minor number.
+        Minor = 3 "minor",
+        /// Node id of a peer.
+        Peer = 4 "peer",
+        /// Node id of this node.
+        NodeId = 5 "node-id",
+        /// Name of a peer, for people.
+        PeerName = 6 "name",
+        /// Path of the disk.
+        Disk = 7 "disk",
+        /// `internal`, or the path of the metadata device.
+        Meta = 8 "meta",
+        /// Do it although data newer than the local ones may be lost.
+        Force = 9 "force",
+        /// Replication protocol, see [`crate::state::Protocol`].
+        Protocol = 10 "protocol",
+        /// In case of split brain the data of this node are the ones to throw away.
+        DiscardMyData = 11 "discard-my-data",
+        /// Answer: 0 or a refusal.
+        Code = 32 "code",
+        /// Answer or event: a sentence for people.
+        Text = 33 "text",
+        /// Dump or event: which struct [`Attribute::Record`] holds.
+        RecordKind = 34 "record-kind",
+        /// Dump or event: a struct of [`crate::status`].
+        Record = 35 "record",
+        /// Event: gap-free sequence number.
+        EventSeq = 36 "event-seq",
+    }
+}
+
+/// Largest attribute number.
+pub const ATTRIBUTE_MAX: u32 = Attribute::EventSeq.number();
+
+/// Type and bound of an attribute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttributeKind {
+    /// 32 bits, at most this.
+    U32(u32),
+    /// 64 bits.
+    U64,
+    /// A string of at most this many bytes with its final NUL not counted.
+    Text(usize),
+    /// Present or not.
+    Flag,
+    /// Bytes, only in answers.
+    Binary,
+}
+
+impl Attribute {
+    /// Type and bound.
+    pub const fn kind(self) -> AttributeKind {
+        use crate::limits::{MINORS_MAX, NODES_MAX, VOLUMES_MAX};
+        match self {
+            Self::Resource | Self::PeerName => AttributeKind::Text(NAME_MAX),
+            Self::Disk | Self::Meta | Self::Text => AttributeKind::Text(PATH_MAX),
+            Self::Volume => AttributeKind::U32(VOLUMES_MAX as u32 - 1),
+            Self::Minor => AttributeKind::U32(MINORS_MAX - 1),
+            Self::Peer | Self::NodeId => AttributeKind::U32(NODES_MAX as u32 - 1),
+            Self::Protocol => AttributeKind::U32(3),
+            Self::Force | Self::DiscardMyData => AttributeKind::Flag,
+            Self::Code | Self::RecordKind => AttributeKind::U32(u32::MAX),
+            Self::EventSeq => AttributeKind::U64,
+            Self::Record => AttributeKind::Binary,
+        }
+    }
+}
+
+/// One argument of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Argument {
+    /// The attribute that carries it.
+    pub attribute: Attribute,
+    /// Whether the command is refused without it.
+    pub mandatory: bool,
+    /// What it says, for the help of the command line.
+    pub help: &'static str,
+}
+
+/// One row of the command table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommandSpec {
+    /// Its number; its name is the verb of `weftsetup`.
+    pub command: Command,
+    /// Whether it changes something and so needs CAP_NET_ADMIN in the initial user namespace.
+    pub mutates: bool,
+    /// Whether it is a dump.
+    pub dump: bool,
+    /// Its arguments in the order of the command line.
+    pub arguments: &'static [Argument],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+const fn must(attribute: Attribute, help: &'static str) -> Argument {
+    Argument {
+        attribute,
+        mandatory: true,
+        help,
+    }
+}
+
+const fn may(attribute: Attribute, help: &'static str) -> Argument {
+    Argument {
+        attribute,
+        mandatory: false,
+        help,
+    }
+}
+
+const fn mutation(
+    command: Command,
+    arguments: &'static [Argument],
+    help: &'static str,
+) -> CommandSpec {
+    CommandSpec {
+        command,
+        mutates: true,
+        dump: false,
+        arguments,
+        help,
+    }
+}
+
+const fn dump(command: Command, help: &'static str) -> CommandSpec {
+    const ONLY: &[Argument] = &[may(Attribute::Resource, "only this resource")];
+    CommandSpec {
+        command,
+        mutates: false,
+        dump: true,
+        arguments: ONLY,
+        help,
+    }
+}
+
+const RESOURCE: Argument = must(Attribute::Resource, "name of the resource");
+const VOLUME: Argument = must(Attribute::Volume, "volume number");
+const PEER: Argument = must(Attribute::Peer, "node id of the peer");
+
+/// The command table.
+pub const COMMANDS: &[CommandSpec] = &[
+    mutation(
+        Command::NewResource,
+        &[
+            RESOURCE,
+            must(Attribute::NodeId, "node id of this node"),
+            may(
+                Attribute::Protocol,
+                "replication protocol A, B or C (default C)",
+            ),
+        ],
+        "Create a resource.",
+    ),
+    mutation(
+        Command::DelResource,
+        &[RESOURCE],
+        "Remove a resource that has no devices and no peers.",
+    ),
+    mutation(
+        Command::NewDevice,
+        &[
+            RESOURCE,
+            VOLUME,
+            must(Attribute::Minor, "minor number: N of /dev/weftN"),
+        ],
+        "Create a device of a resource.",
+    ),
+    mutation(
+        Command::DelDevice,
+        &[RESOURCE, VOLUME],
+        "Remove a device that has no disk.",
+    ),
+    mutation(
+        Command::Attach,
+        &[
+            RESOURCE,
+            VOLUME,
+            must(Attribute::Disk, "path of the disk"),
+            must(
+                Attribute::Meta,
+                "'internal', or the path of the metadata device",
+            ),
+        ],
+        "Attach a disk to a device.",
+    ),
+    mutation(
+        Command::Detach,
+        &[RESOURCE, VOLUME],
+        "Let the disk of a device go.",
+    ),
+    mutation(
+        Command::NewPeer,
+        &[
+            RESOURCE,
+            PEER,
+            may(Attribute::PeerName, "name of the peer, for status output"),
+        ],
+        "Make a peer known.",
+    ),
+    mutation(
+        Command::DelPeer,
+        &[RESOURCE, PEER],
+        "Forget a peer that is not connected.",
+    ),
+    mutation(
+        Command::Connect,
+        &[
+            RESOURCE,
+            PEER,
+            may(
+                Attribute::DiscardMyData,
+                "after a split brain, throw away the data of this node",
+            ),
+        ],
+        "Want a connection to a peer.",
+    ),
+    mutation(
+        Command::Disconnect,
+        &[RESOURCE, PEER],
+        "Give a connection up.",
+    ),
+    mutation(
+        Command::Primary,
+        &[
+            RESOURCE,
+            may(
+                Attribute::Force,
+                "accept the loss of data newer than the local ones",
+            ),
+        ],
+        "Promote this node: its devices may be opened.",
+    ),
+    mutation(Command::Secondary, &[RESOURCE], "Demote this node."),
+    mutation(
+        Command::Options,
+        &[
+            RESOURCE,
+            may(Attribute::Protocol, "replication protocol A, B or C"),
+        ],
+        "Change options of a running resource.",
+    ),
+    dump(
+        Command::Show,
+        "Show the configuration that the module runs.",
+    ),
+    dump(Command::Status, "Show the state."),
+    dump(
+        Command::Generations,
+        "Show the generations and their ancestry.",
+    ),
+    mutation(
+        Command::Down,
+        &[RESOURCE],
+        "Disconnect, detach and remove all of a resource.",
+    ),
+];
+
+/// The row of a command, or `None` when it is not a request.
+pub fn spec(command: Command) -> Option<&'static CommandSpec> {
+    COMMANDS.iter().find(|spec| spec.command == command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_has_at_most_one_row() {
+        for (i, spec) in COMMANDS.iter().enumerate() {
+            assert!(COMMANDS[i + 1..]
+                .iter()
+                .all(|other| other.command != spec.command));
+        }
+    }
+
+    #[test]
+    fn mandatory_arguments_come_first() {
+        for spec in COMMANDS {
+            assert!(spec
+                .arguments
+                .windows(2)
+                .all(|pair| pair[0].mandatory || !pair[1].mandatory));
+        }
+    }
+
+    #[test]
+    fn a_flag_is_never_mandatory() {
+        let flags = |a: &&Argument| a.attribute.kind() == AttributeKind::Flag;
+        assert!(COMMANDS
+            .iter()
+            .flat_map(|s| s.arguments)
+            .filter(flags)
+            .all(|a| !a.mandatory));
+    }
+}

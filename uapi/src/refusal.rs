@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Why a command was refused: one code for machines, one sentence for people and the next command to try.
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal $name:literal, $text:literal, $hint:literal;)+) => {
+        /// Code of a refusal. Numbers are stable; 0 stands for "done" and is not in the list.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u32)]
+        pub enum Refusal {
+            $($(#[$doc])* $variant = $number,)+
+        }
+
+        impl Refusal {
+            /// All codes in ascending order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The refusal with this number, or `None` when there is none.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            /// The stable number.
+            pub const fn number(self) -> u32 {
+                self as u32
+            }
+
+            /// The code as it is printed, for example `no-quorum`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The cause, a full sentence without object.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// What to try next; `RES` stands for the resource.
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$variant => $hint,)+ }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The command is not in the table.
+    UnknownCommand = 1 "unknown-command", "This module does not know that command.", "weftsetup --help";
+    /// The sender lacks CAP_NET_ADMIN in the initial user namespace.
+    NotPermitted = 2 "not-permitted", "Changing something needs CAP_NET_ADMIN in the initial user namespace.", "run it as root";
+    /// A mandatory argument is missing.
+    MissingArgument = 3 "missing-argument", "A mandatory argument is missing.", "weftsetup VERB --help";
+    /// An argument is out of range or malformed.
+    BadArgument = 4 "bad-argument", "An argument is out of its range.", "weftsetup VERB --help";
+    /// No memory for what was asked.
+    NoMemory = 5 "no-memory", "The kernel has not enough memory for this.", "free memory and repeat the command";
+    /// An internal rule was broken; the resource was stopped.
+    Internal = 6 "internal", "An internal rule was broken; the resource stopped serving I/O.", "dmesg | grep weft";
+    /// The command was interrupted by a removal.
+    Interrupted = 7 "interrupted", "The object went away while the command was running.", "weft status RES";
+
+    /// There is no such resource.
+    NoSuchResource = 20 "no-such-resource", "There is no such resource in the kernel.", "weft status";
+    /// A resource with this name exists.
+    ResourceExists = 21 "resource-exists", "A resource with this name exists already.", "weft status RES";
+    /// There is no such volume in the resource.
+    NoSuchVolume = 22 "no-such-volume", "The resource has no such volume.", "weft status RES";
+    /// The volume number or the minor is taken.
+    VolumeExists = 23 "volume-exists", "The volume number or the minor is taken already.", "weft status";
+    /// There is no such peer in the resource.
+    NoSuchPeer = 24 "no-such-peer", "The resource has no such peer.", "weft status RES";
+    /// The peer exists already, or it is this node itself.
+    PeerExists = 25 "peer-exists", "That node id is taken already, or it is this node's own.", "weft status RES";
+    /// The resource still has volumes or peers.
+    ResourceBusy = 26 "resource-busy", "The resource still has devices or peers.", "weft down RES";
+    /// The device is open.
+    DeviceOpen = 27 "device-open", "A device of the resource is open.", "find who uses it: fuser -v /dev/weftN; then umount it";
+    /// The resource is primary.
+    IsPrimary = 28 "is-primary", "The resource is primary on this node.", "weft secondary RES";
+    /// A change of the same object is under way.
+    Busy = 29 "busy", "Another change of this object is under way.", "repeat the command in a moment";
+
+    /// A disk is attached already.
+    DiskAttached = 40 "disk-attached", "A disk is attached to this volume already.", "weftsetup detach RES VOL";
+    /// No disk is attached.
+    NoDisk = 41 "no-disk", "No disk is attached to this volume.", "weft up RES";
+    /// The backing device cannot be opened.
+    DiskOpen = 42 "disk-open", "The disk cannot be opened exclusively.", "lsblk; is it mounted, in use by another program, or misspelt?";
+    /// The metadata device cannot be opened.
+    MetaOpen = 43 "meta-open", "The metadata device cannot be opened exclusively.", "lsblk; is it mounted, in use by another program, or misspelt?";
+    /// The disk is too small.
+    DiskTooSmall = 44 "disk-too-small", "The disk is too small for its metadata or for the peers' data.", "weft dump-md RES; use a disk at least as large as the peer's";
+    /// No metadata was found.
+    MetaNone = 45 "meta-none", "The disk holds no Weft metadata; it may hold somebody else's data.", "weft create-md RES (destroys nothing but the metadata area; check the disk first)";
+    /// Metadata was found but both copies are damaged.
+    MetaCorrupt = 46 "meta-corrupt", "The metadata on the disk is damaged.", "weft dump-md RES; restore it, or weft create-md --force RES and a full sync from a good peer";
+    /// The metadata is of another layout version.
+    MetaVersion = 47 "meta-version", "The metadata has a layout version that this module does not know.", "modinfo weft; use the module version that wrote it";
+    /// The metadata belongs to another node, resource or device size.
+    MetaForeign = 48 "meta-foreign", "The metadata belongs to another node or another device.", "weft dump-md RES; check the disk path in the configuration";
+    /// Reading or writing metadata failed.
+    MetaIo = 49 "meta-io", "Reading or writing the metadata failed.", "dmesg; smartctl -a DISK";
+    /// The disk must stay: it is the last good copy in use.
+    LastCopy = 50 "last-copy", "This is the only up-to-date copy that the primary can reach.", "connect a peer and wait: weft wait-sync RES";
+    /// The disk's data are older than what the running primary showed to its users.
+    DataNotCurrent = 51 "data-not-current", "The data on this disk are not the ones the running primary has shown to its users.", "connect the peer that has them: weftsetup connect RES PEER";
+
+    /// Already connected, or connecting.
+    AlreadyConnected = 60 "already-connected", "The connection to that peer is wanted already.", "weft status RES";
+    /// Not connected and not wanted.
+    AlreadyStandAlone = 61 "already-standalone", "The connection to that peer is not wanted already.", "weft status RES";
+    /// The peer is still connected.
+    PeerConnected = 62 "peer-connected", "The peer is still connected.", "weftsetup disconnect RES PEER";
+    /// `--discard-my-data` while primary.
+    DiscardPrimary = 63 "discard-primary", "A primary cannot throw away its own data.", "weft secondary RES";
+
+    /// The local disk is not up to date and no connected peer's is.
+    NoUpToDateDisk = 80 "no-uptodate-disk", "No up-to-date data can be reached from this node.", "connect a peer that has them, or, to accept the loss of newer data: weft primary --force RES";
+    /// Another node is primary.
+    PeerPrimary = 81 "peer-primary", "Another node is primary.", "on that node: weft secondary RES";
+    /// A handshake with a peer is under way.
+    InTransition = 82 "in-transition", "A handshake or a role change with a peer is under way.", "repeat the command in a moment";
+    /// The election was lost or a peer did not answer.
+    ElectionLost = 83 "election-lost", "A connected peer refused the promotion or did not answer.", "weft status RES";
+    /// No volume in the resource.
+    NoVolume = 84 "no-volume", "The resource has no volume.", "weft up RES";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_cause_and_a_next_step() {
+        for &refusal in Refusal::ALL {
+            assert_eq!(Refusal::from_number(refusal.number()), Some(refusal));
+            assert!(
+                refusal.text().ends_with('.') && !refusal.hint().is_empty(),
+                "{}",
+                refusal.name()
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_and_names_are_unique() {
+        for (i, a) in Refusal::ALL.iter().enumerate() {
+            for b in &Refusal::ALL[i + 1..] {
+                assert!(a.number() < b.number() && a.name() != b.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Roles and states with their names, as they stand in packets, netlink records and status output.
+
+/// Defines an enumeration with fixed numbers and the names that people see.
+macro_rules! states {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $number:literal $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$vdoc])* $variant = $number,)+
+        }
+
+        impl $name {
+            /// All values in ascending order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The value with this number, or `None` when there is none.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            /// The fixed number.
+            pub const fn number(self) -> u32 {
+                self as u32
+            }
+
+            /// The name that people see and type.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+
+            /// The value with this name, or `None` when there is none.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.name() == name)
+            }
+        }
+
+        impl core::fmt::Display for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+pub(crate) use states;
+
+states! {
+    /// What a node may do with the devices of a resource.
+    Role {
+        /// Not known (of a peer that is not connected).
+        Unknown = 0 "unknown",
+        /// Devices cannot be opened.
+        Secondary = 1 "secondary",
+        /// Devices may be opened and written.
+        Primary = 2 "primary",
+    }
+}
+
+states! {
+    /// What is known of the data on one node's disk; the order matters, "better" is larger.
+    DiskState {
+        /// No disk attached.
+        Diskless = 0 "diskless",
+        /// The metadata is being read.
+        Attaching = 1 "attaching",
+        /// The disk reported an error and is being let go.
+        Failed = 2 "failed",
+        /// Attached; waits for the decision with the connected peers.
+        Negotiating = 3 "negotiating",
+        /// Parts are older than others: an unfinished sync target.
+        Inconsistent = 4 "inconsistent",
+        /// One point in time, but known to be of the past.
+        Outdated = 5 "outdated",
+        /// Not known (of a peer that is not connected).
+        Unknown = 6 "unknown",
+        /// One point in time; whether the newest one shows at the next contact.
+        Consistent = 7 "consistent",
+        /// The newest data.
+        UpToDate = 8 "uptodate",
+    }
+}
+
+states! {
+    /// State of the connection to one peer of a resource.
+    ConnectionState {
+        /// Not wanted: never connected, disconnected by command, or refused for a reason that needs a person.
+        StandAlone = 0 "standalone",
+        /// Wanted; no daemon serves `/dev/weft`.
+        Unserved = 1 "unserved",
+        /// Wanted; the daemon has the offer and tries to reach the peer.
+        Connecting = 2 "connecting",
+        /// Both links are there; hellos and states are being exchanged.
+        Handshake = 3 "handshake",
+        /// A session is running.
+        Connected = 4 "connected",
+    }
+}
+
+states! {
+    /// What happens between one volume and the same volume of a connected peer.
+    ReplicationState {
+        /// No session.
+        Off = 0 "off",
+        /// Writes are mirrored, nothing is owed.
+        Established = 1 "established",
+        /// Bitmaps are being exchanged; this side will be the source.
+        BitmapSource = 2 "bitmap-source",
+        /// Bitmaps are being exchanged; this side will be the target.
+        BitmapTarget = 3 "bitmap-target",
+        /// The peer fetches blocks from here.
+        SyncSource = 4 "sync-source",
+        /// Blocks are fetched from the peer.
+        SyncTarget = 5 "sync-target",
+    }
+}
+
+states! {
+    /// When a write is complete for the application.
+    Protocol {
+        /// When it is on the local disk and handed to the connection.
+        A = 1 "A",
+        /// When it is on the local disk and in the peer's memory.
+        B = 2 "B",
+        /// When it is on the local disk and on every connected up-to-date peer's.
+        C = 3 "C",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_lead_back_to_the_state() {
+        for &state in DiskState::ALL {
+            assert_eq!(DiskState::from_number(state.number()), Some(state));
+            assert_eq!(DiskState::from_name(state.name()), Some(state));
+        }
+        assert_eq!(DiskState::from_number(99), None);
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Records of dumps and events: plain structs of fixed size in the machine's byte order.
+//!
+//! A record may grow at its end in later versions: a reader takes the bytes it knows and treats missing ones as
+//! zero ([`read_record`]). States are numbers of [`crate::state`]; sizes are sectors of 512 bytes.
+
+use crate::limits::{ANCESTRY_MAX, NAME_MAX, NODES_MAX, PATH_MAX};
+use crate::state::states;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+states! {
+    /// Which struct a record is.
+    RecordKind {
+        /// [`ResourceInfo`]
+        Resource = 1 "resource",
+        /// [`VolumeInfo`]
+        Volume = 2 "volume",
+        /// [`PeerInfo`]
+        Peer = 3 "peer",
+        /// [`PeerVolumeInfo`]
+        PeerVolume = 4 "peer-volume",
+        /// [`GenerationInfo`]
+        Generation = 5 "generation",
+    }
+}
+
+states! {
+    /// What an event tells about its record.
+    EventKind {
+        /// The object was created.
+        Create = 1 "create",
+        /// The object changed.
+        Change = 2 "change",
+        /// The object is gone.
+        Destroy = 3 "destroy",
+    }
+}
+
+/// A zero-padded name.
+pub type Name = [u8; NAME_MAX + 1];
+
+/// Bit of [`ResourceInfo::suspended`]: a handshake or a generation change has to finish first.
+pub const SUSPENDED_TRANSITION: u32 = 1 << 0;
+/// Bit of [`ResourceInfo::suspended`]: no up-to-date data can be reached.
+pub const SUSPENDED_NO_DATA: u32 = 1 << 1;
+/// Bit of [`ResourceInfo::suspended`]: an internal rule was broken.
+pub const SUSPENDED_BROKEN: u32 = 1 << 2;
+
+/// A resource on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ResourceInfo {
+    /// Its name.
+    pub name: Name,
+    /// Id of this node.
+    pub node_id: u32,
+    /// [`crate::state::Role`] of this node.
+    pub role: u32,
+    /// [`crate::state::Protocol`].
+    pub protocol: u32,
+    /// Reasons why I/O waits, bits `SUSPENDED_*`; 0: it does not.
+    pub suspended: u32,
+    /// For how long it has been waiting, in milliseconds.
+    pub suspended_ms: u64,
+    /// Number of volumes.
+    pub volumes: u32,
+    /// Number of peers.
+    pub peers: u32,
+}
+
+/// One volume of a resource on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct VolumeInfo {
+    /// Name of the resource.
+    pub resource: Name,
+    /// Volume number.
+    pub volume: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// [`crate::state::DiskState`].
+    pub disk_state: u32,
+    /// How many have the device open.
+    pub open_count: u32,
+    /// Size of the device.
+    pub sectors: u64,
+    /// Current generation.
+    pub generation: u64,
+    /// Sectors read by the application.
+    pub read_sectors: u64,
+    /// Sectors written by the application.
+    pub written_sectors: u64,
+    /// Requests of the application in flight.
+    pub in_flight: u32,
+    /// Activity-log extents in use.
+    pub al_used: u32,
+    /// Activity-log extents at most.
+    pub al_size: u32,
+    /// Activity-log transactions written since the attach.
+    pub al_writes: u32,
+    /// Path of the disk, padded with zeros.
+    pub disk: [u8; PATH_MAX + 1],
+    /// Path of the metadata device or `internal`, padded with zeros.
+    pub meta: [u8; PATH_MAX + 1],
+}
+
+/// One peer of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PeerInfo {
+    /// Name of the resource.
+    pub resource: Name,
+    /// Name of the peer.
+    pub name: Name,
+    /// Its node id.
+    pub peer: u32,
+    /// [`crate::state::ConnectionState`].
+    pub connection: u32,
+    /// [`crate::state::Role`] of the peer.
+    pub role: u32,
+    /// Whether its daemon answers ours (1) or not (0).
+    pub daemon_connected: u32,
+    /// This side's number of the current or last session.
+    pub session: u64,
+    /// Why the last session ended or was refused; a sentence, padded with zeros.
+    pub reason: [u8; 128],
+}
+
+/// One volume between this node and one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PeerVolumeInfo {
+    /// Name of the resource.
+    pub resource: Name,
+    /// Node id of the peer.
+    pub peer: u32,
+    /// Volume number.
+    pub volume: u32,
+    /// [`crate::state::ReplicationState`].
+    pub replication: u32,
+    /// [`crate::state::DiskState`] of the peer.
+    pub peer_disk_state: u32,
+    /// Sectors marked out of sync towards this peer.
+    pub out_of_sync_sectors: u64,
+    /// Sectors that the running or last resync had to transfer.
+    pub resync_total_sectors: u64,
+    /// Sectors of them that are done.
+    pub resync_done_sectors: u64,
+    /// For how long the running resync has run, or the last one took, in milliseconds.
+    pub resync_ms: u64,
+    /// Sectors sent to the peer (application and resync).
+    pub sent_sectors: u64,
+    /// Sectors received from the peer.
+    pub received_sectors: u64,
+    /// Packets sent and not yet acknowledged.
+    pub unacked: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// Name of the rule that decided the last handshake, padded with zeros.
+    pub rule: [u8; 32],
+}
+
+/// Generations of one volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GenerationInfo {
+    /// Name of the resource.
+    pub resource: Name,
+    /// Volume number.
+    pub volume: u32,
+    /// Writer of the current generation; `u32::MAX`: none yet.
+    pub writer: u32,
+    /// Members of the current generation, bit `n` for node `n`.
+    pub members: u32,
+    /// Bits `GENERATION_*`.
+    pub flags: u32,
+    /// Id of the current generation; 0: the disk never held data.
+    pub current: u64,
+    /// Its term.
+    pub term: u64,
+    /// Highest term promised to anybody.
+    pub promised_term: u64,
+    /// How often this disk was attached.
+    pub incarnation: u64,
+    /// Former generations, the newest first; 0: none.
+    pub ancestry: [u64; ANCESTRY_MAX],
+    /// Per node, the newest generation that it acknowledged as durable; 0: none.
+    pub since: [u64; NODES_MAX],
+}
+
+/// Bit of [`GenerationInfo::flags`]: an unfinished sync target.
+pub const GENERATION_INCONSISTENT: u32 = 1 << 0;
+/// Bit of [`GenerationInfo::flags`]: was primary and has not been demoted (running, or crashed).
+pub const GENERATION_WRITER_ACTIVE: u32 = 1 << 1;
+
+/// Reads a record that may be shorter (from an older module) or longer (from a newer one) than `T`.
+pub fn read_record<T: FromBytes + IntoBytes + Immutable + KnownLayout>(bytes: &[u8]) -> T {
+    let mut record = T::new_zeroed();
+    for (to, from) in record.as_mut_bytes().iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_record_is_filled_with_zeros_and_a_long_one_cut() {
+        let full = [7u8; size_of::<ResourceInfo>() + 8];
+        let info: ResourceInfo = read_record(&full);
+        assert_eq!(info.peers, 0x0707_0707);
+        let info: ResourceInfo = read_record(&full[..NAME_MAX + 1]);
+        assert_eq!((info.name[0], info.node_id), (7, 0));
+    }
+}

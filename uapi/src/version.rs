@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Versions and feature bits. A number is never reused; each change adds a line here and one in `PROTOCOL.md`
+//! or `ONDISK.md`.
+
+/// Version of the link packets and of the daemons' hello.
+///
+/// | version | since | what |
+/// |---|---|---|
+/// | 1 | 0.1.0 | first protocol |
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Oldest protocol version that this build still speaks.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
+
+/// Version of `/dev/weft` messages and ioctls.
+pub const CONTROL_ABI: u32 = 1;
+
+/// Version of the on-disk layout.
+pub const ONDISK_VERSION: u32 = 1;
+
+/// Version of the generic netlink family.
+pub const NETLINK_VERSION: u8 = 1;
+
+/// Feature bit: data packets carry a CRC-32C of their payload.
+pub const FEATURE_PAYLOAD_CRC: u64 = 1 << 0;
+
+/// All features that this build knows.
+pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC;
