@@ -139,6 +139,7 @@ pub fn name_of(padded: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::IntoBytes;
 
     #[test]
     fn a_name_survives_its_padded_field() {

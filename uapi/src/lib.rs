@@ -17,7 +17,7 @@
 //!
 //! All integers on the wire and on disk are little-endian; netlink and `/dev/weft` stay on one machine and use its
 //! own byte order.
-#![cfg_attr(not(MODULE), no_std)]
+#![cfg_attr(not(any(MODULE, test)), no_std)]
 
 pub mod control;
 pub mod crc32c;

@@ -1,1 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0-only
 
+//! Packets on the links between two modules. What follows what, and why, stands in `PROTOCOL.md`.
+//!
+//! Every packet is a [`Header`] of 64 bytes and `payload_len` bytes of payload. The payload is either *data* of the
+//! device (up to [`PAYLOAD_BYTES_MAX`], see [`PacketKind::carries_data`]) or a *body*, a small struct or a page of a
+//! bitmap (up to [`BODY_BYTES_MAX`]).
+
+mod body;
+
+pub use body::{BitmapBody, GenerationBody, HelloBody, PromoteBody, StateBody};
+
+use crate::crc32c::crc32c;
+use crate::limits::{DISCARD_BYTES_MAX, PAYLOAD_BYTES_MAX, SECTOR_BYTES, VOLUMES_MAX};
+use crate::state::states;
+use crate::units::{Sector, Seq, Term, VolumeId};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// First bytes of every packet.
+pub const PACKET_MAGIC: [u8; 4] = *b"WEFT";
+
+/// Bytes of a [`Header`].
+pub const HEADER_BYTES: usize = 64;
+
+/// Largest body of a packet that does not carry data, in bytes.
+pub const BODY_BYTES_MAX: u32 = 4096;
+
+/// Volume number of packets that concern the whole resource.
+pub const NO_VOLUME: u16 = u16::MAX;
+
+states! {
+    /// The two links of a session.
+    LinkKind {
+        /// Writes, reads, resync, generations: everything whose order matters.
+        Data = 1 "data",
+        /// Acknowledgements.
+        Meta = 2 "meta",
+    }
+}
+
+states! {
+    /// Kind of a packet. Numbers below 64 travel on the data link, the others on the meta link; a hello on both.
+    PacketKind {
+        /// First packet on each link of a session ([`HelloBody`]).
+        Hello = 1 "hello",
+        /// What one side knows of a volume ([`StateBody`]); answered by nothing, both sides send one.
+        State = 2 "state",
+        /// Application write.
+        Write = 16 "write",
+        /// Application discard; `bytes` is the length.
+        Discard = 17 "discard",
+        /// Application write-zeroes; `bytes` is the length.
+        WriteZeroes = 18 "write-zeroes",
+        /// Make everything before `seq` (inclusive) stable and say so with [`PacketKind::Stable`].
+        Flush = 19 "flush",
+        /// Everything up to `seq` is stable on all members: forget it.
+        Trim = 20 "trim",
+        /// Read for a node without good local data; `arg` is echoed.
+        ReadRequest = 24 "read-request",
+        /// Answer to a read request; no payload and `bytes` > 0: the read failed.
+        ReadReply = 25 "read-reply",
+        /// The target asks for a range; `arg` is echoed.
+        ResyncRequest = 32 "resync-request",
+        /// The source sends a range.
+        ResyncData = 33 "resync-data",
+        /// The source could not read a range.
+        ResyncFailed = 34 "resync-failed",
+        /// The target owes nothing any more; everything is stable there.
+        ResyncDone = 35 "resync-done",
+        /// A page of a bitmap ([`BitmapBody`] and the words).
+        Bitmap = 40 "bitmap",
+        /// The bitmap is complete.
+        BitmapEnd = 41 "bitmap-end",
+        /// A new generation record ([`GenerationBody`]); to be made durable and acknowledged.
+        Generation = 48 "generation",
+        /// A node wants to become primary ([`PromoteBody`]).
+        PromoteRequest = 56 "promote-request",
+        /// Answer to a promote request ([`PromoteBody`]).
+        PromoteReply = 57 "promote-reply",
+        /// The sender is no longer primary.
+        Demoted = 58 "demoted",
+        /// The sender leaves in good order.
+        Goodbye = 60 "goodbye",
+
+        /// `seq` is in memory (protocol B).
+        Received = 64 "received",
+        /// `seq` is on disk, perhaps in a volatile cache.
+        Written = 65 "written",
+        /// Everything up to `seq` is stable on disk.
+        Stable = 66 "stable",
+        /// `seq` could not be written.
+        Failed = 67 "failed",
+        /// The generation `arg` is durable here.
+        GenerationDurable = 68 "generation-durable",
+    }
+}
+
+/// Bit of [`Header::flags`]: write through the cache to stable storage.
+pub const FLAG_FUA: u16 = 1 << 0;
+/// Bit of [`Header::flags`]: yes, in an answer.
+pub const FLAG_YES: u16 = 1 << 1;
+/// Bit of [`Header::flags`]: the payload's CRC-32C is in `payload_crc`.
+pub const FLAG_CRC: u16 = 1 << 2;
+/// Bit of [`Header::flags`]: a discard may leave old data (it is a hint), a zeroing must not deallocate.
+pub const FLAG_NO_UNMAP: u16 = 1 << 3;
+
+const FLAGS_KNOWN: u16 = FLAG_FUA | FLAG_YES | FLAG_CRC | FLAG_NO_UNMAP;
+
+/// Header of every packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawHeader {
+    magic: [u8; 4],
+    kind: U16,
+    flags: U16,
+    volume: U16,
+    reserved: U16,
+    payload_len: U32,
+    seq: U64,
+    sector: U64,
+    bytes: U32,
+    payload_crc: U32,
+    arg: U64,
+    term: U64,
+    reserved_tail: U32,
+    header_crc: U32,
+}
+
+const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
+
+/// A header whose syntax was checked: kind known, ranges kept, reserved bits zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// What the packet is.
+    pub kind: PacketKind,
+    /// Bits `FLAG_*`.
+    pub flags: u16,
+    /// The volume concerned; `None`: the resource.
+    pub volume: Option<VolumeId>,
+    /// Bytes of payload that follow.
+    pub payload_len: u32,
+    /// Sequence number, see `PROTOCOL.md`.
+    pub seq: Seq,
+    /// Start of the range.
+    pub sector: Sector,
+    /// Length of the range in bytes, a multiple of 512.
+    pub bytes: u32,
+    /// CRC-32C of the payload when [`FLAG_CRC`] is set.
+    pub payload_crc: u32,
+    /// Depends on the kind.
+    pub arg: u64,
+    /// Term of the sender's generation.
+    pub term: Term,
+}
+
+/// Why bytes are not a packet header. Each of them drops the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderError {
+    /// Wrong magic: the stream is out of step.
+    Magic,
+    /// The header's checksum does not fit.
+    Checksum,
+    /// Unknown kind.
+    Kind,
+    /// Reserved field or unknown flag set.
+    Reserved,
+    /// A length or a range out of its bounds.
+    Range,
+    /// A kind that does not belong on this link.
+    Link,
+}
+
+impl PacketKind {
+    /// Whether the payload is data of the device (then it is kept in pages) and not a body.
+    pub const fn carries_data(self) -> bool {
+        matches!(self, Self::Write | Self::ReadReply | Self::ResyncData)
+    }
+
+    /// Whether the packet may come over this link.
+    pub const fn belongs_on(self, link: LinkKind) -> bool {
+        match link {
+            LinkKind::Data => self.number() < 64,
+            LinkKind::Meta => self.number() >= 64 || matches!(self, Self::Hello),
+        }
+    }
+
+    /// Largest range that a packet of this kind may name, in bytes.
+    const fn range_bytes_max(self) -> u32 {
+        match self {
+            Self::Discard | Self::WriteZeroes => DISCARD_BYTES_MAX,
+            _ => PAYLOAD_BYTES_MAX,
+        }
+    }
+}
+
+impl Header {
+    /// A header of this kind with all other fields zero.
+    pub const fn new(kind: PacketKind, volume: Option<VolumeId>) -> Self {
+        Self {
+            kind,
+            flags: 0,
+            volume,
+            payload_len: 0,
+            seq: Seq(0),
+            sector: Sector(0),
+            bytes: 0,
+            payload_crc: 0,
+            arg: 0,
+            term: Term(0),
+        }
+    }
+
+    /// The 64 bytes on the wire, with their checksum.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut raw = RawHeader {
+            magic: PACKET_MAGIC,
+            kind: U16::new(self.kind as u16),
+            flags: U16::new(self.flags),
+            volume: U16::new(self.volume.map_or(NO_VOLUME, |volume| volume.0)),
+            reserved: U16::ZERO,
+            payload_len: U32::new(self.payload_len),
+            seq: U64::new(self.seq.0),
+            sector: U64::new(self.sector.0),
+            bytes: U32::new(self.bytes),
+            payload_crc: U32::new(self.payload_crc),
+            arg: U64::new(self.arg),
+            term: U64::new(self.term.0),
+            reserved_tail: U32::ZERO,
+            header_crc: U32::ZERO,
+        };
+        raw.header_crc = U32::new(header_crc(raw.as_bytes()));
+        let mut bytes = [0; HEADER_BYTES];
+        bytes.copy_from_slice(raw.as_bytes());
+        bytes
+    }
+
+    /// Checks and decodes a header that came over `link`.
+    pub fn parse(bytes: &[u8; HEADER_BYTES], link: LinkKind) -> Result<Self, HeaderError> {
+        let raw = RawHeader::read_from_bytes(bytes).map_err(|_| HeaderError::Magic)?;
+        if raw.magic != PACKET_MAGIC {
+            return Err(HeaderError::Magic);
+        }
+        if raw.header_crc.get() != header_crc(bytes) {
+            return Err(HeaderError::Checksum);
+        }
+        let kind = PacketKind::from_number(raw.kind.get().into()).ok_or(HeaderError::Kind)?;
+        if !kind.belongs_on(link) {
+            return Err(HeaderError::Link);
+        }
+        if raw.flags.get() & !FLAGS_KNOWN != 0
+            || raw.reserved.get() != 0
+            || raw.reserved_tail.get() != 0
+        {
+            return Err(HeaderError::Reserved);
+        }
+        let header = Self {
+            kind,
+            flags: raw.flags.get(),
+            volume: volume_of(raw.volume.get())?,
+            payload_len: raw.payload_len.get(),
+            seq: Seq(raw.seq.get()),
+            sector: Sector(raw.sector.get()),
+            bytes: raw.bytes.get(),
+            payload_crc: raw.payload_crc.get(),
+            arg: raw.arg.get(),
+            term: Term(raw.term.get()),
+        };
+        if header.is_in_range() {
+            Ok(header)
+        } else {
+            Err(HeaderError::Range)
+        }
+    }
+
+    /// Whether lengths and range keep to their limits; whether the range lies on the device is the engine's to say.
+    fn is_in_range(&self) -> bool {
+        let payload_max = if self.kind.carries_data() {
+            PAYLOAD_BYTES_MAX
+        } else {
+            BODY_BYTES_MAX
+        };
+        let data_fits =
+            !self.kind.carries_data() || self.payload_len == 0 || self.payload_len == self.bytes;
+        self.payload_len <= payload_max
+            && data_fits
+            && self.bytes <= self.kind.range_bytes_max()
+            && self.bytes % SECTOR_BYTES == 0
+            && self
+                .sector
+                .0
+                .checked_add(u64::from(self.bytes / SECTOR_BYTES))
+                .is_some()
+    }
+}
+
+fn volume_of(number: u16) -> Result<Option<VolumeId>, HeaderError> {
+    match number {
+        NO_VOLUME => Ok(None),
+        number if usize::from(number) < VOLUMES_MAX => Ok(Some(VolumeId(number))),
+        _ => Err(HeaderError::Range),
+    }
+}
+
+/// CRC-32C of all bytes of a raw header before its checksum, which stands last.
+fn header_crc(bytes: &[u8]) -> u32 {
+    crc32c(bytes.get(..HEADER_BYTES - 4).unwrap_or(&[]))
+}

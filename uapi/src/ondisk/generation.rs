@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Record of one generation of data, on disk and on the wire.
+
+use crate::units::{GenerationId, NodeId, NodeSet, Term};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+const NO_WRITER: u32 = u32::MAX;
+
+/// [`Generation`] as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RawGeneration {
+    id: U64,
+    parent: U64,
+    term: U64,
+    writer: U32,
+    members: U32,
+}
+
+/// One generation of data: who writes, and who receives every write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Generation {
+    /// Random id; [`GenerationId::NONE`]: the disk never held data.
+    pub id: GenerationId,
+    /// The generation before this one.
+    pub parent: GenerationId,
+    /// Election term; grows along a chain.
+    pub term: Term,
+    /// The node that writes in it, or the one that recorded it while nobody wrote.
+    pub writer: Option<NodeId>,
+    /// Nodes with a disk that receive every write made in it.
+    pub members: NodeSet,
+}
+
+impl From<Generation> for RawGeneration {
+    fn from(generation: Generation) -> Self {
+        Self {
+            id: U64::new(generation.id.0),
+            parent: U64::new(generation.parent.0),
+            term: U64::new(generation.term.0),
+            writer: U32::new(
+                generation
+                    .writer
+                    .map_or(NO_WRITER, |node| node.get().into()),
+            ),
+            members: U32::new(generation.members.0),
+        }
+    }
+}
+
+impl RawGeneration {
+    /// The record, or `None` when the writer is not a node id.
+    pub fn decode(&self) -> Option<Generation> {
+        let writer = match self.writer.get() {
+            NO_WRITER => None,
+            number => Some(NodeId::new(number)?),
+        };
+        Some(Generation {
+            id: GenerationId(self.id.get()),
+            parent: GenerationId(self.parent.get()),
+            term: Term(self.term.get()),
+            writer,
+            members: NodeSet(self.members.get()),
+        })
+    }
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The superblock, of which there are two, written alternately.
+
+use super::generation::{Generation, RawGeneration};
+use super::layout::MetaKind;
+use super::MetaBlock;
+use crate::control::name_of;
+use crate::crc32c::crc32c;
+use crate::limits::{ANCESTRY_MAX, NAME_MAX, NODES_MAX, VOLUMES_MAX};
+use crate::status::Name;
+use crate::units::{GenerationId, Incarnation, NodeId, Term, VolumeId};
+use crate::version::ONDISK_VERSION;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+const MAGIC: [u8; 8] = *b"weftMETA";
+const SLOT_NONE: u8 = u8::MAX;
+
+/// Bit of [`Superblock::flags`]: an unfinished sync target; never a source, never primary by itself.
+pub const FLAG_INCONSISTENT: u32 = 1 << 0;
+/// Bit of [`Superblock::flags`]: was primary and not demoted: set while primary, found at attach after a crash.
+pub const FLAG_WRITER_ACTIVE: u32 = 1 << 1;
+/// Bit of [`Superblock::flags`]: known to be of the past.
+pub const FLAG_OUTDATED: u32 = 1 << 2;
+const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED;
+
+const CRC_AT: usize = size_of::<MetaBlock>() - 4;
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Raw {
+    magic: [u8; 8],
+    version: U32,
+    flags: U32,
+    sequence: U64,
+    device: U64,
+    disk_sectors: U64,
+    meta_kind: U32,
+    slots: U32,
+    node: U32,
+    volume: U32,
+    resource: Name,
+    incarnation: U64,
+    attach_id: U64,
+    promised_term: U64,
+    tail_seq: U64,
+    generation: RawGeneration,
+    ancestry: [U64; ANCESTRY_MAX],
+    since: [U64; NODES_MAX],
+    seen_incarnation: [U64; NODES_MAX],
+    seen_attach_id: [U64; NODES_MAX],
+    slot_of_node: [u8; NODES_MAX],
+}
+
+const _: () = assert!(size_of::<Raw>() <= CRC_AT);
+
+/// What one disk knows of itself and of its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Grows with every write; its lowest bit says which copy it is.
+    pub sequence: u64,
+    /// Bits `FLAG_*`.
+    pub flags: u32,
+    /// Random id of the metadata, given by `create-md`.
+    pub device: u64,
+    /// Size of the data disk when the metadata were laid out, in sectors.
+    pub disk_sectors: u64,
+    /// Where the metadata are kept.
+    pub meta_kind: MetaKind,
+    /// Number of bitmap slots.
+    pub slots: u32,
+    /// The node that the disk belongs to.
+    pub node: NodeId,
+    /// The volume that the disk belongs to.
+    pub volume: VolumeId,
+    /// Name of the resource, padded with zeros.
+    pub resource: Name,
+    /// How often the disk was attached.
+    pub incarnation: Incarnation,
+    /// Random id of the last attach.
+    pub attach_id: u64,
+    /// Highest term promised to anybody.
+    pub promised_term: Term,
+    /// Sequence number of the last write received in order in the current generation.
+    pub tail_seq: u64,
+    /// The current generation.
+    pub generation: Generation,
+    /// Former generations, the newest first.
+    pub ancestry: [GenerationId; ANCESTRY_MAX],
+    /// Per node, the newest generation that it acknowledged as durable.
+    pub since: [GenerationId; NODES_MAX],
+    /// Per node, the highest incarnation of its disk that was seen.
+    pub seen_incarnation: [Incarnation; NODES_MAX],
+    /// Per node, the attach id of its disk that was seen last.
+    pub seen_attach_id: [u64; NODES_MAX],
+    /// Per node, the slot of its bitmap.
+    pub slot_of_node: [Option<u8>; NODES_MAX],
+}
+
+/// Why a block is not a superblock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SuperblockError {
+    /// No magic: nothing of Weft's was ever there.
+    None,
+    /// The checksum does not fit, or a field is out of its range.
+    Corrupt,
+    /// A version that this build does not know.
+    Version(u32),
+}
+
+impl Superblock {
+    /// The superblock of a disk that never held data.
+    pub fn created(
+        resource: Name,
+        volume: VolumeId,
+        node: NodeId,
+        device: u64,
+        meta_kind: MetaKind,
+        disk_sectors: u64,
+        slots: u32,
+    ) -> Self {
+        Self {
+            sequence: 0,
+            flags: 0,
+            device,
+            disk_sectors,
+            meta_kind,
+            slots,
+            node,
+            volume,
+            resource,
+            incarnation: Incarnation(0),
+            attach_id: 0,
+            promised_term: Term(0),
+            tail_seq: 0,
+            generation: Generation::default(),
+            ancestry: [GenerationId::NONE; ANCESTRY_MAX],
+            since: [GenerationId::NONE; NODES_MAX],
+            seen_incarnation: [Incarnation(0); NODES_MAX],
+            seen_attach_id: [0; NODES_MAX],
+            slot_of_node: [None; NODES_MAX],
+        }
+    }
+
+    /// The block on disk.
+    pub fn encode(&self, block: &mut MetaBlock) {
+        let raw = Raw {
+            magic: MAGIC,
+            version: U32::new(ONDISK_VERSION),
+            flags: U32::new(self.flags),
+            sequence: U64::new(self.sequence),
+            device: U64::new(self.device),
+            disk_sectors: U64::new(self.disk_sectors),
+            meta_kind: U32::new(self.meta_kind.number()),
+            slots: U32::new(self.slots),
+            node: U32::new(self.node.get().into()),
+            volume: U32::new(self.volume.0.into()),
+            resource: self.resource,
+            incarnation: U64::new(self.incarnation.0),
+            attach_id: U64::new(self.attach_id),
+            promised_term: U64::new(self.promised_term.0),
+            tail_seq: U64::new(self.tail_seq),
+            generation: self.generation.into(),
+            ancestry: self.ancestry.map(|id| U64::new(id.0)),
+            since: self.since.map(|id| U64::new(id.0)),
+            seen_incarnation: self.seen_incarnation.map(|number| U64::new(number.0)),
+            seen_attach_id: self.seen_attach_id.map(U64::new),
+            slot_of_node: self.slot_of_node.map(|slot| slot.unwrap_or(SLOT_NONE)),
+        };
+        block.fill(0);
+        for (to, from) in block.iter_mut().zip(raw.as_bytes()) {
+            *to = *from;
+        }
+        if let Some((body, crc)) = block.split_last_chunk_mut::<4>() {
+            *crc = crc32c(body).to_le_bytes();
+        }
+    }
+
+    /// Checks and decodes a block.
+    pub fn parse(block: &MetaBlock) -> Result<Self, SuperblockError> {
+        let (raw, _) = Raw::read_from_prefix(block).map_err(|_| SuperblockError::Corrupt)?;
+        if raw.magic != MAGIC {
+            return Err(SuperblockError::None);
+        }
+        let Some((body, crc)) = block.split_last_chunk::<4>() else {
+            return Err(SuperblockError::Corrupt);
+        };
+        if crc32c(body) != u32::from_le_bytes(*crc) {
+            return Err(SuperblockError::Corrupt);
+        }
+        if raw.version.get() != ONDISK_VERSION {
+            return Err(SuperblockError::Version(raw.version.get()));
+        }
+        raw.decode().ok_or(SuperblockError::Corrupt)
+    }
+}
+
+impl Raw {
+    /// The typed form, or `None` when a field is out of its range.
+    fn decode(&self) -> Option<Superblock> {
+        let slots = self.slots.get();
+        let volume = u16::try_from(self.volume.get())
+            .ok()
+            .filter(|&id| usize::from(id) < VOLUMES_MAX)?;
+        let mut used = 0u32;
+        for &slot in self.slot_of_node.iter().filter(|&&slot| slot != SLOT_NONE) {
+            // Each slot belongs to one node at most.
+            let bit = (u32::from(slot) < slots)
+                .then(|| 1u32.checked_shl(slot.into()))
+                .flatten()?;
+            if used & bit != 0 {
+                return None;
+            }
+            used |= bit;
+        }
+        let valid = self.flags.get() & !FLAGS_KNOWN == 0
+            && (1..NODES_MAX as u32).contains(&slots)
+            && self.resource.get(NAME_MAX) == Some(&0)
+            && name_of(&self.resource).is_some();
+        if !valid {
+            return None;
+        }
+        Some(Superblock {
+            sequence: self.sequence.get(),
+            flags: self.flags.get(),
+            device: self.device.get(),
+            disk_sectors: self.disk_sectors.get(),
+            meta_kind: MetaKind::from_number(self.meta_kind.get())?,
+            slots,
+            node: NodeId::new(self.node.get())?,
+            volume: VolumeId(volume),
+            resource: self.resource,
+            incarnation: Incarnation(self.incarnation.get()),
+            attach_id: self.attach_id.get(),
+            promised_term: Term(self.promised_term.get()),
+            tail_seq: self.tail_seq.get(),
+            generation: self.generation.decode()?,
+            ancestry: self.ancestry.map(|id| GenerationId(id.get())),
+            since: self.since.map(|id| GenerationId(id.get())),
+            seen_incarnation: self
+                .seen_incarnation
+                .map(|number| Incarnation(number.get())),
+            seen_attach_id: self.seen_attach_id.map(U64::get),
+            slot_of_node: self
+                .slot_of_node
+                .map(|slot| (slot != SLOT_NONE).then_some(slot)),
+        })
+    }
+}
+
+/// The valid superblock with the higher sequence number; when neither is valid, the more telling of both errors.
+pub fn newest_superblock(
+    first: &MetaBlock,
+    second: &MetaBlock,
+) -> Result<Superblock, SuperblockError> {
+    match (Superblock::parse(first), Superblock::parse(second)) {
+        (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
+        (Ok(only), Err(_)) | (Err(_), Ok(only)) => Ok(only),
+        (Err(SuperblockError::None), Err(error)) | (Err(error), Err(_)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::padded_name;
+    use crate::units::NodeSet;
+
+    fn sample() -> Superblock {
+        let node = NodeId::new(1).unwrap();
+        let mut block = Superblock::created(
+            padded_name("r0").unwrap(),
+            VolumeId(0),
+            node,
+            77,
+            MetaKind::Internal,
+            1 << 21,
+            7,
+        );
+        block.slot_of_node[0] = Some(3);
+        block.generation = Generation {
+            id: GenerationId(5),
+            writer: Some(node),
+            members: NodeSet(3),
+            ..Generation::default()
+        };
+        block
+    }
+
+    fn encoded(superblock: &Superblock) -> MetaBlock {
+        let mut block = [0; 4096];
+        superblock.encode(&mut block);
+        block
+    }
+
+    #[test]
+    fn a_superblock_is_read_back_as_it_was_written() {
+        assert_eq!(Superblock::parse(&encoded(&sample())), Ok(sample()));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_never_taken_for_a_superblock() {
+        for at in (0..4096).step_by(7) {
+            let mut block = encoded(&sample());
+            block[at] ^= 0x10;
+            assert!(Superblock::parse(&block).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_newer_valid_copy_wins_and_a_torn_one_is_passed_over() {
+        let old = Superblock {
+            sequence: 4,
+            ..sample()
+        };
+        let new = Superblock {
+            sequence: 5,
+            ..sample()
+        };
+        assert_eq!(newest_superblock(&encoded(&old), &encoded(&new)), Ok(new));
+        let mut torn = encoded(&new);
+        torn[2048..].fill(0);
+        assert_eq!(newest_superblock(&encoded(&old), &torn), Ok(old));
+        assert_eq!(
+            newest_superblock(&[0; 4096], &[0; 4096]),
+            Err(SuperblockError::None)
+        );
+        assert_eq!(
+            newest_superblock(&torn, &[0; 4096]),
+            Err(SuperblockError::Corrupt)
+        );
+    }
+
+    #[test]
+    fn a_slot_given_to_two_nodes_is_corrupt() {
+        let mut block = sample();
+        block.slot_of_node[2] = Some(3);
+        assert_eq!(
+            Superblock::parse(&encoded(&block)),
+            Err(SuperblockError::Corrupt)
+        );
+    }
+}

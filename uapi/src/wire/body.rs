@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Bodies of packets that do not carry device data.
+
+use crate::limits::{ANCESTRY_MAX, NODES_MAX};
+use crate::ondisk::RawGeneration;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Body of the first packet on each link: who speaks, to whom, and in which session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HelloBody {
+    /// Highest protocol version of the sender.
+    pub version: U16,
+    /// Lowest protocol version of the sender.
+    pub version_min: U16,
+    /// [`super::LinkKind`].
+    pub link: U16,
+    /// [`crate::state::Role`] of the sender.
+    pub role: U16,
+    /// Feature bits.
+    pub features: U64,
+    /// The sender's number of this session, equal on both links.
+    pub session: U64,
+    /// Node id of the sender.
+    pub from: U32,
+    /// Node id of the receiver.
+    pub to: U32,
+    /// CRC-32C of the resource's name.
+    pub resource_crc: U32,
+    /// Number of volumes whose [`StateBody`] follows on the data link.
+    pub volumes: U32,
+}
+
+/// What one side knows of a volume when a session starts, or when its disk state changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StateBody {
+    /// Size of the device in sectors; 0: no disk.
+    pub sectors: U64,
+    /// [`crate::state::DiskState`].
+    pub disk_state: U16,
+    /// [`crate::state::Role`].
+    pub role: U16,
+    /// Bits `STATE_*`.
+    pub flags: U32,
+    /// Current generation.
+    pub generation: RawGeneration,
+    /// Former generations, the newest first; 0: none.
+    pub ancestry: [U64; ANCESTRY_MAX],
+    /// Incarnation of the sender's disk.
+    pub incarnation: U64,
+    /// Highest incarnation of the receiver's disk that the sender has seen.
+    pub seen_incarnation: U64,
+    /// Random id of this attach of the sender's disk: equal means the same live attach.
+    pub attach_id: U64,
+    /// The attach id of the receiver that the sender saw last.
+    pub seen_attach_id: U64,
+    /// The newest generation that the receiver acknowledged to the sender as durable.
+    pub since: U64,
+    /// Sequence number of the last write received in order in this generation (G5).
+    pub tail_seq: U64,
+    /// Bits set towards the receiver.
+    pub bits: U64,
+    /// Highest term promised.
+    pub promised_term: U64,
+    /// Per node, reserved for the reconciliation of survivors; zero for now.
+    pub reserved: [U64; NODES_MAX],
+}
+
+/// A generation record to be made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GenerationBody {
+    /// The record.
+    pub generation: RawGeneration,
+}
+
+/// Question and answer of a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PromoteBody {
+    /// The term asked for, or the highest one promised.
+    pub term: U64,
+    /// Answer: a [`crate::refusal::Refusal`], 0 when granted.
+    pub refusal: U32,
+    /// Must be zero.
+    pub reserved: U32,
+}
+
+/// Start of a bitmap packet's body; the words follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BitmapBody {
+    /// Index of the first 64-bit word.
+    pub first_word: U64,
+    /// Number of words that follow.
+    pub words: U32,
+    /// Must be zero.
+    pub reserved: U32,
+}
