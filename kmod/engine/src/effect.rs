@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Everything that the engine wants done.
+
+use crate::event::{Cookie, Io, Token};
+use crate::host::Host;
+use core::fmt;
+use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
+use weft_uapi::wire::{Header, LinkKind};
+
+/// One output of the engine.
+pub enum Effect<'a, H: Host> {
+    /// Do this on the local disk and answer with [`crate::event::Event::DiskDone`].
+    Disk {
+        /// The volume.
+        volume: VolumeId,
+        /// For the answer.
+        cookie: Cookie,
+        /// What to do; `preflush` is never set.
+        io: Io,
+        /// Where the data are.
+        data: Data<H>,
+    },
+    /// Write a metadata block and answer with [`crate::event::Event::MetaDone`].
+    Meta {
+        /// The volume.
+        volume: VolumeId,
+        /// For the answer.
+        cookie: Cookie,
+        /// First sector on the metadata device.
+        sector: Sector,
+        /// The content; to be copied during the call.
+        block: &'a MetaBlock,
+        /// Everything completed on *both* the data disk and the metadata device before must be stable before this is
+        /// written, and this must be stable when it is answered.
+        flush: bool,
+    },
+    /// Queue a packet on a link; never refused. Sends of one link keep their order.
+    Send {
+        /// The peer.
+        peer: NodeId,
+        /// The session; if it is over, the packet is dropped.
+        session: SessionId,
+        /// Which link.
+        link: LinkKind,
+        /// Header; the host fills in `payload_len`, `payload_crc` and the CRC flag when there is data.
+        header: Header,
+        /// Payload of kinds that do not carry data; to be copied during the call.
+        body: &'a [u8],
+        /// Payload of kinds that do.
+        data: Data<H>,
+    },
+    /// Complete a request of the application, exactly once.
+    Complete {
+        /// The request.
+        request: H::Request,
+        /// Whether it worked.
+        result: Result<(), IoError>,
+        /// For a read that a peer answered: the data to copy into it.
+        data: Option<H::Buffer>,
+    },
+    /// Offer the data and the meta link of a new session to the daemon.
+    Offer {
+        /// The peer.
+        peer: NodeId,
+        /// This side's number of the session.
+        session: SessionId,
+    },
+    /// Close both links of a session or withdraw its offer. No [`crate::event::Event::SessionDown`] follows.
+    EndSession {
+        /// The peer.
+        peer: NodeId,
+        /// The session.
+        session: SessionId,
+    },
+    /// Answer a command.
+    Reply {
+        /// From the command.
+        token: Token,
+        /// Done, or refused.
+        result: Result<(), Refused<'a>>,
+    },
+    /// The size of the device changed.
+    Capacity {
+        /// The volume.
+        volume: VolumeId,
+        /// Sectors; 0: no data can be reached.
+        sectors: u64,
+    },
+    /// Nothing uses the disk any more: close it.
+    CloseDisk {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Something visible in the status changed: send an event.
+    Notify(Object),
+    /// A line for the kernel log; also the text of the next [`Effect::Notify`].
+    Log {
+        /// How bad it is.
+        level: Level,
+        /// The line without prefix.
+        line: fmt::Arguments<'a>,
+    },
+}
+
+/// Where the data of an operation are.
+pub enum Data<H: Host> {
+    /// There are none: a flush, a discard, or a read whose buffer the host allocates.
+    None,
+    /// In the application's request (all of it).
+    Request(H::Request),
+    /// In a buffer.
+    Buffer(H::Buffer),
+}
+
+impl<H: Host> Clone for Data<H> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Request(request) => Self::Request(request.clone()),
+            Self::Buffer(buffer) => Self::Buffer(buffer.clone()),
+        }
+    }
+}
+
+/// Why a request of the application failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoError {
+    /// The disk reported an error and no peer could help.
+    Disk,
+    /// No up-to-date data can be reached, or this node is not primary.
+    NoData,
+    /// Outside of the device.
+    Range,
+    /// The lower disk cannot do this operation.
+    Unsupported,
+}
+
+/// A refusal with what the sentence in the table cannot say.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    /// The code.
+    pub refusal: Refusal,
+    /// The object and the numbers concerned; may be empty.
+    pub detail: fmt::Arguments<'a>,
+}
+
+/// An object of the status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// The resource itself.
+    Resource,
+    /// A volume.
+    Volume(VolumeId),
+    /// A peer.
+    Peer(NodeId),
+    /// A volume towards a peer.
+    PeerVolume(NodeId, VolumeId),
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// A normal change.
+    Info,
+    /// Something a person should look at.
+    Warn,
+    /// Data are at stake.
+    Error,
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Everything that can happen to the engine.
+
+use crate::host::Host;
+use crate::load::LoadedDisk;
+use weft_uapi::state::Protocol;
+use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
+use weft_uapi::wire::{Header, LinkKind};
+
+/// One input of the engine.
+pub enum Event<'a, H: Host> {
+    /// An administrator's command. Answered by exactly one [`crate::effect::Effect::Reply`], now or later.
+    Command {
+        /// Comes back in the reply.
+        token: Token,
+        /// What to do.
+        command: Command,
+    },
+    /// The host opened a disk and read its metadata; answered by a reply as well.
+    ///
+    /// Refused: the engine drops the disk and emits [`crate::effect::Effect::CloseDisk`].
+    Attach {
+        /// Comes back in the reply.
+        token: Token,
+        /// The volume.
+        volume: VolumeId,
+        /// The disk.
+        disk: LoadedDisk<H>,
+    },
+    /// A request of the application. Only while [`crate::Engine::has_room`] says so; else the host keeps it, in order.
+    Request {
+        /// The volume.
+        volume: VolumeId,
+        /// The host's handle.
+        request: H::Request,
+        /// What is asked.
+        io: Io,
+    },
+    /// A [`crate::effect::Effect::Disk`] is done.
+    DiskDone {
+        /// From the effect.
+        cookie: Cookie,
+        /// For a read without a request: the data.
+        result: Result<Option<H::Buffer>, DiskError>,
+    },
+    /// A [`crate::effect::Effect::Meta`] is done: durable when it was asked to flush.
+    MetaDone {
+        /// From the effect.
+        cookie: Cookie,
+        /// Whether it worked.
+        result: Result<(), DiskError>,
+    },
+    /// Both links of the session offered by [`crate::effect::Effect::Offer`] are connected.
+    SessionUp {
+        /// The peer.
+        peer: NodeId,
+        /// From the offer.
+        session: SessionId,
+    },
+    /// A packet came in; its header was parsed and its payload's checksum, if any, was right.
+    Packet {
+        /// The peer.
+        peer: NodeId,
+        /// The session that the link belongs to.
+        session: SessionId,
+        /// Which link.
+        link: LinkKind,
+        /// The header.
+        header: Header,
+        /// The payload of kinds that do not carry data; else empty.
+        body: &'a [u8],
+        /// The payload of kinds that carry data; `None` when it is empty.
+        data: Option<H::Buffer>,
+    },
+    /// A link of the session died, or was refused.
+    SessionDown {
+        /// The peer.
+        peer: NodeId,
+        /// The session; an old one is ignored.
+        session: SessionId,
+        /// A short sentence for people.
+        reason: &'a str,
+    },
+    /// The daemon told which nodes it reaches; without a daemon the set is empty and `served` false.
+    Daemon {
+        /// Whether a daemon owns the control device.
+        served: bool,
+        /// The nodes.
+        connected: weft_uapi::units::NodeSet,
+    },
+    /// [`crate::Engine::deadline`] has come.
+    Timer,
+}
+
+/// Who waits for the reply to a command; opaque to the engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token(pub u64);
+
+/// Which disk or metadata operation is meant; opaque to the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cookie(pub u64);
+
+/// A disk reported an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskError;
+
+/// Commands that need no disk to be opened first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Adds a volume without disk.
+    NewDevice {
+        /// Volume number.
+        volume: VolumeId,
+        /// Minor number, for status only.
+        minor: Minor,
+    },
+    /// Removes a volume that has no disk and is not open.
+    DelDevice {
+        /// Volume number.
+        volume: VolumeId,
+    },
+    /// Lets a disk go; the reply comes when nothing uses it any more, after [`crate::effect::Effect::CloseDisk`].
+    Detach {
+        /// Volume number.
+        volume: VolumeId,
+    },
+    /// Makes a peer known, standalone.
+    NewPeer {
+        /// Its id.
+        peer: NodeId,
+    },
+    /// Forgets a standalone peer.
+    DelPeer {
+        /// Its id.
+        peer: NodeId,
+    },
+    /// Wants a connection; the reply does not wait for it.
+    Connect {
+        /// The peer.
+        peer: NodeId,
+        /// After a split brain, give this node's data up.
+        discard_my_data: bool,
+    },
+    /// Does not want the connection any more.
+    Disconnect {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// Promotes this node.
+    Primary {
+        /// Accept the loss of data newer than the local ones.
+        force: bool,
+    },
+    /// Demotes this node; refused while a device is open.
+    Secondary,
+    /// Changes the protocol.
+    SetProtocol {
+        /// For writes from now on.
+        protocol: Protocol,
+    },
+}
+
+/// What a request of the application asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Io {
+    /// The operation.
+    pub op: Op,
+    /// First sector; 0 for a flush.
+    pub sector: Sector,
+    /// Bytes, a multiple of 512; 0 for a flush.
+    pub bytes: u32,
+    /// Stable before it completes.
+    pub fua: bool,
+    /// What was completed before must be stable before this one starts.
+    pub preflush: bool,
+}
+
+/// Operation on a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Read data.
+    Read,
+    /// Write data.
+    Write,
+    /// Make everything completed before stable.
+    Flush,
+    /// The range is not needed any more. Reads give zeros or old data afterwards.
+    Discard,
+    /// The range reads as zeros afterwards; may be deallocated unless `no_unmap`.
+    WriteZeroes {
+        /// Keep the space allocated.
+        no_unmap: bool,
+    },
+}
+
+impl Op {
+    /// Whether the operation changes data.
+    pub const fn changes_data(self) -> bool {
+        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes { .. })
+    }
+}
