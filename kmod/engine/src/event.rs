@@ -25,8 +25,8 @@ pub enum Event<'a, H: Host> {
         token: Token,
         /// The volume.
         volume: VolumeId,
-        /// The disk.
-        disk: LoadedDisk<H>,
+        /// The disk; by reference because it is large, and always taken.
+        disk: &'a mut Option<LoadedDisk<H>>,
     },
     /// A request of the application. Only while [`crate::Engine::has_room`] says so; else the host keeps it, in order.
     Request {

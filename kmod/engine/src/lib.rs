@@ -22,4 +22,4 @@ pub mod host;
 pub mod load;
 mod machine;
 
-pub use machine::Engine;
+pub use machine::{Config, Engine};
