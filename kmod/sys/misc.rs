@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A misc device with a node in `/dev`.
+
+use crate::sys::{
+    bindings,
+    file::{count_or_errno, Callbacks, FileOps},
+};
+use core::marker::PhantomData;
+use kernel::{
+    error::to_result,
+    ffi::{c_int, c_long, c_uint, c_ulong},
+    prelude::*,
+    sync::{Arc, ArcBorrow},
+    types::{ForeignOwnable, Opaque},
+    uaccess::UserPtr,
+};
+
+/// One open file of a misc device. Same context as [`FileOps`].
+pub(crate) trait DeviceFile: FileOps {
+    /// What all files of the device share.
+    type Device: Send + Sync + 'static;
+
+    /// `open(2)`.
+    fn open(device: ArcBorrow<'_, Self::Device>) -> Result<Arc<Self>>
+    where
+        Self: Sized;
+
+    /// `ioctl(2)`: returns a number that is not negative.
+    fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize>;
+}
+
+/// A registered misc device whose files are of type `T`. Dropping it removes the node; files that are still open
+/// (they hold the module) stay usable.
+///
+/// # Invariants
+/// `misc` is registered and the first field.
+#[repr(C)]
+#[pin_data(PinnedDrop)]
+pub(crate) struct MiscDevice<T: DeviceFile> {
+    #[pin]
+    misc: Opaque<bindings::miscdevice>,
+    device: Arc<T::Device>,
+}
+
+// SAFETY: A misc device may be removed by any thread, and `T::Device` is `Send` and `Sync`.
+unsafe impl<T: DeviceFile> Send for MiscDevice<T> {}
+// SAFETY: There are no methods; `open` uses `device` only, which is `Sync`.
+unsafe impl<T: DeviceFile> Sync for MiscDevice<T> {}
+
+impl<T: DeviceFile> MiscDevice<T> {
+    /// Creates `/dev/NAME` for root only. May sleep.
+    pub(crate) fn register(name: &'static CStr, device: Arc<T::Device>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            device,
+            misc <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
+                let misc = bindings::miscdevice {
+                    minor: bindings::MISC_DYNAMIC_MINOR as c_int,
+                    name: name.as_char_ptr(),
+                    fops: &DeviceCallbacks::<T>::OPERATIONS,
+                    mode: 0o600,
+                    ..pin_init::zeroed()
+                };
+                // SAFETY: `slot` is valid for writes.
+                unsafe { slot.write(misc) };
+                // SAFETY: `slot` is initialised, pinned, and removed before it is freed (`drop`).
+                // INVARIANT: Registered when this returns `Ok`. `device`, which `open` needs, is there already.
+                to_result(unsafe { bindings::misc_register(slot) })
+            }),
+        })
+    }
+}
+
+#[pinned_drop]
+impl<T: DeviceFile> PinnedDrop for MiscDevice<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Registered, by the type's invariant.
+        unsafe { bindings::misc_deregister(self.misc.get()) };
+    }
+}
+
+/// File operations of a file of a misc device.
+struct DeviceCallbacks<T>(PhantomData<T>);
+
+impl<T: DeviceFile> DeviceCallbacks<T> {
+    const OPERATIONS: bindings::file_operations = bindings::file_operations {
+        open: Some(Self::open),
+        unlocked_ioctl: Some(Self::ioctl),
+        #[cfg(CONFIG_COMPAT)]
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        ..Callbacks::<T>::OPERATIONS
+    };
+
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: `misc_open` left the registered device in `private_data` and keeps it registered meanwhile.
+        let device = unsafe { &*(*file).private_data.cast::<MiscDevice<T>>() };
+        match T::open(device.device.as_arc_borrow()) {
+            Ok(object) => {
+                // SAFETY: The file is being opened by this call.
+                unsafe { (*file).private_data = object.into_foreign() };
+                // SAFETY: As above.
+                unsafe { bindings::stream_open(inode, file) }
+            }
+            Err(error) => error.to_errno(),
+        }
+    }
+
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, argument: c_ulong) -> c_long {
+        // SAFETY: The file is open during the call and has these operations.
+        let object = unsafe { Callbacks::<T>::object(file) };
+        count_or_errno(object.ioctl(command, UserPtr::from_addr(argument)))
+    }
+}
