@@ -1,51 +1,99 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# Shared by every script here: places, messages, cached steps and the way into
-# the build root.
+# Shared by every script: places, messages, cached steps, the way into the
+# build root.
+set -euo pipefail
 
 REPO=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/weft
 BUILD_ROOT=$CACHE/root
+DEBS=$CACHE/debs
 KERNELS=$CACHE/kernel
 OUT=$CACHE/out
-export REPO CACHE BUILD_ROOT KERNELS OUT
-
-# What a module of this kernel must be built with (Debian's own compilers).
-KBUILD_VARIABLES=(
-	CC=x86_64-linux-gnu-gcc-14
-	HOSTCC=gcc-14
-	LIBCLANG_PATH=/usr/lib/llvm-19/lib
-	LOCALVERSION=+deb13-amd64
-)
+export REPO CACHE BUILD_ROOT DEBS KERNELS OUT
 
 say() { printf '==> %s\n' "$*" >&2; }
+usage() { printf 'usage: %s\n' "$*" >&2 && exit 2; }
+
+# die CAUSE [NEXT STEP]
 die() {
-	printf 'error: %s\n' "$*" >&2
+	printf 'error: %s\n' "$1" >&2
+	[ $# -lt 2 ] || printf 'next: %s\n' "$2" >&2
 	exit 1
 }
-usage() {
-	printf 'usage: %s\n' "$*" >&2
-	exit 2
+
+# Everything happens in a chroot with own mounts, which only root can make.
+# Starts the calling script again through sudo unless it runs as root.
+become_root() {
+	[ "$(id -u)" != 0 ] || return 0
+	command -v sudo >/dev/null || die "$0 needs root for its chroot" "run it as root"
+	exec sudo --preserve-env "HOME=$HOME" "XDG_CACHE_HOME=${CACHE%/weft}" "$0" "$@"
 }
 
-need_root() {
-	[ "$(id -u)" = 0 ] || die "needs root (chroot and mounts): run it with sudo -E"
+# cached NAME RECIPE INPUT... runs the function RECIPE unless it has made NAME
+# before, from the same inputs. A recipe copes with the remains of a run that was
+# killed.
+cached() {
+	local stamp=$CACHE/stamps/$1 recipe=$2 key
+	shift 2
+	key=$( (printf '%s\n' "$@" && declare -f "$recipe") | sha256sum | cut -d' ' -f1)
+	[ "$(cat "$stamp" 2>/dev/null)" != "$key" ] || return 0
+	mkdir -p "${stamp%/*}"
+	rm -f "$stamp"
+	"$recipe"
+	printf '%s\n' "$key" >"$stamp.new" && mv "$stamp.new" "$stamp"
 }
 
-# Runs a command in the build root. The repository and the cache keep their
-# paths; the mounts live in a private namespace and end with the command.
+# Waits until no other set-up works in this cache, and keeps others out.
+lock_cache() {
+	mkdir -p "$CACHE" && exec 9>"$CACHE/lock"
+	flock --nonblock 9 || { say "waiting for another set-up in $CACHE" && flock 9; }
+}
+
+# What the host's cargo knows about registries and proxies is valid here too.
+share_cargo_configuration() {
+	local theirs=${CARGO_HOME:-$HOME/.cargo}/config.toml ours=$CACHE/cargo/config.toml
+	mkdir -p "${ours%/*}"
+	if [ -f "$theirs" ]; then
+		cmp --silent "$theirs" "$ours" || cp "$theirs" "$ours"
+	else
+		rm -f "$ours"
+	fi
+}
+
+# Runs inside `unshare --mount`: mounts what the build root lacks.
+mount_build_root() {
+	local place
+	for place in /dev /proc /sys /tmp "$REPO" "$CACHE"; do
+		mkdir -p "$BUILD_ROOT$place"
+		mount --rbind "$place" "$BUILD_ROOT$place"
+	done
+	for place in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt \
+		"${SSL_CERT_FILE:-}" "${CARGO_HTTP_CAINFO:-}"; do
+		[ -f "$place" ] || continue
+		mkdir -p "$BUILD_ROOT${place%/*}"
+		[ -f "$BUILD_ROOT$place" ] || : >"$BUILD_ROOT$place"
+		mount --bind "$place" "$BUILD_ROOT$place"
+	done
+}
+
+# enter CMD [ARG...] runs a command in the build root. The repository, the cache
+# and /tmp keep their paths. The mounts live in a namespace that ends with the
+# last process in it, and no process stands between the caller and the command,
+# so signals reach it as usual.
 enter() {
-	need_root
-	DIRECTORY=$PWD unshare --mount --propagation private --kill-child --fork \
-		bash -euc '
-		root=$BUILD_ROOT
-		bind() { mkdir -p "$root$1"; mount --bind "$1" "$root$1"; }
-		mount --bind "$root" "$root"
-		for place in /dev /proc /sys "$REPO" "$CACHE"; do bind "$place"; done
-		mount -t tmpfs tmpfs "$root/tmp"
-		mount -t tmpfs tmpfs "$root/dev/shm"
-		cat /etc/resolv.conf >"$root/etc/resolv.conf"
-		cd "$root" && case $DIRECTORY in "$REPO" | "$REPO"/* | "$CACHE"/*) ;; *) DIRECTORY=$REPO ;; esac
-		exec env -i "${keep[@]}" chroot "$root" sh -c "cd \"\$DIRECTORY\" && exec \"\$@\"" sh "$@"
-	' enter "$@"
+	local directory=$PWD
+	[ -x "$BUILD_ROOT/usr/bin/cargo" ] || die "there is no build root yet" "scripts/setup"
+	case $directory/ in "$REPO"/* | "$CACHE"/* | /tmp/*) ;; *) directory=$REPO ;; esac
+	share_cargo_configuration
+	# shellcheck disable=SC2016 # the inner shell expands it
+	env --unset=LD_LIBRARY_PATH --unset=TMPDIR \
+		--unset=RUSTC --unset=RUSTC_WRAPPER --unset=RUSTUP_HOME --unset=RUSTUP_TOOLCHAIN \
+		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
+		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$CACHE/target" XDG_CACHE_HOME="${CACHE%/weft}" \
+		unshare --mount --propagation private bash -euc '
+			. "$1/scripts/lib.sh"
+			mount_build_root
+			exec chroot "$BUILD_ROOT" env --chdir="$2" "${@:3}"
+		' enter "$REPO" "$directory" "$@"
 }
