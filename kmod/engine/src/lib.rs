@@ -16,6 +16,8 @@
 #![cfg_attr(not(any(MODULE, test)), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod ancestry;
+pub mod decide;
 pub mod effect;
 pub mod event;
 pub mod host;

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Who is right when two disks meet: the one decision for attach, connect and reconnect.
+//!
+//! A pure function of what both sides tell in their state packets, so both sides run it and come to mirrored results
+//! without another word. The first rule of [`RULES`] that applies decides; its name is logged and shown.
+//!
+//! Three things hold whatever the rule: an inconsistent or blank disk is never a source; the disk that a running
+//! application reads and writes is never a target; a fork is overwritten only when a person said so, or when one of its
+//! ends is a generation that never came into force.
+
+use crate::ancestry::Ancestry;
+use weft_uapi::units::{GenerationId, Incarnation, NodeId};
+
+/// What one side knows of its disk and of the other side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Side {
+    /// The node.
+    pub node: NodeId,
+    /// Its line of generations.
+    pub ancestry: Ancestry,
+    /// How often its disk was attached.
+    pub incarnation: Incarnation,
+    /// Random id of this attach.
+    pub attach_id: u64,
+    /// Highest incarnation of the other side's disk that it saw.
+    pub seen_incarnation: Incarnation,
+    /// Attach id of the other side's disk that it saw last.
+    pub seen_attach_id: u64,
+    /// The newest generation that the other side acknowledged to it as durable; always in its own line, and so
+    /// forgotten when it takes over a line without it.
+    pub since: GenerationId,
+    /// The bitmap towards the other side has bits, or extents may be unequal (`U`).
+    pub is_dirty: bool,
+    /// An unfinished sync target.
+    pub is_inconsistent: bool,
+    /// Primary, and its application works on this disk's data.
+    pub is_writer: bool,
+    /// Was attached after a crash, so writes may be lost that it acknowledged without a flush.
+    pub has_crashed: bool,
+    /// A person gave this side's data up.
+    pub discards: bool,
+    /// Sequence number of the last write received in order.
+    pub tail_seq: u64,
+}
+
+/// Name of the rule that decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// A disk is an older image of itself than the peer has seen.
+    RolledBack,
+    /// A disk never held data.
+    JustCreated,
+    /// Both disks are unfinished sync targets.
+    BothInconsistent,
+    /// One disk is an unfinished sync target.
+    Unfinished,
+    /// Nothing happened since they met last.
+    SameGeneration,
+    /// Same generation, but the last writes may not have reached both.
+    Tails,
+    /// This side's data are of the past.
+    Behind,
+    /// The peer's data are of the past.
+    Ahead,
+    /// Both went on from a common past, but one end never came into force: no write was made in it.
+    Abandoned,
+    /// Both went on from a common past.
+    Forked,
+    /// Nothing in common.
+    Unrelated,
+}
+
+impl Rule {
+    /// The name in logs and status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RolledBack => "rolled-back",
+            Self::JustCreated => "just-created",
+            Self::BothInconsistent => "both-inconsistent",
+            Self::Unfinished => "unfinished",
+            Self::SameGeneration => "same-generation",
+            Self::Tails => "tails",
+            Self::Behind => "behind",
+            Self::Ahead => "ahead",
+            Self::Abandoned => "abandoned",
+            Self::Forked => "forked",
+            Self::Unrelated => "unrelated",
+        }
+    }
+}
+
+/// What follows for this side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Both disks are equal and the newest: nothing to do.
+    None,
+    /// Neither side has data to give: stay connected, both disks keep their state.
+    NoSource,
+    /// Fetch from the peer what either bitmap or `U` names, or everything.
+    SyncTarget {
+        /// Everything.
+        full: bool,
+    },
+    /// Let the peer fetch.
+    SyncSource {
+        /// Everything.
+        full: bool,
+    },
+    /// A person has to choose a victim.
+    SplitBrain,
+    /// These disks must not meet.
+    Refuse,
+}
+
+impl Outcome {
+    /// What the other side concludes.
+    #[must_use]
+    pub const fn mirrored(self) -> Self {
+        match self {
+            Self::SyncTarget { full } => Self::SyncSource { full },
+            Self::SyncSource { full } => Self::SyncTarget { full },
+            same => same,
+        }
+    }
+}
+
+/// Rule and outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The rule that applied.
+    pub rule: Rule,
+    /// What follows.
+    pub outcome: Outcome,
+}
+
+/// A row of the table: the rule's decision for the first side, or `None` when it does not apply.
+type Row = fn(&Side, &Side) -> Option<Decision>;
+
+/// The table; the first row that applies decides.
+const RULES: [Row; 8] =
+    [rolled_back, just_created, inconsistent, same_generation, behind, ahead, abandoned, forked];
+
+/// Decides for `own`; with the sides swapped it gives the mirrored outcome.
+pub fn decide(own: &Side, peer: &Side) -> Decision {
+    let unrelated = Decision { rule: Rule::Unrelated, outcome: Outcome::Refuse };
+    RULES.iter().find_map(|row| row(own, peer)).unwrap_or(unrelated)
+}
+
+fn decided(rule: Rule, outcome: Outcome) -> Option<Decision> {
+    Some(Decision { rule, outcome })
+}
+
+impl Side {
+    /// Whether `peer` saw a newer image of this disk (G7).
+    fn is_rolled_back(&self, peer: &Self) -> bool {
+        let same_attach = self.incarnation == peer.seen_incarnation && self.attach_id == peer.seen_attach_id;
+        self.incarnation <= peer.seen_incarnation && !same_attach
+    }
+
+    /// Whether everything on this disk was also on `peer`'s once. A peer that is far ahead has forgotten the generation
+    /// itself, but not that it was acknowledged.
+    fn precedes(&self, peer: &Self) -> bool {
+        let current = self.ancestry.current().id;
+        self.ancestry.precedes(&peer.ancestry) || (current != GenerationId::NONE && current == peer.since)
+    }
+
+    /// Whether the current generation never came into force: `peer` had to acknowledge it first, and never knew it.
+    fn is_abandoned(&self, peer: &Self) -> bool {
+        let current = self.ancestry.current();
+        current.members.contains(peer.node)
+            && !peer.ancestry.contains(current.id)
+            && peer.ancestry.contains(current.parent)
+            && self.since != current.id
+    }
+
+    /// Whether it is only by a record that never came into force that this side is newer than `peer`.
+    fn is_ahead_by_nothing(&self, peer: &Self) -> bool {
+        self.is_abandoned(peer) && self.ancestry.current().parent == peer.ancestry.current().id
+    }
+
+    /// Whether the bitmaps name every difference once `self` becomes target of `source`.
+    fn bits_reach_back_to(&self, source: &Self) -> bool {
+        self.ancestry.contains(source.since)
+    }
+}
+
+/// `own` is target: refused when that would harm a running application or when `peer` has nothing to give.
+fn target(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
+    let outcome = if peer.is_inconsistent || peer.ancestry.is_blank() {
+        Outcome::NoSource
+    } else if own.is_writer {
+        Outcome::SplitBrain
+    } else {
+        Outcome::SyncTarget { full }
+    };
+    Decision { rule, outcome }
+}
+
+/// `own` is source: the mirror image of [`target`].
+fn source(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
+    let mirror = target(rule, peer, own, full);
+    Decision { rule, outcome: mirror.outcome.mirrored() }
+}
+
+/// The side that gives its data up is target; otherwise a person has to choose.
+fn victim(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
+    match (own.discards, peer.discards) {
+        (true, false) => target(rule, own, peer, full),
+        (false, true) => source(rule, own, peer, full),
+        _ => Decision { rule, outcome: Outcome::SplitBrain },
+    }
+}
+
+/// The better source of two equally new sides: the running writer, the one that lost no cache, the one with more writes.
+fn is_better_source(own: &Side, peer: &Side) -> bool {
+    let rank = |side: &Side| (side.is_writer, !side.has_crashed, side.tail_seq, core::cmp::Reverse(side.node));
+    rank(own) > rank(peer)
+}
+
+fn rolled_back(own: &Side, peer: &Side) -> Option<Decision> {
+    match (own.is_rolled_back(peer), peer.is_rolled_back(own)) {
+        (false, false) => None,
+        (true, true) => decided(Rule::RolledBack, Outcome::Refuse),
+        (true, false) => Some(older_image(own, peer)),
+        (false, true) => {
+            let mirror = older_image(peer, own);
+            decided(Rule::RolledBack, mirror.outcome.mirrored())
+        }
+    }
+}
+
+/// `own` is an older image: its bitmaps say nothing of what it lost, and it may have gone on from there.
+fn older_image(own: &Side, peer: &Side) -> Decision {
+    if own.ancestry.is_blank() || own.precedes(peer) {
+        target(Rule::RolledBack, own, peer, true)
+    } else if own.ancestry.common(&peer.ancestry).is_some() {
+        victim(Rule::RolledBack, own, peer, true)
+    } else {
+        Decision { rule: Rule::RolledBack, outcome: Outcome::Refuse }
+    }
+}
+
+fn just_created(own: &Side, peer: &Side) -> Option<Decision> {
+    match (own.ancestry.is_blank(), peer.ancestry.is_blank()) {
+        (false, false) => None,
+        (true, true) => decided(Rule::JustCreated, Outcome::NoSource),
+        (true, false) => Some(target(Rule::JustCreated, own, peer, true)),
+        (false, true) => Some(source(Rule::JustCreated, own, peer, true)),
+    }
+}
+
+fn inconsistent(own: &Side, peer: &Side) -> Option<Decision> {
+    match (own.is_inconsistent, peer.is_inconsistent) {
+        (false, false) => None,
+        (true, true) => decided(Rule::BothInconsistent, Outcome::NoSource),
+        (true, false) => unfinished(own, peer),
+        (false, true) => {
+            let mirror = unfinished(peer, own)?;
+            decided(mirror.rule, mirror.outcome.mirrored())
+        }
+    }
+}
+
+/// `own` goes on as target, unless it owes data that `peer` never had.
+fn unfinished(own: &Side, peer: &Side) -> Option<Decision> {
+    if own.precedes(peer) || own.is_ahead_by_nothing(peer) {
+        Some(target(Rule::Unfinished, own, peer, !own.bits_reach_back_to(peer)))
+    } else if peer.precedes(own) {
+        decided(Rule::Unfinished, Outcome::Refuse)
+    } else {
+        None
+    }
+}
+
+fn same_generation(own: &Side, peer: &Side) -> Option<Decision> {
+    if own.ancestry.current().id != peer.ancestry.current().id {
+        return None;
+    }
+    if !own.is_dirty && !peer.is_dirty {
+        return decided(Rule::SameGeneration, Outcome::None);
+    }
+    Some(if is_better_source(own, peer) {
+        source(Rule::Tails, own, peer, false)
+    } else {
+        target(Rule::Tails, own, peer, false)
+    })
+}
+
+fn behind(own: &Side, peer: &Side) -> Option<Decision> {
+    // Both at once would be a circle, which no history makes: left to the rules below.
+    let applies = own.precedes(peer) && !peer.precedes(own);
+    applies.then(|| target(Rule::Behind, own, peer, !own.bits_reach_back_to(peer)))
+}
+
+fn ahead(own: &Side, peer: &Side) -> Option<Decision> {
+    let applies = peer.precedes(own) && !own.precedes(peer);
+    applies.then(|| source(Rule::Ahead, own, peer, !peer.bits_reach_back_to(own)))
+}
+
+fn abandoned(own: &Side, peer: &Side) -> Option<Decision> {
+    let full = fork_needs_full(own, peer)?;
+    match (own.is_abandoned(peer), peer.is_abandoned(own)) {
+        (false, false) => None,
+        (true, false) => Some(target(Rule::Abandoned, own, peer, full)),
+        (false, true) => Some(source(Rule::Abandoned, own, peer, full)),
+        (true, true) if is_better_source(own, peer) => Some(source(Rule::Abandoned, own, peer, full)),
+        (true, true) => Some(target(Rule::Abandoned, own, peer, full)),
+    }
+}
+
+fn forked(own: &Side, peer: &Side) -> Option<Decision> {
+    let full = fork_needs_full(own, peer)?;
+    Some(victim(Rule::Forked, own, peer, full))
+}
+
+/// Whether the bitmaps of a fork do not reach back to the common past; `None` when there is none.
+fn fork_needs_full(own: &Side, peer: &Side) -> Option<bool> {
+    own.ancestry.common(&peer.ancestry)?;
+    let shared = |id: GenerationId| own.ancestry.contains(id) && peer.ancestry.contains(id);
+    Some(!(shared(own.since) && shared(peer.since)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Every small pair of sides, and the scenes that the rules were made for.
+
+use super::*;
+use weft_uapi::ondisk::Generation;
+use weft_uapi::units::NodeSet;
+
+const BOTH: NodeSet = NodeSet(3);
+
+fn node(id: u32) -> NodeId {
+    NodeId::new(id).unwrap()
+}
+
+/// A line of generations with the same members.
+fn line(ids: &[u64], members: NodeSet) -> Ancestry {
+    let mut line = Ancestry::default();
+    for &id in ids {
+        line.push(Generation { id: GenerationId(id), members, ..Generation::default() });
+    }
+    line
+}
+
+fn side(id: u32, ids: &[u64], since: u64) -> Side {
+    Side {
+        node: node(id),
+        ancestry: line(ids, NodeSet::of(node(id))),
+        incarnation: Incarnation(5),
+        attach_id: 50,
+        seen_incarnation: Incarnation(5),
+        seen_attach_id: 50,
+        since: GenerationId(since),
+        is_dirty: false,
+        is_inconsistent: false,
+        is_writer: false,
+        has_crashed: false,
+        discards: false,
+        tail_seq: 0,
+    }
+}
+
+fn check(own: &Side, peer: &Side, rule: Rule, outcome: Outcome) {
+    assert_eq!(decide(own, peer), Decision { rule, outcome });
+    assert_eq!(decide(peer, own).outcome, outcome.mirrored());
+}
+
+const TARGET: Outcome = Outcome::SyncTarget { full: false };
+const FULL_TARGET: Outcome = Outcome::SyncTarget { full: true };
+
+/// All sides of a small world: lines over a handful of generations, every flag, known and unknown incarnations.
+fn small_world(id: u32) -> Vec<Side> {
+    let lines: [&[u64]; 6] = [&[], &[1], &[1, 2], &[1, 2, 3], &[1, 4], &[9]];
+    let mut world = Vec::new();
+    for ids in lines {
+        for members in [NodeSet::of(node(id)), BOTH] {
+            for since in [0, 1, 2] {
+                for flags in 0..32u32 {
+                    for seen in [5, 6] {
+                        world.push(Side {
+                            ancestry: line(ids, members),
+                            seen_incarnation: Incarnation(seen),
+                            is_dirty: flags & 1 != 0,
+                            is_inconsistent: flags & 2 != 0,
+                            is_writer: flags & 4 != 0,
+                            has_crashed: flags & 8 != 0,
+                            discards: flags & 16 != 0,
+                            tail_seq: u64::from(flags & 1) * u64::from(id),
+                            ..side(id, ids, since)
+                        });
+                    }
+                }
+            }
+        }
+    }
+    world
+}
+
+fn for_all_pairs(mut check: impl FnMut(&Side, &Side, Decision)) {
+    let (left, right) = (small_world(0), small_world(1));
+    for own in &left {
+        for peer in &right {
+            check(own, peer, decide(own, peer));
+        }
+    }
+}
+
+#[test]
+fn both_sides_come_to_mirrored_conclusions() {
+    for_all_pairs(|own, peer, decision| {
+        let mirror = decide(peer, own);
+        assert_eq!(mirror.outcome, decision.outcome.mirrored(), "{own:?}\n{peer:?}");
+        let rule = match decision.rule {
+            Rule::Behind => Rule::Ahead,
+            Rule::Ahead => Rule::Behind,
+            same => same,
+        };
+        assert_eq!(mirror.rule, rule, "{own:?}\n{peer:?}");
+    });
+}
+
+#[test]
+fn an_inconsistent_or_blank_disk_is_never_source_and_a_writers_never_target() {
+    for_all_pairs(|own, peer, decision| {
+        let (from, to) = match decision.outcome {
+            Outcome::SyncSource { .. } => (own, peer),
+            Outcome::SyncTarget { .. } => (peer, own),
+            _ => return,
+        };
+        assert!(!from.is_inconsistent && !from.ancestry.is_blank() && !to.is_writer, "{own:?}\n{peer:?}");
+    });
+}
+
+#[test]
+fn nothing_is_overwritten_that_the_source_never_had_unless_a_person_said_so() {
+    for_all_pairs(|own, peer, decision| {
+        let (from, to) = match decision.outcome {
+            Outcome::SyncSource { .. } => (own, peer),
+            Outcome::SyncTarget { .. } => (peer, own),
+            _ => return,
+        };
+        let may = to.ancestry.is_blank() || to.precedes(from) || to.is_abandoned(from) || to.discards;
+        assert!(may, "{own:?}\n{peer:?}");
+    });
+}
+
+#[test]
+fn equal_means_the_same_generation_with_nothing_owed() {
+    for_all_pairs(|own, peer, decision| {
+        if decision.outcome == Outcome::None {
+            let clean = |side: &Side| !side.is_dirty && !side.is_inconsistent && !side.ancestry.is_blank();
+            assert!(clean(own) && clean(peer), "{own:?}\n{peer:?}");
+            assert_eq!(own.ancestry.current().id, peer.ancestry.current().id);
+        }
+    });
+}
+
+#[test]
+fn a_lagging_disk_fetches_the_bits_of_the_other() {
+    check(&side(0, &[1], 1), &side(1, &[1, 2, 3], 1), Rule::Behind, TARGET);
+}
+
+#[test]
+fn a_lagging_disk_whose_bits_do_not_reach_back_fetches_everything() {
+    check(&side(0, &[1], 1), &side(1, &[1, 2, 3], 2), Rule::Behind, FULL_TARGET);
+    check(&side(0, &[1], 1), &side(1, &[1, 2, 3], 0), Rule::Behind, FULL_TARGET);
+}
+
+#[test]
+fn a_disk_that_lags_by_more_than_the_memory_of_generations_fetches_bits() {
+    let long: Vec<u64> = (2..100).collect();
+    check(&side(0, &[1], 1), &side(1, &long, 1), Rule::Behind, TARGET);
+}
+
+#[test]
+fn two_blank_disks_wait_for_a_person_and_one_fetches_everything() {
+    check(&side(0, &[], 0), &side(1, &[], 0), Rule::JustCreated, Outcome::NoSource);
+    check(&side(0, &[], 0), &side(1, &[1], 0), Rule::JustCreated, FULL_TARGET);
+}
+
+#[test]
+fn an_older_image_of_a_disk_is_overwritten_in_full() {
+    let mut restored = side(0, &[1], 1);
+    restored.attach_id = 51;
+    check(&restored, &side(1, &[1], 1), Rule::RolledBack, FULL_TARGET);
+}
+
+#[test]
+fn an_older_image_that_went_on_is_a_split_brain() {
+    let mut restored = side(0, &[1, 7], 1);
+    restored.attach_id = 51;
+    check(&restored, &side(1, &[1, 2], 1), Rule::RolledBack, Outcome::SplitBrain);
+    check(&restored, &side(1, &[1], 1), Rule::RolledBack, Outcome::SplitBrain);
+    restored.discards = true;
+    check(&restored, &side(1, &[1, 2], 1), Rule::RolledBack, FULL_TARGET);
+}
+
+#[test]
+fn after_a_crash_the_side_that_lost_no_cache_is_source() {
+    let crashed = Side { is_dirty: true, has_crashed: true, tail_seq: 9, ..side(0, &[1], 1) };
+    let survivor = Side { is_dirty: true, tail_seq: 8, ..side(1, &[1], 1) };
+    check(&crashed, &survivor, Rule::Tails, TARGET);
+}
+
+#[test]
+fn the_running_writer_is_source_of_the_tails() {
+    let writer = Side { is_writer: true, ..side(1, &[1], 1) };
+    let other = Side { is_dirty: true, tail_seq: 9, ..side(0, &[1], 1) };
+    check(&other, &writer, Rule::Tails, TARGET);
+}
+
+#[test]
+fn a_fork_waits_for_a_person_and_then_the_victim_fetches_both_bitmaps() {
+    let (mut own, peer) = (side(0, &[1, 2], 1), side(1, &[1, 4], 1));
+    check(&own, &peer, Rule::Forked, Outcome::SplitBrain);
+    own.discards = true;
+    check(&own, &peer, Rule::Forked, TARGET);
+    own.since = GenerationId(2);
+    check(&own, &peer, Rule::Forked, FULL_TARGET);
+}
+
+#[test]
+fn both_discarding_solves_no_split_brain() {
+    let (mut own, mut peer) = (side(0, &[1, 2], 1), side(1, &[1, 4], 1));
+    (own.discards, peer.discards) = (true, true);
+    check(&own, &peer, Rule::Forked, Outcome::SplitBrain);
+}
+
+#[test]
+fn a_running_writer_that_was_overtaken_is_a_split_brain() {
+    let writer = Side { is_writer: true, ..side(0, &[1], 1) };
+    check(&writer, &side(1, &[1, 2], 1), Rule::Behind, Outcome::SplitBrain);
+}
+
+#[test]
+fn a_promotion_that_died_before_the_peer_heard_of_it_is_no_split_brain() {
+    let mut dead = side(0, &[1, 2], 1);
+    dead.ancestry = line(&[1, 2], BOTH);
+    check(&dead, &side(1, &[1, 4], 1), Rule::Abandoned, TARGET);
+    dead.since = GenerationId(2);
+    check(&dead, &side(1, &[1, 4], 1), Rule::Forked, Outcome::SplitBrain);
+}
+
+#[test]
+fn an_unfinished_target_goes_on_with_what_it_owes() {
+    let target = Side { is_inconsistent: true, is_dirty: true, ..side(0, &[1, 2], 1) };
+    check(&target, &side(1, &[1, 2], 2), Rule::Unfinished, TARGET);
+    check(&target, &side(1, &[1, 2, 3], 1), Rule::Unfinished, TARGET);
+    check(&target, &side(1, &[1], 1), Rule::Unfinished, Outcome::Refuse);
+}
+
+#[test]
+fn two_unfinished_targets_cannot_help_each_other() {
+    let broken = |id| Side { is_inconsistent: true, ..side(id, &[1], 1) };
+    check(&broken(0), &broken(1), Rule::BothInconsistent, Outcome::NoSource);
+}
+
+#[test]
+fn strangers_are_refused() {
+    check(&side(0, &[1], 0), &side(1, &[9], 0), Rule::Unrelated, Outcome::Refuse);
+}
