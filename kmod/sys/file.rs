@@ -205,6 +205,11 @@ impl PendingFd {
     }
 }
 
+/// `EPROTO`, which the kernel crate lacks.
+pub(crate) fn eproto() -> Error {
+    Error::from_errno(-(bindings::EPROTO as c_int))
+}
+
 /// Turns a result into what the VFS expects.
 pub(super) fn count_or_errno(result: Result<usize>) -> isize {
     match result {

@@ -79,7 +79,7 @@ static FAMILY: Family = Family {
 pub(crate) struct Registration {
     operations: KVec<bindings::genl_ops>,
     groups: KVec<bindings::genl_multicast_group>,
-    policies: Policies,
+    _policies: Policies,
 }
 
 // SAFETY: The raw pointers within point to memory that the registration itself owns, and is never written.
@@ -113,7 +113,7 @@ impl Registration {
         }
         let mut groups = KVec::with_capacity(1, GFP_KERNEL)?;
         groups.push(bindings::genl_multicast_group { name: c_name(netlink::EVENTS_GROUP), flags: 0 }, GFP_KERNEL)?;
-        Ok(Self { operations, groups, policies })
+        Ok(Self { operations, groups, _policies: policies })
     }
 
     fn raw_family(&self) -> bindings::genl_family {

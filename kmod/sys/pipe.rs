@@ -80,6 +80,51 @@ impl<T: SpliceOps> PipeWriter<'_, T> {
     }
 }
 
+/// Pieces of pages for bytes that have no page of their own. A piece is given away by reference and never written
+/// again.
+pub(crate) struct Fragments {
+    page: Option<Page>,
+    start: usize,
+    end: usize,
+}
+
+impl Fragments {
+    /// Nothing yet.
+    pub(crate) const fn new() -> Self {
+        Self { page: None, start: 0, end: 0 }
+    }
+
+    /// Begins a new piece with room for at least `room` bytes, at most a page.
+    pub(crate) fn begin(&mut self, room: usize) -> Result {
+        if self.page.is_none() || PAGE_SIZE.saturating_sub(self.end) < room {
+            self.page = Some(Page::alloc_page(GFP_KERNEL)?);
+            self.end = 0;
+        }
+        self.start = self.end;
+        Ok(())
+    }
+
+    /// Adds `bytes` to the piece; says whether there was room.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        let Some(page) = &self.page else { return false };
+        // SAFETY: `bytes` is readable, bounds are checked by the callee. What lies behind `end` was not given away, so
+        // nobody else looks at it.
+        let written = unsafe { page.write_raw(bytes.as_ptr(), self.end, bytes.len()) };
+        if written.is_ok() {
+            self.end = self.end.saturating_add(bytes.len());
+        }
+        written.is_ok()
+    }
+
+    /// Gives the piece to a pipe, as [`PipeWriter::push`].
+    pub(crate) fn push_to<T: SpliceOps>(&mut self, pipe: &mut PipeWriter<'_, T>) -> Result {
+        let page = self.page.as_ref().ok_or(EINVAL)?;
+        pipe.push(page, self.start, self.end.saturating_sub(self.start))?;
+        self.start = self.end;
+        Ok(())
+    }
+}
+
 /// File operations of a splicing file.
 struct SpliceCallbacks<T>(PhantomData<T>);
 

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The control device `/dev/weft`: where the daemon learns of links, accepts them, and tells which nodes it reaches.
+//!
+//! It has one owner, the first opener until its descriptor is closed everywhere; the links that the owner accepted end
+//! with it. Messages and errors are those of `weft_uapi::control`. Never blocks.
+
+use crate::links::Offers;
+use crate::sys::file::{FileOps, PollQueue, Readiness};
+use crate::sys::misc::{DeviceFile, MiscDevice};
+use kernel::{
+    iov::{IovIterDest, IovIterSource},
+    prelude::*,
+    sync::{Arc, ArcBorrow},
+    uaccess::{UserPtr, UserSlice},
+};
+use weft_uapi::control::{name_of, LinkAccept, NodeConnState, LINK_ACCEPT, MESSAGE_BYTES_MAX};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The registered device.
+pub(crate) type ControlDevice = MiscDevice<ControlFile>;
+
+/// Creates `/dev/weft`.
+pub(crate) fn register(offers: Arc<Offers>) -> Result<Pin<KBox<ControlDevice>>> {
+    KBox::pin_init(ControlDevice::register(c"weft", offers), GFP_KERNEL)
+}
+
+/// The control device as its owner has it open.
+pub(crate) struct ControlFile {
+    offers: Arc<Offers>,
+}
+
+impl DeviceFile for ControlFile {
+    type Device = Offers;
+
+    fn open(offers: ArcBorrow<'_, Offers>) -> Result<Arc<Self>> {
+        let file = Arc::new(Self { offers: offers.into() }, GFP_KERNEL)?;
+        let pid = current!().pid();
+        offers.open(pid).map_err(|owner| {
+            pr_info!("process {} may not open /dev/weft: process {} has it open\n", pid, owner);
+            EBUSY
+        })?;
+        Ok(file)
+    }
+
+    fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize> {
+        match command {
+            LINK_ACCEPT => {
+                let mut bytes = [0; size_of::<LinkAccept>()];
+                UserSlice::new(argument, bytes.len()).reader().read_slice(&mut bytes)?;
+                let request = LinkAccept::read_from_bytes(&bytes).map_err(|_| EINVAL)?;
+                Ok(self.offers.accept(&request)? as usize)
+            }
+            _ => Err(ENOTTY),
+        }
+    }
+}
+
+impl FileOps for ControlFile {
+    fn poll_queue(&self) -> &PollQueue {
+        self.offers.poll_queue()
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::OUT.and(Readiness::IN.when(self.offers.has_message()))
+    }
+
+    fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize> {
+        let mut total: usize = 0;
+        loop {
+            let given = self.offers.next_message(|message| {
+                let bytes = message.as_bytes();
+                if to.len() < bytes.len() {
+                    return Err(EINVAL);
+                }
+                if to.copy_to_iter(bytes) < bytes.len() {
+                    return Err(EFAULT);
+                }
+                total = total.saturating_add(bytes.len());
+                Ok(())
+            });
+            match given {
+                Some(Ok(())) => {}
+                Some(Err(error)) if total == 0 => return Err(error),
+                None if total == 0 => return Err(EAGAIN),
+                _ => return Ok(total),
+            }
+        }
+    }
+
+    fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        let length = from.len();
+        let bytes = buffer.get_mut(..length).ok_or(EINVAL)?;
+        if from.copy_from_iter(bytes) < length {
+            return Err(EFAULT);
+        }
+        let message = NodeConnState::parse(bytes).ok_or(EINVAL)?;
+        let name = name_of(&message.resource).ok_or(EINVAL)?;
+        self.offers.node_conn_state(&message, Some(name).filter(|name| !name.is_empty()));
+        Ok(length)
+    }
+
+    fn release(&self) {
+        self.offers.close();
+    }
+}

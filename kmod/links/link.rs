@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One link of a session, and the file that the daemon holds of it.
+
+use super::receive::{Progress, Receiver};
+use super::send::{Packet, SendQueue};
+use super::{DownReason, Session};
+use crate::sys::file::{eproto, FileOps, PollQueue, Readiness};
+use crate::sys::memory::NoIo;
+use crate::sys::pages::PageReserve;
+use crate::sys::pipe::{PipeWriter, SpliceOps};
+use kernel::{
+    iov::{IovIterDest, IovIterSource},
+    new_mutex,
+    prelude::*,
+    static_lock_class,
+    sync::{
+        atomic::{ordering, Atomic},
+        Arc, Mutex,
+    },
+};
+use weft_uapi::wire::LinkKind;
+
+/// One link of a session.
+#[pin_data]
+pub(super) struct Link {
+    #[pin]
+    pub(super) poll: PollQueue,
+    /// Bytes in `outgoing`, readable without its lock.
+    queued_bytes: Atomic<usize>,
+    #[pin]
+    outgoing: Mutex<SendQueue>,
+    #[pin]
+    incoming: Mutex<Receiver>,
+}
+
+impl Link {
+    pub(super) fn new(kind: LinkKind, reserve: Arc<PageReserve>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            poll <- PollQueue::new(c"weft_link", static_lock_class!()),
+            queued_bytes: Atomic::new(0),
+            outgoing <- new_mutex!(SendQueue::new()),
+            incoming <- new_mutex!(Receiver::new(kind, reserve)),
+        }? Error)
+    }
+
+    /// Bytes that the daemon has not fetched yet.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(ordering::Relaxed)
+    }
+
+    /// Queues a packet. The daemon is woken when the queue was empty; it reads until `EAGAIN` before it sleeps.
+    pub(super) fn enqueue(&self, packet: Packet) {
+        let mut outgoing = self.outgoing.lock();
+        let was_empty = outgoing.is_empty();
+        outgoing.push(packet);
+        self.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
+        drop(outgoing);
+        if was_empty {
+            self.poll.wake(Readiness::IN);
+        }
+    }
+
+    /// The session is down: drops what is queued and wakes everybody.
+    pub(super) fn hang_up(&self) {
+        let mut outgoing = self.outgoing.lock();
+        outgoing.clear();
+        self.queued_bytes.store(0, ordering::Relaxed);
+        drop(outgoing);
+        self.poll.wake(Readiness::IN.and(Readiness::OUT).and(Readiness::HUP));
+    }
+}
+
+/// What a link descriptor of the daemon refers to.
+pub(crate) struct LinkFile {
+    session: Arc<Session>,
+    kind: LinkKind,
+}
+
+impl LinkFile {
+    pub(super) fn new(session: Arc<Session>, kind: LinkKind) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { session, kind }, GFP_KERNEL)?)
+    }
+
+    fn link(&self) -> &Link {
+        self.session.link(self.kind)
+    }
+
+    /// Runs `take` on the queue unless the session is down (then 0: the end).
+    fn fetch(&self, take: impl FnOnce(&mut SendQueue) -> Result<usize>) -> Result<usize> {
+        let link = self.link();
+        let mut outgoing = link.outgoing.lock();
+        if self.session.is_down() {
+            return Ok(0);
+        }
+        if outgoing.is_empty() {
+            return Err(EAGAIN);
+        }
+        let taken = take(&mut outgoing);
+        link.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
+        taken
+    }
+
+    /// Hands packets up until the bytes are used up or the resource has no room for another one.
+    fn receive(&self, from: &mut IovIterSource<'_>) -> Result<usize, ReceiveStop> {
+        let mut incoming = self.link().incoming.lock();
+        let mut taken: usize = 0;
+        while !from.is_empty() {
+            let Some(owner) = self.session.owner() else { return Err(ReceiveStop::Down) };
+            if incoming.is_between_packets() && !self.session.may_receive(self.kind) {
+                break;
+            }
+            let before = from.len();
+            let progress = incoming.take(from).map_err(ReceiveStop::Broken)?;
+            let count = before.saturating_sub(from.len());
+            taken = taken.saturating_add(count);
+            match progress {
+                Progress::Packet(header, data) => {
+                    owner.packet(self.session.peer, self.session.id, self.kind, header, incoming.body(), data);
+                }
+                Progress::Partial if count == 0 => break,
+                Progress::Partial => {}
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// Why bytes of the daemon are not taken any more.
+enum ReceiveStop {
+    Down,
+    Broken(DownReason),
+}
+
+impl FileOps for LinkFile {
+    fn poll_queue(&self) -> &PollQueue {
+        &self.link().poll
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.session.is_down() {
+            return Readiness::IN.and(Readiness::OUT).and(Readiness::HUP);
+        }
+        let readable = Readiness::IN.when(self.link().queued_bytes() != 0);
+        readable.and(Readiness::OUT.when(self.session.may_receive(self.kind)))
+    }
+
+    fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize> {
+        self.fetch(|queue| queue.read(to))
+    }
+
+    fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {
+        let _no_io = NoIo::enter();
+        let wanted = from.len();
+        match self.receive(from) {
+            Ok(0) if wanted != 0 => Err(EAGAIN),
+            Ok(taken) => Ok(taken),
+            Err(ReceiveStop::Down) => Err(EPIPE),
+            Err(ReceiveStop::Broken(reason)) => {
+                self.session.fail(reason);
+                Err(eproto())
+            }
+        }
+    }
+
+    fn release(&self) {
+        self.session.fail(DownReason::LinkClosed);
+    }
+}
+
+impl SpliceOps for LinkFile {
+    fn splice_read(&self, pipe: &mut PipeWriter<'_, Self>, bytes_max: usize) -> Result<usize> {
+        let _no_io = NoIo::enter();
+        self.fetch(|queue| queue.splice(pipe, bytes_max))
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.session.is_down()
+    }
+}

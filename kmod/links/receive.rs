@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Assembles the packets of one link from bytes that may be cut anywhere.
+
+use super::DownReason;
+use crate::sys::pages::{PageBuf, PageReserve, Payload};
+use core::mem;
+use kernel::{iov::IovIterSource, prelude::*, sync::Arc};
+use weft_uapi::crc32c::crc32c;
+use weft_uapi::wire::{Header, HeaderError, LinkKind, BODY_BYTES_MAX, FLAG_CRC, HEADER_BYTES};
+
+/// Why bytes are no packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReceiveError {
+    /// The header is not one.
+    Header(HeaderError),
+    /// The payload's checksum does not fit.
+    PayloadChecksum,
+}
+
+impl ReceiveError {
+    /// A short sentence for people.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Header(HeaderError::Magic) => "the peer's packets are out of step",
+            Self::Header(HeaderError::Checksum) => "a packet header of the peer has a wrong checksum",
+            Self::Header(HeaderError::Kind) => "the peer sent a packet of an unknown kind",
+            Self::Header(HeaderError::Reserved) => "the peer sent a packet with reserved bits set",
+            Self::Header(HeaderError::Range) => "the peer sent a packet with a length or range out of bounds",
+            Self::Header(HeaderError::Link) => "the peer sent a packet on the wrong link",
+            Self::PayloadChecksum => "data of the peer have a wrong checksum",
+        }
+    }
+}
+
+/// What a call of [`Receiver::take`] led to.
+pub(super) enum Progress {
+    /// A packet is complete. The payload of kinds that do not carry data is in [`Receiver::body`] until the next call.
+    Packet(Header, Option<Payload>),
+    /// More bytes are needed.
+    Partial,
+}
+
+/// Where the payload of the current packet goes.
+enum Target {
+    Body,
+    Data(PageBuf),
+}
+
+/// What the next byte belongs to.
+enum Stage {
+    Header,
+    Payload { header: Header, target: Target },
+}
+
+/// The receiving half of a link.
+pub(super) struct Receiver {
+    link: LinkKind,
+    reserve: Arc<PageReserve>,
+    stage: Stage,
+    /// Bytes of the stage that are there.
+    filled: usize,
+    header: [u8; HEADER_BYTES],
+    body: KVec<u8>,
+}
+
+impl Receiver {
+    /// Waits for the first header of a link.
+    pub(super) const fn new(link: LinkKind, reserve: Arc<PageReserve>) -> Self {
+        Self { link, reserve, stage: Stage::Header, filled: 0, header: [0; HEADER_BYTES], body: KVec::new() }
+    }
+
+    /// Whether the next byte begins a packet.
+    pub(super) fn is_between_packets(&self) -> bool {
+        self.filled == 0 && matches!(self.stage, Stage::Header)
+    }
+
+    /// The payload of the packet that was completed last, if its kind does not carry data.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Takes bytes up to the end of the current header or payload. The caller sees from `from` how many.
+    pub(super) fn take(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
+        match &mut self.stage {
+            Stage::Header => self.take_header(from),
+            Stage::Payload { .. } => self.take_payload(from),
+        }
+    }
+
+    fn take_header(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
+        let count = from.copy_from_iter(self.header.get_mut(self.filled..).unwrap_or(&mut []));
+        self.filled = self.filled.saturating_add(count);
+        if self.filled < HEADER_BYTES {
+            return Ok(Progress::Partial);
+        }
+        let header = Header::parse(&self.header, self.link)
+            .map_err(|error| DownReason::Garbage(ReceiveError::Header(error)))?;
+        self.filled = 0;
+        self.body.clear();
+        if header.payload_len == 0 {
+            return Ok(Progress::Packet(header, None));
+        }
+        let target = self.target_for(&header).map_err(|_| DownReason::NoMemory)?;
+        self.stage = Stage::Payload { header, target };
+        Ok(Progress::Partial)
+    }
+
+    fn target_for(&mut self, header: &Header) -> Result<Target> {
+        if header.kind.carries_data() {
+            return Ok(Target::Data(self.reserve.alloc(header.payload_len)?));
+        }
+        // Kept from packet to packet, so this allocates once.
+        self.body.reserve(BODY_BYTES_MAX as usize, GFP_KERNEL)?;
+        self.body.resize(header.payload_len as usize, 0, GFP_KERNEL)?;
+        Ok(Target::Body)
+    }
+
+    fn take_payload(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
+        let Stage::Payload { header, target } = &mut self.stage else { return Ok(Progress::Partial) };
+        let count = match target {
+            Target::Body => from.copy_from_iter(self.body.get_mut(self.filled..).unwrap_or(&mut [])),
+            Target::Data(buffer) => fill(buffer, self.filled, from),
+        };
+        self.filled = self.filled.saturating_add(count);
+        if self.filled < header.payload_len as usize {
+            return Ok(Progress::Partial);
+        }
+        self.filled = 0;
+        let Stage::Payload { header, target } = mem::replace(&mut self.stage, Stage::Header) else {
+            return Ok(Progress::Partial);
+        };
+        let data = match target {
+            Target::Body => None,
+            Target::Data(buffer) => Some(buffer.share()),
+        };
+        if header.flags & FLAG_CRC != 0 {
+            let sum = data.as_ref().map_or_else(|| crc32c(&self.body), |data| data.crc32c());
+            if sum != header.payload_crc {
+                return Err(DownReason::Garbage(ReceiveError::PayloadChecksum));
+            }
+        }
+        Ok(Progress::Packet(header, data))
+    }
+}
+
+/// Copies bytes into `buffer` from `offset` on; returns how many.
+fn fill(buffer: &mut PageBuf, offset: usize, from: &mut IovIterSource<'_>) -> usize {
+    let mut filled: usize = 0;
+    while let Some(place) = buffer.slice_at(offset.saturating_add(filled)) {
+        let count = from.copy_from_iter(place);
+        if count == 0 {
+            break;
+        }
+        filled = filled.saturating_add(count);
+    }
+    filled
+}

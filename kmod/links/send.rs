@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The outgoing queue of one link.
+//!
+//! It is not bounded here: the engine sees the queued bytes and decides what congestion means.
+
+use super::link::LinkFile;
+use crate::sys::pages::Payload;
+use crate::sys::pipe::{Fragments, PipeWriter};
+use kernel::{
+    impl_list_arc_safe, impl_list_item,
+    iov::IovIterDest,
+    list::{List, ListArc, ListLinks},
+    page::PAGE_SIZE,
+    prelude::*,
+};
+use weft_uapi::wire::{Header, FLAG_CRC, HEADER_BYTES};
+
+/// A packet on its way to the daemon.
+#[pin_data]
+pub(super) struct Queued {
+    header: [u8; HEADER_BYTES],
+    payload: Option<Payload>,
+    #[pin]
+    links: ListLinks,
+}
+
+/// A packet that is ready for [`SendQueue::push`].
+pub(super) type Packet = ListArc<Queued>;
+
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Queued { untracked; }
+}
+impl_list_item! {
+    impl ListItem<0> for Queued { using ListLinks { self.links }; }
+}
+
+impl Queued {
+    /// Makes a packet; fills in what the header says of the payload.
+    pub(super) fn new(mut header: Header, payload: Option<Payload>) -> Result<Packet> {
+        if let Some(payload) = &payload {
+            header.payload_len = payload.bytes();
+            header.payload_crc = payload.crc32c();
+            header.flags |= FLAG_CRC;
+        }
+        let header = header.encode();
+        ListArc::pin_init(try_pin_init!(Self { header, payload, links <- ListLinks::new() }), GFP_KERNEL)
+    }
+
+    /// Bytes in a row from `offset` on: the rest of the header, or of a page of the payload.
+    fn run(&self, offset: usize) -> &[u8] {
+        match self.header.get(offset..) {
+            Some(rest) if !rest.is_empty() => rest,
+            _ => {
+                let offset = offset.saturating_sub(HEADER_BYTES);
+                let page = self.payload.as_ref().and_then(|payload| payload.slices().nth(offset / PAGE_SIZE));
+                page.and_then(|page| page.get(offset % PAGE_SIZE..)).unwrap_or(&[])
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        HEADER_BYTES.saturating_add(self.payload.as_ref().map_or(0, |payload| payload.bytes() as usize))
+    }
+}
+
+/// Packets that the daemon has not fetched yet, in order.
+pub(super) struct SendQueue {
+    packets: List<Queued>,
+    /// Bytes of the first packet that were fetched already.
+    fetched: usize,
+    /// Bytes of all packets that were not fetched.
+    bytes: usize,
+    /// Where headers are copied to when they are spliced.
+    fragments: Fragments,
+}
+
+impl SendQueue {
+    /// An empty queue.
+    pub(super) const fn new() -> Self {
+        Self { packets: List::new(), fetched: 0, bytes: 0, fragments: Fragments::new() }
+    }
+
+    /// Bytes that were not fetched.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether everything was fetched.
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Adds a packet at the end.
+    pub(super) fn push(&mut self, packet: Packet) {
+        self.bytes = self.bytes.saturating_add(packet.len());
+        self.packets.push_back(packet);
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        while self.packets.pop_front().is_some() {}
+        self.fetched = 0;
+        self.bytes = 0;
+    }
+
+    /// Copies bytes out; `EFAULT` when none could be copied.
+    pub(super) fn read(&mut self, to: &mut IovIterDest<'_>) -> Result<usize> {
+        let mut total: usize = 0;
+        while !to.is_empty() {
+            let fetched = self.fetched;
+            let Some(packet) = self.packets.iter().next() else { break };
+            let count = to.copy_to_iter(packet.run(fetched));
+            if count == 0 {
+                break;
+            }
+            self.advance(count);
+            total = total.saturating_add(count);
+        }
+        if total == 0 && !to.is_empty() {
+            return Err(EFAULT);
+        }
+        Ok(total)
+    }
+
+    /// Moves references to at most `bytes_max` bytes into a pipe; `EAGAIN` when it is full.
+    pub(super) fn splice(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
+        let mut total: usize = 0;
+        while total < bytes_max && !self.is_empty() {
+            let room = bytes_max.saturating_sub(total);
+            let moved = match pipe.has_room() {
+                Ok(true) if self.fetched < HEADER_BYTES => self.splice_headers(pipe, room),
+                Ok(true) => self.splice_payload(pipe, room),
+                Ok(false) => Err(EAGAIN),
+                Err(error) => Err(error),
+            };
+            match moved {
+                Ok(count) => total = total.saturating_add(count),
+                Err(error) if total == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(total)
+    }
+
+    /// Moves one run of header bytes: those of several packets in a row if they have no payload between them, so
+    /// that a batch of acknowledgements takes one slot of the pipe.
+    fn splice_headers(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
+        self.fragments.begin(HEADER_BYTES)?;
+        let mut total: usize = 0;
+        while total < bytes_max && self.fetched < HEADER_BYTES {
+            let fetched = self.fetched;
+            let Some(packet) = self.packets.iter().next() else { break };
+            let rest = packet.header.get(fetched..).unwrap_or(&[]);
+            let count = rest.len().min(bytes_max.saturating_sub(total));
+            if !self.fragments.append(rest.get(..count).unwrap_or(&[])) {
+                break;
+            }
+            self.advance(count);
+            total = total.saturating_add(count);
+        }
+        self.fragments.push_to(pipe)?;
+        Ok(total)
+    }
+
+    fn splice_payload(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
+        let offset = self.fetched.saturating_sub(HEADER_BYTES);
+        let packet = self.packets.iter().next().ok_or(EIO)?;
+        let payload = packet.payload.as_ref().ok_or(EIO)?;
+        let (page, bytes) = payload.page(offset / PAGE_SIZE).ok_or(EIO)?;
+        let skip = offset % PAGE_SIZE;
+        let count = bytes.saturating_sub(skip).min(bytes_max);
+        pipe.push(&page, skip, count)?;
+        self.advance(count);
+        Ok(count)
+    }
+
+    /// Notes that `count` bytes of the first packet were fetched.
+    fn advance(&mut self, count: usize) {
+        self.fetched = self.fetched.saturating_add(count);
+        self.bytes = self.bytes.saturating_sub(count);
+        if self.packets.iter().next().is_some_and(|packet| self.fetched >= packet.len()) {
+            self.packets.pop_front();
+            self.fetched = 0;
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The sessions of one resource, at most one per peer.
+//!
+//! Lives under the resource's engine lock and carries out the engine's effects on links.
+
+use super::send::Queued;
+use super::{DownReason, Offers, Session, SessionOwner};
+use crate::sys::memory::NoIo;
+use crate::sys::pages::{PageReserve, Payload};
+use kernel::{prelude::*, sync::Arc};
+use weft_uapi::limits::NODES_MAX;
+use weft_uapi::status::Name;
+use weft_uapi::units::{NodeId, SessionId};
+use weft_uapi::wire::{Header, LinkKind};
+
+/// The sessions of one resource.
+pub(crate) struct Sessions {
+    resource: Name,
+    node: NodeId,
+    offers: Arc<Offers>,
+    reserve: Arc<PageReserve>,
+    slots: [Option<Slot>; NODES_MAX],
+}
+
+struct Slot {
+    session: Arc<Session>,
+    /// The session ended because of something that happened under the engine's lock; the engine is to be told.
+    broken: Option<DownReason>,
+}
+
+impl Sessions {
+    /// No sessions of a resource on this node.
+    pub(crate) fn new(resource: Name, node: NodeId, offers: Arc<Offers>, reserve: Arc<PageReserve>) -> Self {
+        Self { resource, node, offers, reserve, slots: [const { None }; NODES_MAX] }
+    }
+
+    /// Offers the links of a new session with `peer` to the daemon; an earlier session is ended.
+    pub(crate) fn offer(&mut self, peer: NodeId, session: SessionId, owner: Arc<dyn SessionOwner>) -> Result {
+        self.end_any(peer);
+        let session = Session::new(self.resource, self.node, peer, session, self.offers.clone(), self.reserve.clone(), owner)?;
+        self.offers.offer(session.clone())?;
+        if let Some(slot) = self.slots.get_mut(peer.index()) {
+            *slot = Some(Slot { session, broken: None });
+        }
+        Ok(())
+    }
+
+    /// Closes both links, or withdraws their offer. What is queued is dropped. Nothing if the session is another one.
+    pub(crate) fn end(&mut self, peer: NodeId, session: SessionId) {
+        if self.slot(peer, session).is_some() {
+            self.end_any(peer);
+        }
+    }
+
+    fn end_any(&mut self, peer: NodeId) {
+        if let Some(slot) = self.slots.get_mut(peer.index()).and_then(Option::take) {
+            slot.session.end();
+        }
+    }
+
+    /// Queues a packet. If there is no memory for it the session ends; see [`take_broken`](Self::take_broken). Nothing
+    /// if the session is another one or over.
+    pub(crate) fn send(
+        &mut self,
+        peer: NodeId,
+        session: SessionId,
+        link: LinkKind,
+        header: Header,
+        body: &[u8],
+        data: Option<Payload>,
+    ) {
+        let _no_io = NoIo::enter();
+        let payload = match data {
+            None if !body.is_empty() => self.copy_of(body).map(Some),
+            data => Ok(data),
+        };
+        let Some(slot) = self.slot(peer, session) else { return };
+        match payload.and_then(|payload| Queued::new(header, payload)) {
+            Ok(packet) => slot.session.link(link).enqueue(packet),
+            Err(_) => {
+                if slot.session.end() {
+                    slot.broken = Some(DownReason::NoMemory);
+                }
+            }
+        }
+    }
+
+    /// Bytes that wait on a link of `peer`; 0 without a session.
+    pub(crate) fn queued_bytes(&self, peer: NodeId, link: LinkKind) -> usize {
+        let slot = self.slots.get(peer.index()).and_then(Option::as_ref);
+        slot.map_or(0, |slot| slot.session.link(link).queued_bytes())
+    }
+
+    /// Whether `peer` may send one more packet on its data link; wakes the daemon when that becomes true.
+    pub(crate) fn set_room(&self, peer: NodeId, room: bool) {
+        if let Some(slot) = self.slots.get(peer.index()).and_then(Option::as_ref) {
+            slot.session.set_room(room);
+        }
+    }
+
+    /// A session that ended by itself under the engine's lock: the engine has to be fed its end. Ask until `None`.
+    pub(crate) fn take_broken(&mut self) -> Option<(NodeId, SessionId, DownReason)> {
+        let slot = self.slots.iter_mut().find(|slot| slot.as_ref().is_some_and(|slot| slot.broken.is_some()))?;
+        let Slot { session, broken } = slot.take()?;
+        Some((session.peer, session.id, broken?))
+    }
+
+    fn copy_of(&self, body: &[u8]) -> Result<Payload> {
+        let mut copy = self.reserve.alloc(u32::try_from(body.len())?)?;
+        copy.fill(body);
+        Ok(copy.share())
+    }
+
+    fn slot(&mut self, peer: NodeId, session: SessionId) -> Option<&mut Slot> {
+        self.slots.get_mut(peer.index())?.as_mut().filter(|slot| slot.session.id == session)
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        for peer in NodeId::all() {
+            self.end_any(peer);
+        }
+    }
+}
