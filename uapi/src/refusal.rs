@@ -127,6 +127,8 @@ refusals! {
     ElectionLost = 83 "election-lost", "A connected peer refused the promotion or did not answer.", "weft status RES";
     /// No volume in the resource.
     NoVolume = 84 "no-volume", "The resource has no volume.", "weft up RES";
+    /// A device is to be opened, but this node is not primary.
+    NotPrimary = 85 "not-primary", "This node is not primary.", "weft primary RES";
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@
 
 mod body;
 
-pub use body::{BitmapBody, GenerationBody, HelloBody, PromoteBody, StateBody};
+pub use body::{
+    BitmapBody, GenerationBody, HelloBody, PromoteBody, StateBody, STATE_CRASHED, STATE_DISCARDS,
+    STATE_INCONSISTENT, STATE_OUTDATED,
+};
 
 use crate::crc32c::crc32c;
 use crate::limits::{DISCARD_BYTES_MAX, PAYLOAD_BYTES_MAX, SECTOR_BYTES, VOLUMES_MAX};
@@ -47,9 +50,9 @@ states! {
         Hello = 1 "hello",
         /// What one side knows of a volume ([`StateBody`]); answered by nothing, both sides send one.
         State = 2 "state",
-        /// Application write.
+        /// Application write; `arg` is the [`crate::state::Protocol`], for [`PacketKind::Received`].
         Write = 16 "write",
-        /// Application discard; `bytes` is the length.
+        /// Application discard; `bytes` is the length. The range reads as zeros afterwards, on every replica alike.
         Discard = 17 "discard",
         /// Application write-zeroes; `bytes` is the length.
         WriteZeroes = 18 "write-zeroes",
@@ -65,13 +68,11 @@ states! {
         ResyncRequest = 32 "resync-request",
         /// The source sends a range.
         ResyncData = 33 "resync-data",
-        /// The source could not read a range.
-        ResyncFailed = 34 "resync-failed",
         /// The target owes nothing any more; everything is stable there.
         ResyncDone = 35 "resync-done",
         /// A page of a bitmap ([`BitmapBody`] and the words).
         Bitmap = 40 "bitmap",
-        /// The bitmap is complete.
+        /// The bitmap is complete; with [`FLAG_YES`] it is all ones, whatever was sent before.
         BitmapEnd = 41 "bitmap-end",
         /// A new generation record ([`GenerationBody`]); to be made durable and acknowledged.
         Generation = 48 "generation",
@@ -90,8 +91,6 @@ states! {
         Written = 65 "written",
         /// Everything up to `seq` is stable on disk.
         Stable = 66 "stable",
-        /// `seq` could not be written.
-        Failed = 67 "failed",
         /// The generation `arg` is durable here.
         GenerationDurable = 68 "generation-durable",
     }
@@ -103,7 +102,7 @@ pub const FLAG_FUA: u16 = 1 << 0;
 pub const FLAG_YES: u16 = 1 << 1;
 /// Bit of [`Header::flags`]: the payload's CRC-32C is in `payload_crc`.
 pub const FLAG_CRC: u16 = 1 << 2;
-/// Bit of [`Header::flags`]: a discard may leave old data (it is a hint), a zeroing must not deallocate.
+/// Bit of [`Header::flags`]: a write-zeroes must not deallocate.
 pub const FLAG_NO_UNMAP: u16 = 1 << 3;
 
 const FLAGS_KNOWN: u16 = FLAG_FUA | FLAG_YES | FLAG_CRC | FLAG_NO_UNMAP;

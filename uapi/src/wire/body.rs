@@ -2,7 +2,7 @@
 
 //! Bodies of packets that do not carry device data.
 
-use crate::limits::{ANCESTRY_MAX, NODES_MAX};
+use crate::limits::ANCESTRY_MAX;
 use crate::ondisk::RawGeneration;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -65,8 +65,29 @@ pub struct StateBody {
     pub bits: U64,
     /// Highest term promised.
     pub promised_term: U64,
-    /// Per node, reserved for the reconciliation of survivors; zero for now.
-    pub reserved: [U64; NODES_MAX],
+    /// Round of the negotiation: 1 at the start of a session, one more each time that something has to be decided
+    /// anew. Two states of the same round are decided together.
+    pub round: U32,
+    /// Must be zero.
+    pub reserved: U32,
+}
+
+/// Bit of [`StateBody::flags`]: an unfinished sync target.
+pub const STATE_INCONSISTENT: u32 = 1 << 0;
+/// Bit of [`StateBody::flags`]: attached after a crash; writes may be lost that were acknowledged without a flush.
+pub const STATE_CRASHED: u32 = 1 << 1;
+/// Bit of [`StateBody::flags`]: a person gave this side's data up.
+pub const STATE_DISCARDS: u32 = 1 << 2;
+/// Bit of [`StateBody::flags`]: known to be of the past.
+pub const STATE_OUTDATED: u32 = 1 << 3;
+
+const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT | STATE_CRASHED | STATE_DISCARDS | STATE_OUTDATED;
+
+impl StateBody {
+    /// Whether unknown flags and reserved fields are zero.
+    pub fn is_valid(&self) -> bool {
+        self.flags.get() & !STATE_FLAGS_KNOWN == 0 && self.reserved.get() == 0
+    }
 }
 
 /// A generation record to be made durable.
