@@ -3,6 +3,113 @@
 
 #include "shim.h"
 
+/* Memory */
+
+unsigned int weft_noio_begin(void)
+{
+	return memalloc_noio_save();
+}
+
+void weft_noio_end(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
+bool weft_page_is_shared(struct page *page)
+{
+	return page_ref_count(page) > 1;
+}
+
+void *weft_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
+/* Block devices */
+
+void weft_wait_for_zero(int *counter)
+{
+	wait_var_event(counter, READ_ONCE(*counter) == 0);
+}
+
+void weft_wake_waiter(int *counter)
+{
+	wake_up_var(counter);
+}
+
+static void copy_bio(struct bio *bio, struct page *const *pages, bool out)
+{
+	struct bvec_iter iter;
+	struct bio_vec segment;
+	size_t at = 0;
+
+	bio_for_each_segment(segment, bio, iter) {
+		char *data = bvec_kmap_local(&segment);
+		size_t done = 0;
+
+		while (done < segment.bv_len) {
+			size_t length = min(segment.bv_len - done, PAGE_SIZE - offset_in_page(at));
+			char *page = page_address(pages[at / PAGE_SIZE]) + offset_in_page(at);
+
+			if (out)
+				memcpy(page, data + done, length);
+			else
+				memcpy(data + done, page, length);
+			done += length;
+			at += length;
+		}
+		if (!out)
+			flush_dcache_page(segment.bv_page);
+		kunmap_local(data);
+	}
+}
+
+void weft_bio_copy_out(struct bio *from, struct page *const *to)
+{
+	copy_bio(from, to, true);
+}
+
+void weft_bio_copy_in(struct bio *to, struct page *const *from)
+{
+	copy_bio(to, from, false);
+}
+
+void weft_bio_end_io_acct(struct bio *bio, unsigned long start)
+{
+	bio_end_io_acct(bio, start);
+}
+
+int weft_set_queue_limits(struct gendisk *disk, struct queue_limits *limits)
+{
+	queue_limits_start_update(disk->queue);
+	return queue_limits_commit_update_frozen(disk->queue, limits);
+}
+
+sector_t weft_bdev_sectors(struct block_device *bdev)
+{
+	return bdev_nr_sectors(bdev);
+}
+
+unsigned int weft_bdev_logical_block_bytes(struct block_device *bdev)
+{
+	return bdev_logical_block_size(bdev);
+}
+
+unsigned int weft_bdev_discard_sectors(struct block_device *bdev)
+{
+	return bdev_max_discard_sectors(bdev);
+}
+
+unsigned int weft_bdev_write_zeroes_sectors(struct block_device *bdev)
+{
+	return bdev_write_zeroes_sectors(bdev);
+}
+
+bool weft_bdev_nowait(struct block_device *bdev)
+{
+	return bdev_nowait(bdev);
+}
+
 int weft_pipe_room(const struct pipe_inode_info *pipe)
 {
 	if (!pipe->readers)

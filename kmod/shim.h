@@ -18,10 +18,48 @@
 #include <linux/eventpoll.h>
 #include <linux/mm.h>
 #include <linux/pipe_fs_i.h>
+#include <linux/sched/mm.h>
 #include <linux/splice.h>
+#include <linux/wait_bit.h>
 #include <net/genetlink.h>
 
-/* Checksums */
+/* Memory */
+
+static const gfp_t WEFT_GFP_NOIO = GFP_NOIO;
+
+unsigned int weft_noio_begin(void);
+void weft_noio_end(unsigned int flags);
+/* Whether somebody else holds a reference to the page as well. */
+bool weft_page_is_shared(struct page *page);
+void *weft_page_address(struct page *page);
+
+/* Block devices */
+
+static const blk_opf_t WEFT_REQ_OP_MASK = REQ_OP_MASK;
+static const blk_opf_t WEFT_REQ_PREFLUSH = REQ_PREFLUSH;
+static const blk_opf_t WEFT_REQ_FUA = REQ_FUA;
+static const blk_opf_t WEFT_REQ_SYNC = REQ_SYNC;
+static const blk_opf_t WEFT_REQ_NOUNMAP = REQ_NOUNMAP;
+static const blk_opf_t WEFT_REQ_NOWAIT = REQ_NOWAIT;
+static const blk_mode_t WEFT_OPEN_READ = BLK_OPEN_READ;
+static const blk_mode_t WEFT_OPEN_WRITE = BLK_OPEN_WRITE;
+static const blk_features_t WEFT_FEATURES = BLK_FEAT_WRITE_CACHE |
+	BLK_FEAT_FUA | BLK_FEAT_STABLE_WRITES | BLK_FEAT_IO_STAT;
+
+/* Sleeps until the counter is 0; whoever takes it there calls weft_wake_waiter(). */
+void weft_wait_for_zero(int *counter);
+void weft_wake_waiter(int *counter);
+/* Between the data of a bio and pages that hold as many bytes from their start. */
+void weft_bio_copy_out(struct bio *from, struct page *const *to);
+void weft_bio_copy_in(struct bio *to, struct page *const *from);
+void weft_bio_end_io_acct(struct bio *bio, unsigned long start);
+/* Freezes the queue while the limits change. */
+int weft_set_queue_limits(struct gendisk *disk, struct queue_limits *limits);
+sector_t weft_bdev_sectors(struct block_device *bdev);
+unsigned int weft_bdev_logical_block_bytes(struct block_device *bdev);
+unsigned int weft_bdev_discard_sectors(struct block_device *bdev);
+unsigned int weft_bdev_write_zeroes_sectors(struct block_device *bdev);
+bool weft_bdev_nowait(struct block_device *bdev);
 
 /* Files: what they are ready for */
 
@@ -37,8 +75,6 @@ void weft_get_page(struct page *page);
 void weft_put_page(struct page *page);
 
 /* Generic netlink */
-
-static const gfp_t WEFT_GFP_NOIO = GFP_NOIO;
 
 void *weft_nla_data(const struct nlattr *attribute);
 int weft_nla_len(const struct nlattr *attribute);

@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Lower block devices: where data and metadata are kept.
+//!
+//! A request is submitted with whatever its owner wants back ([`Sink::Context`]) and with its data. Its end, which
+//! comes in any context, is put on the sink's [`DoneList`] without a lock; the sink's worker takes the list.
+//! Everything that a request needs is in front of its bio, in memory of the device's own reserve.
+
+use super::{bindings, bio::{Bio, BioOp}, memory::NoIo, pages::{PageBuf, Pages, Payload, PAGES_MAX}};
+use core::ptr::NonNull;
+use kernel::{
+    error::{from_err_ptr, to_result},
+    ffi::c_uint,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        rcu, Arc, ArcBorrow,
+    },
+    types::Opaque,
+};
+
+/// Requests of one device that are always possible.
+const REQUESTS_RESERVED: c_uint = 16;
+
+/// Who owns requests and learns of their ends.
+pub(crate) trait Sink: Send + Sync + Sized + 'static {
+    /// What comes back with a request.
+    type Context: Send;
+
+    /// Where ends are put.
+    fn done(&self) -> &DoneList<Self>;
+
+    /// The list was empty and is not any more. Called in any context, also hard irq; the last reference to the sink
+    /// is never dropped by it.
+    fn wake(this: ArcBorrow<'_, Self>);
+}
+
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LowerOp {
+    /// Fill the buffer.
+    Read,
+    /// Write the buffer.
+    Write,
+    /// Make everything completed before stable.
+    Flush,
+    /// Make the range read as zeros, unallocated if possible unless `no_unmap`.
+    WriteZeroes {
+        /// Keep the space.
+        no_unmap: bool,
+    },
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LowerRequest {
+    /// The operation.
+    pub(crate) op: LowerOp,
+    /// First sector; ignored by a flush.
+    pub(crate) sector: u64,
+    /// Bytes, a multiple of the logical block; ignored by a flush.
+    pub(crate) bytes: u32,
+    /// First make stable what was completed before.
+    pub(crate) preflush: bool,
+    /// Stable at its end.
+    pub(crate) fua: bool,
+    /// Rather fail with `EAGAIN` than wait; only if [`Bdev::can_nowait`].
+    pub(crate) nowait: bool,
+}
+
+/// Memory that a request reads from or writes to; owned by the request while it runs.
+pub(crate) enum Buffer {
+    /// None.
+    None,
+    /// A bio of a device of ours, for the same operation and length.
+    Bio(Bio),
+    /// To be read into.
+    Own(PageBuf),
+    /// To be written.
+    Shared(Payload),
+}
+
+/// The end of a request.
+pub(crate) struct Done<S: Sink> {
+    /// From the submission.
+    pub(crate) context: S::Context,
+    /// From the submission.
+    pub(crate) buffer: Buffer,
+    /// Whether it worked: `EIO`, `EAGAIN`, `EOPNOTSUPP`, `ENOSPC`, `ETIMEDOUT`…
+    pub(crate) result: Result,
+}
+
+/// An open block device, held exclusively.
+///
+/// # Invariants
+/// `file` is an open block device file, `bdev` its device, and `bios` an initialised bio set with front padding for
+/// an [`InFlight`]. Each request in flight holds the device. The last reference is dropped in process context.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Bdev<S: Sink> {
+    file: NonNull<bindings::file>,
+    bdev: NonNull<bindings::block_device>,
+    /// Its address tells the holders of block devices apart.
+    _holder: KBox<u8>,
+    sink: Arc<S>,
+    #[pin]
+    bios: Opaque<bindings::bio_set>,
+}
+
+// SAFETY: Block devices and bio sets belong to no thread; the sink is `Send` and `Sync`.
+unsafe impl<S: Sink> Send for Bdev<S> {}
+// SAFETY: All that is done through shared references is safe from any thread.
+unsafe impl<S: Sink> Sync for Bdev<S> {}
+
+/// What stands in front of the bio of a request.
+struct InFlight<S: Sink> {
+    next: *mut InFlight<S>,
+    device: Arc<Bdev<S>>,
+    context: S::Context,
+    buffer: Buffer,
+}
+
+impl<S: Sink> InFlight<S> {
+    /// Distance from an `InFlight` to its bio.
+    const TO_BIO: usize = size_of::<Self>().next_multiple_of(align_of::<bindings::bio>());
+
+    /// # Safety
+    /// `this` points to the front padding of a bio from the bio set of a [`Bdev<S>`].
+    unsafe fn bio(this: *mut Self) -> *mut bindings::bio {
+        // SAFETY: The bio follows, by the invariant of [`Bdev`].
+        unsafe { this.byte_add(Self::TO_BIO).cast() }
+    }
+
+    /// # Safety
+    /// `bio` comes from the bio set of a [`Bdev<S>`].
+    unsafe fn of(bio: *mut bindings::bio) -> *mut Self {
+        // SAFETY: The padding precedes it, by the invariant of [`Bdev`].
+        unsafe { bio.byte_sub(Self::TO_BIO).cast() }
+    }
+}
+
+impl<S: Sink> Bdev<S> {
+    /// Opens the block device at `path` for reading and writing and for nobody else. May sleep.
+    pub(crate) fn open(path: &CStr, sink: Arc<S>) -> Result<Arc<Self>> {
+        const { assert!(align_of::<InFlight<S>>() <= align_of::<bindings::bio>()) };
+        let mode = bindings::WEFT_OPEN_READ | bindings::WEFT_OPEN_WRITE;
+        let mut holder = KBox::new(0, GFP_KERNEL)?;
+        let address: *mut u8 = &mut *holder;
+        // SAFETY: The path is a C string, the holder an address that is only compared; there are no holder operations.
+        let file = from_err_ptr(unsafe {
+            bindings::bdev_file_open_by_path(path.as_char_ptr(), mode, address.cast(), core::ptr::null())
+        })?;
+        let file = NonNull::new(file).ok_or(ENODEV)?;
+        let init = try_pin_init!(Self {
+            file,
+            // SAFETY: The file was just opened, and is a block device.
+            bdev: NonNull::new(unsafe { bindings::file_bdev(file.as_ptr()) }).ok_or(ENODEV)?,
+            _holder: holder,
+            sink,
+            bios <- Opaque::try_ffi_init(|bios: *mut bindings::bio_set| {
+                // SAFETY: `bios` is valid and not used yet.
+                unsafe { bios.write(pin_init::zeroed()) };
+                let flags = bindings::BIOSET_NEED_BVECS | bindings::BIOSET_NEED_RESCUER;
+                // SAFETY: `bios` is zeroed. INVARIANT: The padding is that of an `InFlight`.
+                to_result(unsafe {
+                    bindings::bioset_init(bios, REQUESTS_RESERVED, InFlight::<S>::TO_BIO as c_uint, flags as i32)
+                })
+            }),
+        } ? Error);
+        Arc::pin_init(init, GFP_KERNEL).inspect_err(|_| {
+            // SAFETY: It was opened above, and nothing owns it.
+            unsafe { bindings::bdev_fput(file.as_ptr()) };
+        })
+    }
+
+    /// Size in sectors.
+    pub(crate) fn sectors(&self) -> u64 {
+        // SAFETY: The device is open, by the type's invariant.
+        unsafe { bindings::weft_bdev_sectors(self.bdev.as_ptr()) }
+    }
+
+    /// Smallest unit that can be written, in bytes.
+    pub(crate) fn logical_block_bytes(&self) -> u32 {
+        // SAFETY: The device is open, by the type's invariant.
+        unsafe { bindings::weft_bdev_logical_block_bytes(self.bdev.as_ptr()) }
+    }
+
+    /// Whether ranges can be zeroed without writing them.
+    pub(crate) fn can_zero(&self) -> bool {
+        // SAFETY: The device is open, by the type's invariant.
+        unsafe { bindings::weft_bdev_write_zeroes_sectors(self.bdev.as_ptr()) > 0 }
+    }
+
+    /// Whether ranges can be deallocated.
+    pub(crate) fn can_discard(&self) -> bool {
+        // SAFETY: The device is open, by the type's invariant.
+        unsafe { bindings::weft_bdev_discard_sectors(self.bdev.as_ptr()) > 0 }
+    }
+
+    /// Whether [`LowerRequest::nowait`] may be set.
+    pub(crate) fn can_nowait(&self) -> bool {
+        // SAFETY: The device is open, by the type's invariant.
+        unsafe { bindings::weft_bdev_nowait(self.bdev.as_ptr()) }
+    }
+
+    /// Whether both are the same device.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.bdev == other.bdev
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::block_device {
+        self.bdev.as_ptr()
+    }
+
+    /// Starts a request; its end comes through the sink, always and exactly once. May sleep unless `nowait`.
+    pub(crate) fn submit(self: &Arc<Self>, request: LowerRequest, buffer: Buffer, context: S::Context) {
+        let _no_io = NoIo::enter();
+        let bio = self.make_bio(&request, &buffer);
+        let fits = fits(&request, &buffer);
+        // SAFETY: The bio comes from the bio set of this device.
+        let in_flight = unsafe { InFlight::<S>::of(bio) };
+        let content = InFlight { next: core::ptr::null_mut(), device: self.clone(), context, buffer };
+        // SAFETY: The padding is ours until the bio is freed; the bio is ours until it is submitted. Buffer and device
+        // stay until its end, since they are in the padding.
+        unsafe {
+            in_flight.write(content);
+            (*bio).bi_end_io = Some(Self::end_io);
+            if fits {
+                bindings::submit_bio_noacct(bio);
+            } else {
+                (*bio).bi_status = bindings::errno_to_blk_status(EINVAL.to_errno());
+                bindings::bio_endio(bio);
+            }
+        }
+    }
+
+    /// Reads into `buffer` and waits for it. May sleep.
+    pub(crate) fn read(&self, sector: u64, buffer: PageBuf) -> Result<PageBuf> {
+        let request = LowerRequest {
+            op: LowerOp::Read,
+            sector,
+            bytes: buffer.bytes(),
+            preflush: false,
+            fua: false,
+            nowait: false,
+        };
+        let buffer = Buffer::Own(buffer);
+        let bio = self.make_bio(&request, &buffer);
+        // SAFETY: The bio is ours; buffer and device stay until it is done.
+        let result = to_result(unsafe { bindings::submit_bio_wait(bio) });
+        // SAFETY: It is done.
+        unsafe { bindings::bio_put(bio) };
+        match buffer {
+            Buffer::Own(buffer) => result.map(|()| buffer),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// A bio for the request with its data, not yet submitted.
+    fn make_bio(&self, request: &LowerRequest, buffer: &Buffer) -> *mut bindings::bio {
+        let bdev = self.bdev.as_ptr();
+        let flags = flags(request);
+        let bios = self.bios.get();
+        if let Buffer::Bio(source) = buffer {
+            // SAFETY: All are valid. With these flags the allocation waits, and there is neither integrity nor
+            // encryption to clone, which our devices do not offer: it does not fail.
+            let bio = unsafe { bindings::bio_alloc_clone(bdev, source.as_ptr(), bindings::WEFT_GFP_NOIO, bios) };
+            // SAFETY: The clone is ours.
+            unsafe {
+                (*bio).bi_opf = flags;
+                (*bio).bi_iter.bi_sector = request.sector;
+            }
+            return bio;
+        }
+        let pages = data(buffer);
+        let count = pages.map_or(0, Pages::count).min(PAGES_MAX);
+        // SAFETY: As above; the vector is no longer than a bio's may be.
+        let bio =
+            unsafe { bindings::bio_alloc_bioset(bdev, count as u16, flags, bindings::WEFT_GFP_NOIO, bios) };
+        if request.op != LowerOp::Flush {
+            // SAFETY: The bio is ours. Adding pages counts their bytes again, so a bio with data starts at zero.
+            unsafe {
+                (*bio).bi_iter.bi_sector = request.sector;
+                (*bio).bi_iter.bi_size = if count == 0 { request.bytes } else { 0 };
+            }
+        }
+        for (index, &page) in pages.map_or(&[][..], Pages::used).iter().enumerate() {
+            let bytes = pages.map_or(0, |pages| pages.bytes_in(index));
+            // SAFETY: The bio has room for all pages, which live as long as the request.
+            unsafe { bindings::bio_add_page(bio, page, bytes as c_uint, 0) };
+        }
+        bio
+    }
+
+    /// End of a request. Any context.
+    unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
+        // Once the request is on the list, another CPU may take and drop it, and with it the device. No reference is
+        // taken against that, since it might turn out to be the last one here, where nothing can be torn down.
+        let _sink_stays = rcu::read_lock();
+        // SAFETY: Only bios of a `Bdev<S>` get this callback, and their padding was written before.
+        let in_flight = unsafe { InFlight::<S>::of(bio) };
+        // SAFETY: The device lives as long as the request, and its drop keeps the sink until this section ends.
+        let sink = unsafe { ArcBorrow::from_raw(Arc::as_ptr(&(*in_flight).device.sink)) };
+        // SAFETY: The request ended; from here on it belongs to the list.
+        if unsafe { sink.done().push(in_flight) } {
+            S::wake(sink);
+        }
+    }
+}
+
+#[pinned_drop]
+impl<S: Sink> PinnedDrop for Bdev<S> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: No request is in flight, since each holds the device; both are initialised. The sink, a field, stays
+        // until the sections of `end_io` have ended.
+        unsafe {
+            bindings::bioset_exit(self.bios.get());
+            bindings::bdev_fput(self.file.as_ptr());
+            bindings::synchronize_rcu();
+        }
+    }
+}
+
+/// The data of a buffer that is made of pages.
+fn data(buffer: &Buffer) -> Option<&Pages> {
+    match buffer {
+        Buffer::None | Buffer::Bio(_) => None,
+        Buffer::Own(pages) => Some(pages),
+        Buffer::Shared(pages) => Some(pages),
+    }
+}
+
+/// Whether the buffer is of the kind and length that the request needs.
+fn fits(request: &LowerRequest, buffer: &Buffer) -> bool {
+    let bytes = match buffer {
+        Buffer::None => 0,
+        Buffer::Bio(bio) => bio.bytes(),
+        Buffer::Own(pages) => pages.bytes(),
+        Buffer::Shared(pages) => pages.bytes(),
+    };
+    match (request.op, buffer) {
+        (LowerOp::Read, Buffer::Own(_)) | (LowerOp::Write, Buffer::Own(_) | Buffer::Shared(_)) => {
+            bytes == request.bytes
+        }
+        (LowerOp::Read, Buffer::Bio(bio)) => bytes == request.bytes && bio.op() == Some(BioOp::Read),
+        (LowerOp::Write, Buffer::Bio(bio)) => bytes == request.bytes && bio.op() == Some(BioOp::Write),
+        (LowerOp::Flush | LowerOp::WriteZeroes { .. }, Buffer::None) => true,
+        _ => false,
+    }
+}
+
+/// Operation and flags for the block layer.
+fn flags(request: &LowerRequest) -> c_uint {
+    let when = |condition, flag| if condition { flag } else { 0 };
+    let op = match request.op {
+        LowerOp::Read => bindings::req_op_REQ_OP_READ,
+        LowerOp::Write => bindings::req_op_REQ_OP_WRITE | bindings::WEFT_REQ_SYNC,
+        LowerOp::Flush => bindings::req_op_REQ_OP_WRITE | bindings::WEFT_REQ_PREFLUSH,
+        LowerOp::WriteZeroes { no_unmap } => {
+            bindings::req_op_REQ_OP_WRITE_ZEROES | when(no_unmap, bindings::WEFT_REQ_NOUNMAP)
+        }
+    };
+    op | when(request.preflush, bindings::WEFT_REQ_PREFLUSH)
+        | when(request.fua, bindings::WEFT_REQ_FUA)
+        | when(request.nowait, bindings::WEFT_REQ_NOWAIT)
+}
+
+/// Requests that ended: pushed in any context, taken all at once.
+///
+/// # Invariants
+/// A list through `next` of requests that ended and belong to this list.
+pub(crate) struct DoneList<S: Sink>(Atomic<*mut InFlight<S>>);
+
+impl<S: Sink> DoneList<S> {
+    /// An empty list.
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(core::ptr::null_mut()))
+    }
+
+    /// Adds a request and returns whether the list was empty.
+    ///
+    /// # Safety
+    /// The request ended, and belongs to the caller, who gives it away.
+    unsafe fn push(&self, request: *mut InFlight<S>) -> bool {
+        let mut head = self.0.load(Relaxed);
+        loop {
+            // SAFETY: The request is the caller's until the exchange below succeeds.
+            unsafe { (*request).next = head };
+            // INVARIANT: The request points to the rest of the list.
+            match self.0.cmpxchg(head, request, Full) {
+                Ok(_) => return head.is_null(),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes all that ended, in the order in which it did.
+    pub(crate) fn take(&self) -> Ended<S> {
+        let mut newest = self.0.xchg(core::ptr::null_mut(), Full);
+        let mut oldest = core::ptr::null_mut();
+        while !newest.is_null() {
+            // SAFETY: The requests belong to the list that was taken, by the invariant.
+            let next = unsafe { core::mem::replace(&mut (*newest).next, oldest) };
+            oldest = newest;
+            newest = next;
+        }
+        // INVARIANT: The list was only turned round.
+        Ended(oldest)
+    }
+}
+
+impl<S: Sink> Drop for DoneList<S> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// Requests that ended, the oldest first. What is not taken out is dropped with it.
+///
+/// # Invariants
+/// A list through `next` of requests that ended and belong to it.
+pub(crate) struct Ended<S: Sink>(*mut InFlight<S>);
+
+impl<S: Sink> Iterator for Ended<S> {
+    type Item = Done<S>;
+
+    fn next(&mut self) -> Option<Done<S>> {
+        if self.0.is_null() {
+            return None;
+        }
+        let request = self.0;
+        // SAFETY: The request is valid and ours, by the invariant; its content is moved out before the bio, whose
+        // padding it stands in, is freed. The device, moved out as well, is dropped after the bio.
+        let (content, status) = unsafe {
+            let bio = InFlight::bio(request);
+            let content = request.read();
+            let status = (*bio).bi_status;
+            bindings::bio_put(bio);
+            (content, status)
+        };
+        // INVARIANT: The list starts with the next request.
+        self.0 = content.next;
+        Some(Done {
+            context: content.context,
+            buffer: content.buffer,
+            // SAFETY: There are no requirements.
+            result: to_result(unsafe { bindings::blk_status_to_errno(status) }),
+        })
+    }
+}
+
+impl<S: Sink> Drop for Ended<S> {
+    fn drop(&mut self) {
+        while self.next().is_some() {}
+    }
+}

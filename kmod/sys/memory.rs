@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Memory for the path of a write: allocation that never starts I/O, and objects that are always to be had.
+//!
+//! A block device must make progress when all memory is dirty pages that wait for it. So nothing on its path
+//! allocates outside of a [`NoIo`] section, and what every request needs comes from a [`Pool`] with a reserve.
+
+use super::bindings;
+use core::{
+    convert::Infallible,
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+};
+use kernel::{
+    error::to_result,
+    ffi::{c_int, c_uint, c_void},
+    prelude::*,
+    sync::{Arc, Refcount},
+    types::Opaque,
+};
+
+/// While it lives, no allocation of this task waits for I/O, whatever its flags say. Sections nest.
+pub(crate) struct NoIo {
+    flags: c_uint,
+    /// It belongs to the task.
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl NoIo {
+    /// Enters the section.
+    pub(crate) fn enter() -> Self {
+        Self {
+            // SAFETY: Process context, as everything that may allocate and sleep.
+            flags: unsafe { bindings::weft_noio_begin() },
+            _not_send: PhantomData,
+        }
+    }
+}
+
+impl Drop for NoIo {
+    fn drop(&mut self) {
+        // SAFETY: The flags come from the matching begin in the same task, since this type is not `Send`.
+        unsafe { bindings::weft_noio_end(self.flags) };
+    }
+}
+
+/// Memory for objects of type `T`, a fixed number of which is in reserve.
+///
+/// # Invariants
+/// `slots` is an initialised mempool of pieces as large as a [`Slot<T>`].
+#[pin_data(PinnedDrop)]
+pub(crate) struct Pool<T> {
+    #[pin]
+    slots: Opaque<bindings::mempool>,
+    _objects: PhantomData<T>,
+}
+
+// SAFETY: The pool itself holds no object; a mempool has its own lock.
+unsafe impl<T> Send for Pool<T> {}
+// SAFETY: As above.
+unsafe impl<T> Sync for Pool<T> {}
+
+/// An object with its count.
+struct Slot<T> {
+    references: Refcount,
+    pool: Arc<Pool<T>>,
+    object: T,
+}
+
+impl<T> Pool<T> {
+    /// A pool with `reserve` objects in reserve. May sleep.
+    pub(crate) fn new(reserve: c_int) -> Result<Arc<Self>> {
+        const { assert!(align_of::<Slot<T>>() <= bindings::ARCH_KMALLOC_MINALIGN) };
+        let init = try_pin_init!(Self {
+            slots <- Opaque::try_ffi_init(|slots: *mut bindings::mempool| {
+                // SAFETY: `slots` is valid and not used yet.
+                unsafe { slots.write(pin_init::zeroed()) };
+                // SAFETY: `slots` is zeroed; the functions fit each other, and their data is the size.
+                // INVARIANT: The size is that of a slot.
+                to_result(unsafe {
+                    bindings::mempool_init_noprof(
+                        slots,
+                        reserve,
+                        Some(bindings::mempool_kmalloc),
+                        Some(bindings::mempool_kfree),
+                        size_of::<Slot<T>>() as *mut c_void,
+                    )
+                })
+            }),
+            _objects: PhantomData,
+        } ? Error);
+        Arc::pin_init(init, GFP_KERNEL)
+    }
+
+    /// Makes an object. May wait until another object of the pool is dropped, never fails.
+    pub(crate) fn make(self: &Arc<Self>, object: impl PinInit<T>) -> PoolBox<T> {
+        let _no_io = NoIo::enter();
+        // SAFETY: The mempool is initialised, by the type's invariant.
+        let slot = unsafe { bindings::mempool_alloc_noprof(self.slots.get(), bindings::GFP_KERNEL) };
+        let slot: *mut Slot<T> = slot.cast();
+        // SAFETY: An allocation that may sleep does not fail, and is as large as a slot. The object is pinned, since
+        // nothing ever moves it out of its slot.
+        unsafe {
+            (&raw mut (*slot).references).write(Refcount::new(1));
+            (&raw mut (*slot).pool).write(self.clone());
+            let Ok(()) = initialise(&raw mut (*slot).object, object);
+            // INVARIANT: All fields are initialised and nobody else knows the slot.
+            PoolBox(NonNull::new_unchecked(slot))
+        }
+    }
+}
+
+/// # Safety
+/// As for [`PinInit::__pinned_init`].
+unsafe fn initialise<T>(place: *mut T, object: impl PinInit<T>) -> Result<(), Infallible> {
+    // SAFETY: By the function's safety requirements.
+    unsafe { object.__pinned_init(place) }
+}
+
+#[pinned_drop]
+impl<T> PinnedDrop for Pool<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The mempool is initialised; every object holds the pool, so all are back.
+        unsafe { bindings::mempool_exit(self.slots.get()) };
+    }
+}
+
+/// An object of a [`Pool`] with one owner.
+///
+/// # Invariants
+/// The slot is initialised, its count is one, and this is the only pointer to it.
+pub(crate) struct PoolBox<T>(NonNull<Slot<T>>);
+
+/// An object of a [`Pool`] with several owners.
+///
+/// # Invariants
+/// The slot is initialised and one of its references belongs to this pointer.
+pub(crate) struct PoolArc<T>(NonNull<Slot<T>>);
+
+// SAFETY: A box owns its object.
+unsafe impl<T: Send> Send for PoolBox<T> {}
+// SAFETY: A shared box gives out shared references only.
+unsafe impl<T: Sync> Sync for PoolBox<T> {}
+// SAFETY: Owners in different threads share the object, and the last of them drops it.
+unsafe impl<T: Send + Sync> Send for PoolArc<T> {}
+// SAFETY: As above.
+unsafe impl<T: Send + Sync> Sync for PoolArc<T> {}
+
+impl<T> PoolBox<T> {
+    /// Lets others own the object as well; it cannot be changed any more.
+    pub(crate) fn share(self) -> PoolArc<T> {
+        // INVARIANT: The only reference changes hands.
+        PoolArc(ManuallyDrop::new(self).0)
+    }
+}
+
+impl<T> Deref for PoolBox<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: The slot is initialised, by the type's invariant.
+        unsafe { &(*self.0.as_ptr()).object }
+    }
+}
+
+impl<T: Unpin> DerefMut for PoolBox<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: The slot is initialised and has no other user, by the type's invariant.
+        unsafe { &mut (*self.0.as_ptr()).object }
+    }
+}
+
+impl<T> Drop for PoolBox<T> {
+    fn drop(&mut self) {
+        // INVARIANT: The only reference changes hands.
+        drop(PoolArc(self.0));
+    }
+}
+
+impl<T> Clone for PoolArc<T> {
+    fn clone(&self) -> Self {
+        // SAFETY: The slot is initialised, by the type's invariant.
+        unsafe { (*self.0.as_ptr()).references.inc() };
+        // INVARIANT: One more reference was taken.
+        Self(self.0)
+    }
+}
+
+impl<T> Deref for PoolArc<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: The slot is initialised, by the type's invariant.
+        unsafe { &(*self.0.as_ptr()).object }
+    }
+}
+
+impl<T> Drop for PoolArc<T> {
+    fn drop(&mut self) {
+        let slot = self.0.as_ptr();
+        // SAFETY: The slot is initialised, by the type's invariant.
+        if !unsafe { (*slot).references.dec_and_test() } {
+            return;
+        }
+        // SAFETY: That was the last reference: object and pool are taken out of a slot that nobody sees, which then
+        // goes back to the pool it came from.
+        unsafe {
+            core::ptr::drop_in_place(&raw mut (*slot).object);
+            let pool = (&raw const (*slot).pool).read();
+            bindings::mempool_free(slot.cast(), pool.slots.get());
+        }
+    }
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Data of a device in pages of the module's own: copies of what is written, received data, resync reads, metadata.
+//!
+//! ```text
+//! PageReserve::alloc -> PageBuf (one owner, filled by copy, by a disk read or from a link)
+//!                         | share()
+//!                         v
+//!                       Payload (many owners, never changes again; its pages may lie in pipes and sockets)
+//! ```
+//! A page that somebody else still refers to when its payload is dropped is left to him and not used again.
+
+use super::{
+    bindings,
+    memory::{NoIo, Pool, PoolArc, PoolBox},
+};
+use core::ptr::NonNull;
+use kernel::{
+    error::to_result,
+    ffi::{c_int, c_uint, c_void},
+    page::{BorrowedPage, PAGE_SIZE},
+    prelude::*,
+    sync::Arc,
+    types::Opaque,
+};
+
+/// Most pages of one buffer.
+pub(crate) const PAGES_MAX: usize = weft_uapi::limits::PAYLOAD_BYTES_MAX as usize / PAGE_SIZE;
+
+/// Data in memory with one owner, who may change them.
+pub(crate) type PageBuf = PoolBox<Pages>;
+
+/// Data in memory with several owners; they do not change any more.
+pub(crate) type Payload = PoolArc<Pages>;
+
+/// Where the pages come from, with enough of them in reserve for a few of the largest buffers.
+///
+/// # Invariants
+/// `pages` is an initialised mempool of single pages that have an address, and has at least [`PAGES_MAX`] in reserve.
+#[pin_data(PinnedDrop)]
+pub(crate) struct PageReserve {
+    #[pin]
+    pages: Opaque<bindings::mempool>,
+    buffers: Arc<Pool<Pages>>,
+}
+
+// SAFETY: A mempool belongs to no thread.
+unsafe impl Send for PageReserve {}
+// SAFETY: A mempool has its own lock.
+unsafe impl Sync for PageReserve {}
+
+/// The content of a [`PageBuf`] or [`Payload`].
+///
+/// # Invariants
+/// The first `bytes.div_ceil(PAGE_SIZE)` entries of `pages` are pages of `reserve`, referred to by this and by nobody
+/// who would change them.
+pub(crate) struct Pages {
+    reserve: Arc<PageReserve>,
+    bytes: u32,
+    pages: [*mut bindings::page; PAGES_MAX],
+}
+
+// SAFETY: Pages belong to no thread.
+unsafe impl Send for Pages {}
+// SAFETY: Shared references only read.
+unsafe impl Sync for Pages {}
+
+impl PageReserve {
+    /// Keeps memory for `buffers` of the largest buffers in reserve. May sleep.
+    pub(crate) fn new(buffers: u8) -> Result<Arc<Self>> {
+        let pages = usize::from(buffers).max(1) * PAGES_MAX;
+        let init = try_pin_init!(Self {
+            buffers: Pool::new(c_int::from(buffers))?,
+            pages <- Opaque::try_ffi_init(|pool: *mut bindings::mempool| {
+                // SAFETY: `pool` is valid and not used yet.
+                unsafe { pool.write(pin_init::zeroed()) };
+                // SAFETY: `pool` is zeroed; the functions fit each other, and their data is the order.
+                // INVARIANT: Pages of order 0 and not of high memory, at least `PAGES_MAX` of them.
+                to_result(unsafe {
+                    bindings::mempool_init_noprof(
+                        pool,
+                        pages as c_int,
+                        Some(bindings::mempool_alloc_pages),
+                        Some(bindings::mempool_free_pages),
+                        core::ptr::null_mut(),
+                    )
+                })
+            }),
+        } ? Error);
+        Arc::pin_init(init, GFP_KERNEL)
+    }
+
+    /// A buffer of `bytes`, between 1 and the largest payload, else `EINVAL`; its content is arbitrary. May wait until
+    /// other buffers are dropped; never fails for want of memory.
+    pub(crate) fn alloc(self: &Arc<Self>, bytes: u32) -> Result<PageBuf> {
+        let count = (bytes as usize).div_ceil(PAGE_SIZE);
+        if count == 0 || count > PAGES_MAX {
+            return Err(EINVAL);
+        }
+        let _no_io = NoIo::enter();
+        let mut pages = [core::ptr::null_mut::<bindings::page>(); PAGES_MAX];
+        let array = pages.as_mut_ptr().cast::<*mut c_void>();
+        // SAFETY: The array has room for `count` elements, and the reserve has at least as many. It always succeeds.
+        unsafe { bindings::mempool_alloc_bulk_noprof(self.pages.get(), array, count as c_uint) };
+        // INVARIANT: Pages that were just allocated.
+        Ok(self.buffers.make(Pages {
+            reserve: self.clone(),
+            bytes,
+            pages,
+        }))
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for PageReserve {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The mempool is initialised; every buffer holds the reserve, so all pages are back.
+        unsafe { bindings::mempool_exit(self.pages.get()) };
+    }
+}
+
+impl Pages {
+    /// Length of the data in bytes.
+    pub(crate) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Number of pages that the data fill.
+    pub(crate) fn count(&self) -> usize {
+        (self.bytes as usize).div_ceil(PAGE_SIZE)
+    }
+
+    /// Page `index` and the number of bytes in it, or `None` behind the end.
+    pub(crate) fn page(&self, index: usize) -> Option<(BorrowedPage<'_>, usize)> {
+        let page = NonNull::new(*self.used().get(index)?)?;
+        // SAFETY: By the type's invariant the page is valid while this is borrowed.
+        Some((unsafe { BorrowedPage::from_raw(page) }, self.bytes_in(index)))
+    }
+
+    /// The data, page by page.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.used().iter().enumerate().map(|(index, &page)| {
+            // SAFETY: By the type's invariant the page is valid and does not change while this is borrowed.
+            unsafe { core::slice::from_raw_parts(address(page), self.bytes_in(index)) }
+        })
+    }
+
+    /// What is left of the page at `offset`, to be filled; `None` at the end.
+    pub(crate) fn slice_at(&mut self, offset: usize) -> Option<&mut [u8]> {
+        let (index, skip) = (offset / PAGE_SIZE, offset % PAGE_SIZE);
+        let page = *self.used().get(index)?;
+        let bytes = self.bytes_in(index);
+        // SAFETY: By the type's invariant the page is valid, and nobody else uses it while this is borrowed mutably.
+        let slice = unsafe { core::slice::from_raw_parts_mut(address(page), bytes) };
+        slice.get_mut(skip..).filter(|rest| !rest.is_empty())
+    }
+
+    /// The data if they are exactly `N` bytes in one page.
+    pub(crate) fn as_block<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.slices().next()?.try_into().ok()
+    }
+
+    /// Copies `data` to the start; what is too long is left out.
+    pub(crate) fn fill(&mut self, mut data: &[u8]) {
+        let mut offset = 0;
+        while let Some(place) = self.slice_at(offset) {
+            let length = place.len().min(data.len());
+            let Some((now, later)) = data.split_at_checked(length).filter(|_| length > 0) else {
+                return;
+            };
+            for (to, from) in place.iter_mut().zip(now) {
+                *to = *from;
+            }
+            offset = offset.saturating_add(length);
+            data = later;
+        }
+    }
+
+    /// CRC-32C of the data as it stands in packets, see [`weft_uapi::crc32c`].
+    pub(crate) fn crc32c(&self) -> u32 {
+        !self.slices().fold(!0, |crc, slice| {
+            // SAFETY: The slice is valid for its length.
+            unsafe { bindings::crc32c(crc, slice.as_ptr().cast(), slice.len()) }
+        })
+    }
+
+    /// The pages as an array for the shim.
+    pub(super) fn used(&self) -> &[*mut bindings::page] {
+        self.pages.get(..self.count()).unwrap_or(&[])
+    }
+
+    /// Bytes of data in page `index`.
+    pub(super) fn bytes_in(&self, index: usize) -> usize {
+        (self.bytes as usize)
+            .saturating_sub(index.saturating_mul(PAGE_SIZE))
+            .min(PAGE_SIZE)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        for &page in self.used() {
+            // SAFETY: The page is valid and one reference to it is ours, by the type's invariant. If it is the only
+            // one, nobody can take another, and the page goes back to where it came from.
+            unsafe {
+                if bindings::weft_page_is_shared(page) {
+                    bindings::weft_put_page(page);
+                } else {
+                    bindings::mempool_free(page.cast(), self.reserve.pages.get());
+                }
+            }
+        }
+    }
+}
+
+/// Where the content of a page lies.
+///
+/// # Safety
+/// `page` is valid and not of high memory.
+unsafe fn address(page: *mut bindings::page) -> *mut u8 {
+    // SAFETY: By the function's safety requirements.
+    unsafe { bindings::weft_page_address(page).cast() }
+}
