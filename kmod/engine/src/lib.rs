@@ -16,6 +16,7 @@
 #![cfg_attr(not(any(MODULE, test)), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod activity_log;
 pub mod ancestry;
 pub mod decide;
 pub mod effect;
@@ -23,5 +24,9 @@ pub mod event;
 pub mod host;
 pub mod load;
 mod machine;
+pub mod ranges;
+pub mod tail;
+#[cfg(test)]
+mod testing;
 
 pub use machine::{Config, Engine};
