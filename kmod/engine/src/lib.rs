@@ -18,6 +18,7 @@
 
 pub mod activity_log;
 pub mod ancestry;
+pub mod bitmap;
 pub mod decide;
 pub mod effect;
 pub mod event;
