@@ -118,6 +118,7 @@ impl LinkFile {
                 Progress::Packet(header, data) => {
                     owner.packet(self.session.peer, self.session.id, self.kind, header, incoming.body(), data);
                 }
+                Progress::Partial if count == 0 && taken == 0 => return Err(ReceiveStop::Fault),
                 Progress::Partial if count == 0 => break,
                 Progress::Partial => {}
             }
@@ -129,6 +130,7 @@ impl LinkFile {
 /// Why bytes of the daemon are not taken any more.
 enum ReceiveStop {
     Down,
+    Fault,
     Broken(DownReason),
 }
 
@@ -156,6 +158,7 @@ impl FileOps for LinkFile {
             Ok(0) if wanted != 0 => Err(EAGAIN),
             Ok(taken) => Ok(taken),
             Err(ReceiveStop::Down) => Err(EPIPE),
+            Err(ReceiveStop::Fault) => Err(EFAULT),
             Err(ReceiveStop::Broken(reason)) => {
                 self.session.fail(reason);
                 Err(eproto())
