@@ -91,9 +91,23 @@ impl<H: Host> ActivityLog<H> {
     ///
     /// At most `capacity` extents are hot from now on, but never less than the table has. Extents at or past `extents`
     /// (the end of the device) and extents listed twice are dropped. Context: may sleep.
-    pub fn new(capacity: usize, extents: u32, table: &[u32], sequence: u64) -> Result<Self, NoMemory> {
-        let free = Slot { extent: AL_SLOT_FREE, references: 0, transaction: 0, before: NONE, after: NONE };
-        let update = || AlUpdate { slot: 0, extent: AL_SLOT_FREE };
+    pub fn new(
+        capacity: usize,
+        extents: u32,
+        table: &[u32],
+        sequence: u64,
+    ) -> Result<Self, NoMemory> {
+        let free = Slot {
+            extent: AL_SLOT_FREE,
+            references: 0,
+            transaction: 0,
+            before: NONE,
+            after: NONE,
+        };
+        let update = || AlUpdate {
+            slot: 0,
+            extent: AL_SLOT_FREE,
+        };
         let mut log = Self {
             slots: H::slab(SLOTS, || free)?,
             index: H::slab(INDEX, || NONE)?,
@@ -224,7 +238,9 @@ impl<H: Host> ActivityLog<H> {
                 continue;
             };
             // Given up while the transaction was on its way: hot, but nobody needs it.
-            let idle = self.slot(number).is_some_and(|slot| slot.references == 0 && slot.extent != AL_SLOT_FREE);
+            let idle = self
+                .slot(number)
+                .is_some_and(|slot| slot.references == 0 && slot.extent != AL_SLOT_FREE);
             if idle {
                 self.append(number);
             }
@@ -287,7 +303,10 @@ impl<H: Host> ActivityLog<H> {
 
     /// All extents in the log, in no particular order.
     pub fn extents(&self) -> impl Iterator<Item = u32> + '_ {
-        self.slots.iter().map(|slot| slot.extent).filter(|&extent| extent != AL_SLOT_FREE)
+        self.slots
+            .iter()
+            .map(|slot| slot.extent)
+            .filter(|&extent| extent != AL_SLOT_FREE)
     }
 
     fn slot(&self, number: u16) -> Option<&Slot> {
@@ -330,7 +349,10 @@ impl<H: Host> ActivityLog<H> {
             return None;
         }
         let number = if self.used < self.capacity {
-            let free = self.slots.iter().position(|slot| slot.extent == AL_SLOT_FREE)?;
+            let free = self
+                .slots
+                .iter()
+                .position(|slot| slot.extent == AL_SLOT_FREE)?;
             u16::try_from(free).ok()?
         } else {
             let number = self.take_oldest()?;
@@ -340,7 +362,10 @@ impl<H: Host> ActivityLog<H> {
             self.vacate(number);
             number
         };
-        *self.updates.get_mut(at)? = AlUpdate { slot: number, extent };
+        *self.updates.get_mut(at)? = AlUpdate {
+            slot: number,
+            extent,
+        };
         self.update_count = at.saturating_add(1);
         let behind = if self.is_frozen { 2 } else { 1 };
         self.settle(number, extent, self.committed.saturating_add(behind));
@@ -350,7 +375,13 @@ impl<H: Host> ActivityLog<H> {
     /// Puts an extent into a free slot.
     fn settle(&mut self, number: u16, extent: u32, transaction: u64) {
         if let Some(slot) = self.slot_mut(number) {
-            *slot = Slot { extent, references: 0, transaction, before: NONE, after: NONE };
+            *slot = Slot {
+                extent,
+                references: 0,
+                transaction,
+                before: NONE,
+                after: NONE,
+            };
             self.used = self.used.saturating_add(1);
             self.insert_index(number, extent);
         }
@@ -433,7 +464,9 @@ impl<H: Host> ActivityLog<H> {
     fn remove_index(&mut self, extent: u32) {
         let free = |log: &Self, at: usize| {
             let number = log.index.get(at).copied().filter(|&number| number != NONE);
-            number.and_then(|number| log.slot(number)).is_some_and(|slot| slot.extent == AL_SLOT_FREE)
+            number
+                .and_then(|number| log.slot(number))
+                .is_some_and(|slot| slot.extent == AL_SLOT_FREE)
         };
         let Some(mut gap) = probes(extent).find(|&at| free(self, at)) else {
             return;

@@ -23,7 +23,10 @@ pub struct Ancestry {
 impl Ancestry {
     /// The line with this end; ids after the first [`GenerationId::NONE`] are dropped.
     pub fn new(current: Generation, former: [GenerationId; ANCESTRY_MAX]) -> Self {
-        let mut line = Self { current, former: [GenerationId::NONE; ANCESTRY_MAX] };
+        let mut line = Self {
+            current,
+            former: [GenerationId::NONE; ANCESTRY_MAX],
+        };
         let known = former.iter().take_while(|&&id| id != GenerationId::NONE);
         for (to, from) in line.former.iter_mut().zip(known) {
             *to = *from;
@@ -82,7 +85,10 @@ mod tests {
     use super::*;
 
     fn generation(id: u64) -> Generation {
-        Generation { id: GenerationId(id), ..Generation::default() }
+        Generation {
+            id: GenerationId(id),
+            ..Generation::default()
+        }
     }
 
     fn line(ids: &[u64]) -> Ancestry {
@@ -102,7 +108,9 @@ mod tests {
     #[test]
     fn a_blank_line_precedes_nothing_and_has_no_common_past() {
         let blank = Ancestry::default();
-        assert!(blank.is_blank() && !blank.precedes(&line(&[1])) && !blank.contains(GenerationId::NONE));
+        assert!(
+            blank.is_blank() && !blank.precedes(&line(&[1])) && !blank.contains(GenerationId::NONE)
+        );
         assert_eq!(blank.common(&blank), None);
     }
 

@@ -6,7 +6,9 @@
 //! caller has taken its content to write it ([`Bitmaps::encode`]); what changes meanwhile makes it dirty again.
 
 use crate::host::{Host, NoMemory};
-use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, META_BLOCK_BYTES, NODES_MAX, SECTOR_BYTES};
+use weft_uapi::limits::{
+    AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, META_BLOCK_BYTES, NODES_MAX, SECTOR_BYTES,
+};
 use weft_uapi::ondisk::{Layout, MetaBlock};
 use weft_uapi::units::Sector;
 
@@ -74,9 +76,16 @@ impl<H: Host> Bitmaps<H> {
             count: [0; NODES_MAX],
         };
         for slot in 0..layout.slots() {
-            let past_end = bitmaps.words_per_slot.saturating_mul(64).saturating_sub(bitmaps.bits);
+            let past_end = bitmaps
+                .words_per_slot
+                .saturating_mul(64)
+                .saturating_sub(bitmaps.bits);
             bitmaps.change(slot, bitmaps.bits, past_end, false);
-            let set = bitmaps.slot_words(slot).iter().map(|word| u64::from(word.count_ones())).sum();
+            let set = bitmaps
+                .slot_words(slot)
+                .iter()
+                .map(|word| u64::from(word.count_ones()))
+                .sum();
             if let Some(count) = bitmaps.count_mut(slot) {
                 *count = set;
             }
@@ -91,7 +100,11 @@ impl<H: Host> Bitmaps<H> {
 
     /// Number of set bits.
     pub fn count(&self, slot: u32) -> u64 {
-        usize::try_from(slot).ok().and_then(|slot| self.count.get(slot)).copied().unwrap_or(0)
+        usize::try_from(slot)
+            .ok()
+            .and_then(|slot| self.count.get(slot))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Sets the bit of every block that the range touches and gives the number of those that were not set before.
@@ -108,7 +121,11 @@ impl<H: Host> Bitmaps<H> {
 
     /// Sets the bits of an extent of the activity log.
     pub fn set_extent(&mut self, slot: u32, extent: u32) -> u64 {
-        self.set_bits(slot, u64::from(extent).saturating_mul(BITS_PER_EXTENT), BITS_PER_EXTENT)
+        self.set_bits(
+            slot,
+            u64::from(extent).saturating_mul(BITS_PER_EXTENT),
+            BITS_PER_EXTENT,
+        )
     }
 
     /// Sets `len` bits and gives the number of those that were not set before.
@@ -148,7 +165,11 @@ impl<H: Host> Bitmaps<H> {
         while left != 0 {
             let start = left.trailing_zeros();
             let len = (left >> start).trailing_ones();
-            self.set_bits(slot, index.saturating_mul(64).saturating_add(start.into()), len.into());
+            self.set_bits(
+                slot,
+                index.saturating_mul(64).saturating_add(start.into()),
+                len.into(),
+            );
             left &= !mask(start, len);
         }
         true
@@ -175,8 +196,13 @@ impl<H: Host> Bitmaps<H> {
                 word &= u64::MAX << (from % 64);
             }
             if word != 0 {
-                let bit = index.saturating_mul(64).saturating_add(word.trailing_zeros().into());
-                return Next::Run { bit, len: run_length(words, bit, max.max(1)) };
+                let bit = index
+                    .saturating_mul(64)
+                    .saturating_add(word.trailing_zeros().into());
+                return Next::Run {
+                    bit,
+                    len: run_length(words, bit, max.max(1)),
+                };
             }
         }
         Next::None
@@ -185,7 +211,10 @@ impl<H: Host> Bitmaps<H> {
     /// Words of one bitmap: at most `len` from index `first`, as many as there are.
     pub fn words(&self, slot: u32, first: u64, len: usize) -> &[u64] {
         let words = self.slot_words(slot);
-        let rest = usize::try_from(first).ok().and_then(|first| words.get(first..)).unwrap_or(&[]);
+        let rest = usize::try_from(first)
+            .ok()
+            .and_then(|first| words.get(first..))
+            .unwrap_or(&[]);
         rest.get(..len).unwrap_or(rest)
     }
 
@@ -202,7 +231,8 @@ impl<H: Host> Bitmaps<H> {
     /// Whether the block has to be written.
     pub fn is_dirty(&self, slot: u32, block: u64) -> bool {
         let at = self.dirty_place(slot, block);
-        at.and_then(|(index, bit)| self.dirty.get(index).map(|word| word & bit != 0)).unwrap_or(false)
+        at.and_then(|(index, bit)| self.dirty.get(index).map(|word| word & bit != 0))
+            .unwrap_or(false)
     }
 
     /// Number of blocks that have to be written.
@@ -216,7 +246,10 @@ impl<H: Host> Bitmaps<H> {
             return None;
         }
         let (index, word) = self.dirty.iter().enumerate().find(|(_, &word)| word != 0)?;
-        let number = u64::try_from(index).ok()?.saturating_mul(64).saturating_add(word.trailing_zeros().into());
+        let number = u64::try_from(index)
+            .ok()?
+            .saturating_mul(64)
+            .saturating_add(word.trailing_zeros().into());
         let slot = u32::try_from(number.checked_div(self.blocks_per_slot)?).ok()?;
         Some((slot, number.checked_rem(self.blocks_per_slot)?))
     }
@@ -268,8 +301,13 @@ impl<H: Host> Bitmaps<H> {
         let mut changed: u64 = 0;
         for (index, mask) in parts(from, len) {
             let range = slot_range(slot, self.words_per_slot);
-            let words = range.and_then(|range| self.words.get_mut(range)).unwrap_or(&mut []);
-            let Some(word) = usize::try_from(index).ok().and_then(|index| words.get_mut(index)) else {
+            let words = range
+                .and_then(|range| self.words.get_mut(range))
+                .unwrap_or(&mut []);
+            let Some(word) = usize::try_from(index)
+                .ok()
+                .and_then(|index| words.get_mut(index))
+            else {
                 break;
             };
             let old = *word;
@@ -288,8 +326,13 @@ impl<H: Host> Bitmaps<H> {
         if slot >= self.slots || block >= self.blocks_per_slot {
             return None;
         }
-        let number = u64::from(slot).checked_mul(self.blocks_per_slot)?.checked_add(block)?;
-        Some((usize::try_from(number / 64).ok()?, mask((number % 64) as u32, 1)))
+        let number = u64::from(slot)
+            .checked_mul(self.blocks_per_slot)?
+            .checked_add(block)?;
+        Some((
+            usize::try_from(number / 64).ok()?,
+            mask((number % 64) as u32, 1),
+        ))
     }
 }
 
@@ -301,14 +344,23 @@ fn slot_range(slot: u32, words_per_slot: u64) -> Option<core::ops::Range<usize>>
 }
 
 fn at(words: &[u64], index: u64) -> Option<u64> {
-    usize::try_from(index).ok().and_then(|index| words.get(index)).copied()
+    usize::try_from(index)
+        .ok()
+        .and_then(|index| words.get(index))
+        .copied()
 }
 
 /// First bit and number of the blocks that a range touches.
 fn touched(sector: Sector, bytes: u32) -> (u64, u64) {
-    let end = sector.0.saturating_add(u64::from(bytes.div_ceil(SECTOR_BYTES)));
+    let end = sector
+        .0
+        .saturating_add(u64::from(bytes.div_ceil(SECTOR_BYTES)));
     let from = sector.0 / SECTORS_PER_BIT;
-    let len = if bytes == 0 { 0 } else { end.div_ceil(SECTORS_PER_BIT).saturating_sub(from) };
+    let len = if bytes == 0 {
+        0
+    } else {
+        end.div_ceil(SECTORS_PER_BIT).saturating_sub(from)
+    };
     (from, len)
 }
 
@@ -328,7 +380,11 @@ const fn mask(start: u32, len: u32) -> u64 {
 /// The words that `len` bits from `from` lie in, each with the mask of those bits.
 fn parts(from: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
     let end = from.saturating_add(len);
-    let words = if len == 0 { 0..0 } else { from / 64..end.div_ceil(64) };
+    let words = if len == 0 {
+        0..0
+    } else {
+        from / 64..end.div_ceil(64)
+    };
     words.map(move |index| {
         let base = index.saturating_mul(64);
         let start = from.saturating_sub(base).min(63) as u32;

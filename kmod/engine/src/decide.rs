@@ -138,13 +138,27 @@ pub struct Decision {
 type Row = fn(&Side, &Side) -> Option<Decision>;
 
 /// The table; the first row that applies decides.
-const RULES: [Row; 8] =
-    [rolled_back, just_created, inconsistent, same_generation, behind, ahead, abandoned, forked];
+const RULES: [Row; 8] = [
+    rolled_back,
+    just_created,
+    inconsistent,
+    same_generation,
+    behind,
+    ahead,
+    abandoned,
+    forked,
+];
 
 /// Decides for `own`; with the sides swapped it gives the mirrored outcome.
 pub fn decide(own: &Side, peer: &Side) -> Decision {
-    let unrelated = Decision { rule: Rule::Unrelated, outcome: Outcome::Refuse };
-    RULES.iter().find_map(|row| row(own, peer)).unwrap_or(unrelated)
+    let unrelated = Decision {
+        rule: Rule::Unrelated,
+        outcome: Outcome::Refuse,
+    };
+    RULES
+        .iter()
+        .find_map(|row| row(own, peer))
+        .unwrap_or(unrelated)
 }
 
 fn decided(rule: Rule, outcome: Outcome) -> Option<Decision> {
@@ -154,7 +168,8 @@ fn decided(rule: Rule, outcome: Outcome) -> Option<Decision> {
 impl Side {
     /// Whether `peer` saw a newer image of this disk (G7).
     fn is_rolled_back(&self, peer: &Self) -> bool {
-        let same_attach = self.incarnation == peer.seen_incarnation && self.attach_id == peer.seen_attach_id;
+        let same_attach =
+            self.incarnation == peer.seen_incarnation && self.attach_id == peer.seen_attach_id;
         self.incarnation <= peer.seen_incarnation && !same_attach
     }
 
@@ -162,7 +177,8 @@ impl Side {
     /// itself, but not that it was acknowledged.
     fn precedes(&self, peer: &Self) -> bool {
         let current = self.ancestry.current().id;
-        self.ancestry.precedes(&peer.ancestry) || (current != GenerationId::NONE && current == peer.since)
+        self.ancestry.precedes(&peer.ancestry)
+            || (current != GenerationId::NONE && current == peer.since)
     }
 
     /// Whether the current generation never came into force: `peer` had to acknowledge it first, and never knew it.
@@ -200,7 +216,10 @@ fn target(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
 /// `own` is source: the mirror image of [`target`].
 fn source(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
     let mirror = target(rule, peer, own, full);
-    Decision { rule, outcome: mirror.outcome.mirrored() }
+    Decision {
+        rule,
+        outcome: mirror.outcome.mirrored(),
+    }
 }
 
 /// The side that gives its data up is target; otherwise a person has to choose.
@@ -208,13 +227,23 @@ fn victim(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
     match (own.discards, peer.discards) {
         (true, false) => target(rule, own, peer, full),
         (false, true) => source(rule, own, peer, full),
-        _ => Decision { rule, outcome: Outcome::SplitBrain },
+        _ => Decision {
+            rule,
+            outcome: Outcome::SplitBrain,
+        },
     }
 }
 
 /// The better source of two equally new sides: the running writer, the one that lost no cache, the one with more writes.
 fn is_better_source(own: &Side, peer: &Side) -> bool {
-    let rank = |side: &Side| (side.is_writer, !side.has_crashed, side.tail_seq, core::cmp::Reverse(side.node));
+    let rank = |side: &Side| {
+        (
+            side.is_writer,
+            !side.has_crashed,
+            side.tail_seq,
+            core::cmp::Reverse(side.node),
+        )
+    };
     rank(own) > rank(peer)
 }
 
@@ -237,7 +266,10 @@ fn older_image(own: &Side, peer: &Side) -> Decision {
     } else if own.ancestry.common(&peer.ancestry).is_some() {
         victim(Rule::RolledBack, own, peer, true)
     } else {
-        Decision { rule: Rule::RolledBack, outcome: Outcome::Refuse }
+        Decision {
+            rule: Rule::RolledBack,
+            outcome: Outcome::Refuse,
+        }
     }
 }
 
@@ -265,7 +297,12 @@ fn inconsistent(own: &Side, peer: &Side) -> Option<Decision> {
 /// `own` goes on as target, unless it owes data that `peer` never had.
 fn unfinished(own: &Side, peer: &Side) -> Option<Decision> {
     if own.precedes(peer) || own.is_ahead_by_nothing(peer) {
-        Some(target(Rule::Unfinished, own, peer, !own.bits_reach_back_to(peer)))
+        Some(target(
+            Rule::Unfinished,
+            own,
+            peer,
+            !own.bits_reach_back_to(peer),
+        ))
     } else if peer.precedes(own) {
         decided(Rule::Unfinished, Outcome::Refuse)
     } else {
@@ -304,7 +341,9 @@ fn abandoned(own: &Side, peer: &Side) -> Option<Decision> {
         (false, false) => None,
         (true, false) => Some(target(Rule::Abandoned, own, peer, full)),
         (false, true) => Some(source(Rule::Abandoned, own, peer, full)),
-        (true, true) if is_better_source(own, peer) => Some(source(Rule::Abandoned, own, peer, full)),
+        (true, true) if is_better_source(own, peer) => {
+            Some(source(Rule::Abandoned, own, peer, full))
+        }
         (true, true) => Some(target(Rule::Abandoned, own, peer, full)),
     }
 }

@@ -21,12 +21,17 @@ pub struct Span {
 impl Span {
     /// The sector after the last one; part of a sector counts as a whole one.
     pub const fn end(self) -> u64 {
-        self.sector.0.saturating_add(self.bytes.div_ceil(SECTOR_BYTES) as u64)
+        self.sector
+            .0
+            .saturating_add(self.bytes.div_ceil(SECTOR_BYTES) as u64)
     }
 
     /// Whether both have a sector in common.
     pub const fn overlaps(self, other: Self) -> bool {
-        self.sector.0 < other.end() && other.sector.0 < self.end() && self.bytes > 0 && other.bytes > 0
+        self.sector.0 < other.end()
+            && other.sector.0 < self.end()
+            && self.bytes > 0
+            && other.bytes > 0
     }
 }
 
@@ -63,32 +68,56 @@ pub struct Ranges<H: Host, T: Copy> {
 impl<H: Host, T: Copy> Ranges<H, T> {
     /// Room for `capacity` ranges. Context: may sleep.
     pub fn new(capacity: usize) -> Result<Self, NoMemory> {
-        Ok(Self { places: H::slab(capacity, || None)?, next_order: 0, used: 0, ready: 0 })
+        Ok(Self {
+            places: H::slab(capacity, || None)?,
+            next_order: 0,
+            used: 0,
+            ready: 0,
+        })
     }
 
     /// Takes a range for `owner`; `None`: no room.
     pub fn enter(&mut self, span: Span, owner: T) -> Option<Entered> {
         let at = self.places.iter().position(Option::is_none)?;
-        let in_the_way = self.places.iter().flatten().filter(|place| place.span.overlaps(span)).count();
+        let in_the_way = self
+            .places
+            .iter()
+            .flatten()
+            .filter(|place| place.span.overlaps(span))
+            .count();
         let blockers = u32::try_from(in_the_way).ok()?;
         let is_ready = blockers == 0;
         let order = self.next_order;
-        *self.places.get_mut(at)? =
-            Some(Place { span, owner, order, blockers: (!is_ready).then_some(blockers) });
+        *self.places.get_mut(at)? = Some(Place {
+            span,
+            owner,
+            order,
+            blockers: (!is_ready).then_some(blockers),
+        });
         self.next_order = order.saturating_add(1);
         self.used = self.used.saturating_add(1);
-        Some(Entered { id: RangeId(u32::try_from(at).ok()?), is_ready })
+        Some(Entered {
+            id: RangeId(u32::try_from(at).ok()?),
+            is_ready,
+        })
     }
 
     /// Gives a range back, whether it was ready or still waited. Those it was in the way of come up in
     /// [`Ranges::next_ready`].
     pub fn leave(&mut self, id: RangeId) -> Option<T> {
-        let gone = usize::try_from(id.0).ok().and_then(|at| self.places.get_mut(at))?.take()?;
+        let gone = usize::try_from(id.0)
+            .ok()
+            .and_then(|at| self.places.get_mut(at))?
+            .take()?;
         self.used = self.used.saturating_sub(1);
         if gone.blockers == Some(0) {
             self.ready = self.ready.saturating_sub(1);
         }
-        let later = self.places.iter_mut().flatten().filter(|place| place.order > gone.order);
+        let later = self
+            .places
+            .iter_mut()
+            .flatten()
+            .filter(|place| place.order > gone.order);
         for place in later.filter(|place| place.span.overlaps(gone.span)) {
             if let Some(blockers) = &mut place.blockers {
                 *blockers = blockers.saturating_sub(1);
@@ -105,7 +134,11 @@ impl<H: Host, T: Copy> Ranges<H, T> {
         if self.ready == 0 {
             return None;
         }
-        let waiting = self.places.iter_mut().enumerate().filter_map(|(at, place)| Some((at, place.as_mut()?)));
+        let waiting = self
+            .places
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(at, place)| Some((at, place.as_mut()?)));
         let ready = waiting.filter(|(_, place)| place.blockers == Some(0));
         let (at, place) = ready.min_by_key(|(_, place)| place.order)?;
         place.blockers = None;
@@ -115,13 +148,18 @@ impl<H: Host, T: Copy> Ranges<H, T> {
 
     /// Whether somebody holds or waits for a part of `span`.
     pub fn is_taken(&self, span: Span) -> bool {
-        self.places.iter().flatten().any(|place| place.span.overlaps(span))
+        self.places
+            .iter()
+            .flatten()
+            .any(|place| place.span.overlaps(span))
     }
 
     /// All who hold or wait for a range, in no particular order.
     pub fn owners(&self) -> impl Iterator<Item = (RangeId, Span, T)> + '_ {
         (0u32..).zip(self.places.iter()).filter_map(|(at, place)| {
-            place.as_ref().map(|place| (RangeId(at), place.span, place.owner))
+            place
+                .as_ref()
+                .map(|place| (RangeId(at), place.span, place.owner))
         })
     }
 
@@ -147,7 +185,10 @@ mod tests {
     use crate::testing::{NoIo, Random};
 
     fn span(sector: u64, sectors: u32) -> Span {
-        Span { sector: Sector(sector), bytes: sectors * SECTOR_BYTES }
+        Span {
+            sector: Sector(sector),
+            bytes: sectors * SECTOR_BYTES,
+        }
     }
 
     #[test]
@@ -198,14 +239,19 @@ mod tests {
                 if random.one_in(2) {
                     let span = span(random.below(40), random.below(12) as u32);
                     if let Some(entered) = ranges.enter(span, number) {
-                        let list = if entered.is_ready { &mut held } else { &mut waiting };
+                        let list = if entered.is_ready {
+                            &mut held
+                        } else {
+                            &mut waiting
+                        };
                         list.push((entered.id, span, number));
                     }
                 } else if !held.is_empty() && !random.one_in(5) {
                     let (id, _, owner) = held.swap_remove(random.below(held.len() as u64) as usize);
                     assert_eq!(ranges.leave(id), Some(owner));
                 } else if !waiting.is_empty() {
-                    let (id, _, owner) = waiting.remove(random.below(waiting.len() as u64) as usize);
+                    let (id, _, owner) =
+                        waiting.remove(random.below(waiting.len() as u64) as usize);
                     assert_eq!(ranges.leave(id), Some(owner));
                 }
                 while let Some((id, owner)) = ranges.next_ready() {
@@ -215,11 +261,20 @@ mod tests {
                     held.push(waiter);
                 }
                 for (i, a) in held.iter().enumerate() {
-                    assert!(held.iter().skip(i + 1).all(|b| !a.1.overlaps(b.1)), "seed {seed}");
+                    assert!(
+                        held.iter().skip(i + 1).all(|b| !a.1.overlaps(b.1)),
+                        "seed {seed}"
+                    );
                 }
                 for waiter in &waiting {
-                    let earlier = held.iter().chain(&waiting).filter(|other| other.2 < waiter.2);
-                    assert!(earlier.into_iter().any(|other| other.1.overlaps(waiter.1)), "seed {seed}: waits for nothing");
+                    let earlier = held
+                        .iter()
+                        .chain(&waiting)
+                        .filter(|other| other.2 < waiter.2);
+                    assert!(
+                        earlier.into_iter().any(|other| other.1.overlaps(waiter.1)),
+                        "seed {seed}: waits for nothing"
+                    );
                 }
                 assert_eq!(ranges.len(), held.len() + waiting.len());
             }

@@ -66,7 +66,12 @@ impl<H: Host> Tail<H> {
             waits_stable: NodeSet::EMPTY,
             request: None,
         };
-        Ok(Self { ring: H::slab(capacity.max(1), || empty)?, head: 1, next: 1, cursor: [1; NODES_MAX] })
+        Ok(Self {
+            ring: H::slab(capacity.max(1), || empty)?,
+            head: 1,
+            next: 1,
+            cursor: [1; NODES_MAX],
+        })
     }
 
     /// Appends a write that goes to `nodes` and gives its number; `None`: the tail is full.
@@ -83,14 +88,27 @@ impl<H: Host> Tail<H> {
         }
         let seq = Seq(self.next);
         let next = self.next.checked_add(1)?;
-        let entry = Entry { seq, sector, bytes, kind, waits_written: nodes, waits_stable: nodes, request };
+        let entry = Entry {
+            seq,
+            sector,
+            bytes,
+            kind,
+            waits_written: nodes,
+            waits_stable: nodes,
+            request,
+        };
         *self.place(seq)? = entry;
         self.next = next;
         Some(seq)
     }
 
     /// `node` has written `seq`, to stable storage if `is_stable`. Gives the entry as it was before.
-    pub fn on_written(&mut self, node: NodeId, seq: Seq, is_stable: bool) -> Result<Entry, Unexpected> {
+    pub fn on_written(
+        &mut self,
+        node: NodeId,
+        seq: Seq,
+        is_stable: bool,
+    ) -> Result<Entry, Unexpected> {
         let entry = self.entry_mut(seq).ok_or(Unexpected)?;
         let before = *entry;
         if !before.waits_written.contains(node) {
@@ -108,7 +126,11 @@ impl<H: Host> Tail<H> {
     /// Asked once before [`Tail::next_stable`] is called in a loop.
     pub fn may_be_stable(&self, node: NodeId, upto: Seq) -> bool {
         let written = |entry: &Entry| !entry.waits_written.contains(node);
-        upto.0 < self.next && self.entries().take_while(|entry| entry.seq <= upto).all(written)
+        upto.0 < self.next
+            && self
+                .entries()
+                .take_while(|entry| entry.seq <= upto)
+                .all(written)
     }
 
     /// Everything up to `upto` is stable at `node`: the next entry that became so, as it was before; `None`: no more.
@@ -244,10 +266,19 @@ mod tests {
         let mut tail = Tail::<NoIo>::new(4).unwrap();
         let seq = push(&mut tail, 3).unwrap();
         assert_eq!(seq, Seq(1));
-        assert_eq!(tail.on_written(node(0), seq, false).unwrap().waits_written, nodes(3));
-        assert_eq!(tail.on_written(node(1), seq, true).unwrap().waits_written, nodes(2));
+        assert_eq!(
+            tail.on_written(node(0), seq, false).unwrap().waits_written,
+            nodes(3)
+        );
+        assert_eq!(
+            tail.on_written(node(1), seq, true).unwrap().waits_written,
+            nodes(2)
+        );
         assert_eq!(tail.pop_finished(), None);
-        assert_eq!(tail.next_stable(node(0), seq).unwrap().waits_stable, nodes(1));
+        assert_eq!(
+            tail.next_stable(node(0), seq).unwrap().waits_stable,
+            nodes(1)
+        );
         assert_eq!(tail.next_stable(node(0), seq), None);
         assert_eq!(tail.pop_finished().unwrap().seq, seq);
         assert_eq!(tail.trimmed(), seq);
@@ -270,7 +301,9 @@ mod tests {
         let mut tail = Tail::<NoIo>::new(8).unwrap();
         (0..3).for_each(|_| assert!(push(&mut tail, 3).is_some()));
         while tail.next_stable(node(1), Seq(1)).is_some() {}
-        let lost: Vec<u64> = core::iter::from_fn(|| tail.next_lost(node(1))).map(|entry| entry.seq.0).collect();
+        let lost: Vec<u64> = core::iter::from_fn(|| tail.next_lost(node(1)))
+            .map(|entry| entry.seq.0)
+            .collect();
         assert_eq!(lost, [2, 3]);
         assert_eq!(tail.next_lost(node(1)), None);
     }
@@ -307,7 +340,9 @@ mod tests {
                     }
                     2 => {
                         let stable = random.one_in(3);
-                        let known = model.iter_mut().find(|e| e.seq == seq && e.waits_written.contains(peer));
+                        let known = model
+                            .iter_mut()
+                            .find(|e| e.seq == seq && e.waits_written.contains(peer));
                         let answer = tail.on_written(peer, seq, stable);
                         assert_eq!(answer.ok(), known.as_deref().copied());
                         if let Some(entry) = known {
@@ -324,7 +359,11 @@ mod tests {
                             if !entry.waits_stable.union(entry.waits_written).contains(peer) {
                                 continue;
                             }
-                            let moved = if is_lost { tail.next_lost(peer) } else { tail.next_stable(peer, upto) };
+                            let moved = if is_lost {
+                                tail.next_lost(peer)
+                            } else {
+                                tail.next_stable(peer, upto)
+                            };
                             assert_eq!(moved, Some(*entry), "seed {seed}");
                             entry.waits_written = entry.waits_written.without(peer);
                             entry.waits_stable = entry.waits_stable.without(peer);

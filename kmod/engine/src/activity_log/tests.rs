@@ -31,7 +31,10 @@ impl Ring {
         for block in self.0.values() {
             replay.apply(&AlTransaction::parse(block, DEVICE).unwrap());
         }
-        table.into_iter().filter(|&extent| extent != AL_SLOT_FREE).collect()
+        table
+            .into_iter()
+            .filter(|&extent| extent != AL_SLOT_FREE)
+            .collect()
     }
 }
 
@@ -168,7 +171,9 @@ fn the_log_behaves_like_a_set_of_counters_over_a_ring() {
                 6 if written.is_none() => {
                     if log.prepare().is_some() {
                         let mut block = [0; 4096];
-                        written = log.encode(DEVICE, &mut block).map(|sequence| (sequence, block));
+                        written = log
+                            .encode(DEVICE, &mut block)
+                            .map(|sequence| (sequence, block));
                     } else if random.one_in(20) {
                         log.clear();
                     }
@@ -185,9 +190,15 @@ fn the_log_behaves_like_a_set_of_counters_over_a_ring() {
             assert_eq!(log.referenced(), held.len());
             assert!(log.used() <= capacity);
             for extent in log.extents() {
-                assert!(!log.is_hot(extent) || on_disk.contains(&extent), "seed {seed}: hot, but not on disk");
+                assert!(
+                    !log.is_hot(extent) || on_disk.contains(&extent),
+                    "seed {seed}: hot, but not on disk"
+                );
             }
-            assert!(held.keys().all(|&extent| log.is_referenced(extent)), "seed {seed}");
+            assert!(
+                held.keys().all(|&extent| log.is_referenced(extent)),
+                "seed {seed}"
+            );
         }
     }
 }

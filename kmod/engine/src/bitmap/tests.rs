@@ -40,20 +40,26 @@ fn a_write_marks_each_block_it_touches_and_a_copy_clears_only_whole_ones() {
     assert_eq!(bitmaps.count(0), 0);
     assert_eq!(bitmaps.clear_range(1, Sector(1), 15 * SECTOR_BYTES), 1);
     assert_eq!(set_bits_of(&bitmaps, 1), [0]);
-    assert!(bitmaps.is_set_any(1, Sector(7), SECTOR_BYTES) && !bitmaps.is_set_any(1, Sector(8), 4096));
+    assert!(
+        bitmaps.is_set_any(1, Sector(7), SECTOR_BYTES) && !bitmaps.is_set_any(1, Sector(8), 4096)
+    );
 }
 
 #[test]
 fn an_empty_range_changes_nothing() {
     let mut bitmaps = empty();
-    assert_eq!(bitmaps.set_range(0, Sector(9), 0) + bitmaps.clear_range(0, Sector(9), 0), 0);
+    assert_eq!(
+        bitmaps.set_range(0, Sector(9), 0) + bitmaps.clear_range(0, Sector(9), 0),
+        0
+    );
     assert!(!bitmaps.is_set_any(0, Sector(9), 0));
 }
 
 #[test]
 fn bits_past_the_end_are_never_set() {
     let layout = layout();
-    let mut bitmaps = Bitmaps::<NoIo>::new(vec![u64::MAX; layout.bitmap_words() as usize * 2], &layout).unwrap();
+    let mut bitmaps =
+        Bitmaps::<NoIo>::new(vec![u64::MAX; layout.bitmap_words() as usize * 2], &layout).unwrap();
     assert_eq!((bitmaps.count(0), bitmaps.count(1)), (70_123, 70_123));
     bitmaps.clear_all(0);
     assert_eq!(bitmaps.count(0), 0);
@@ -85,14 +91,21 @@ fn a_block_is_dirty_until_it_is_taken_to_be_written() {
 fn an_extent_is_a_piece_of_one_block() {
     let mut bitmaps = empty();
     bitmaps.set_extent(0, 33);
-    assert_eq!(set_bits_of(&bitmaps, 0), (33 * 1024..34 * 1024).collect::<Vec<_>>());
-    assert_eq!(bitmaps.next_dirty(), Some((0, Bitmaps::<NoIo>::block_of_extent(33))));
+    assert_eq!(
+        set_bits_of(&bitmaps, 0),
+        (33 * 1024..34 * 1024).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        bitmaps.next_dirty(),
+        Some((0, Bitmaps::<NoIo>::block_of_extent(33)))
+    );
 }
 
 #[test]
 fn a_search_gives_up_after_a_while_and_goes_on_where_it_stopped() {
     let layout = Layout::new(MetaKind::External, 1 << 24, 1 << 20, 1).unwrap();
-    let mut bitmaps = Bitmaps::<NoIo>::new(vec![0; layout.bitmap_words() as usize], &layout).unwrap();
+    let mut bitmaps =
+        Bitmaps::<NoIo>::new(vec![0; layout.bitmap_words() as usize], &layout).unwrap();
     bitmaps.set_bits(0, 1_000_000, 1);
     assert_eq!(bitmaps.next_run(0, 0, 8), Next::Later(SCAN_WORDS_MAX * 64));
     assert_eq!(set_bits_of(&bitmaps, 0), [1_000_000]);
@@ -127,14 +140,23 @@ fn bitmaps_behave_like_lists_of_truth_values() {
                     let index = random.below(1000);
                     let word = random.below(u64::MAX) & random.below(u64::MAX);
                     assert!(bitmaps.union_word(slot, index, word));
-                    (0..64).filter(|bit| word >> bit & 1 == 1).for_each(|bit| model[(index * 64 + bit) as usize] = true);
+                    (0..64)
+                        .filter(|bit| word >> bit & 1 == 1)
+                        .for_each(|bit| model[(index * 64 + bit) as usize] = true);
                 }
             }
             let probe = random.below(70_000);
-            assert_eq!(bitmaps.is_set_any(slot, Sector(probe * 8 + 3), 4096), models[slot as usize][probe as usize] || models[slot as usize][probe as usize + 1]);
+            assert_eq!(
+                bitmaps.is_set_any(slot, Sector(probe * 8 + 3), 4096),
+                models[slot as usize][probe as usize] || models[slot as usize][probe as usize + 1]
+            );
         }
         for (slot, model) in (0..).zip(&models) {
-            let expected: Vec<u64> = (0..).zip(model).filter(|(_, &set)| set).map(|(bit, _)| bit).collect();
+            let expected: Vec<u64> = (0..)
+                .zip(model)
+                .filter(|(_, &set)| set)
+                .map(|(bit, _)| bit)
+                .collect();
             assert_eq!(bitmaps.count(slot), expected.len() as u64);
             assert_eq!(set_bits_of(&bitmaps, slot), expected, "seed {seed}");
         }

@@ -16,7 +16,11 @@ fn node(id: u32) -> NodeId {
 fn line(ids: &[u64], members: NodeSet) -> Ancestry {
     let mut line = Ancestry::default();
     for &id in ids {
-        line.push(Generation { id: GenerationId(id), members, ..Generation::default() });
+        line.push(Generation {
+            id: GenerationId(id),
+            members,
+            ..Generation::default()
+        });
     }
     line
 }
@@ -88,7 +92,11 @@ fn for_all_pairs(mut check: impl FnMut(&Side, &Side, Decision)) {
 fn both_sides_come_to_mirrored_conclusions() {
     for_all_pairs(|own, peer, decision| {
         let mirror = decide(peer, own);
-        assert_eq!(mirror.outcome, decision.outcome.mirrored(), "{own:?}\n{peer:?}");
+        assert_eq!(
+            mirror.outcome,
+            decision.outcome.mirrored(),
+            "{own:?}\n{peer:?}"
+        );
         let rule = match decision.rule {
             Rule::Behind => Rule::Ahead,
             Rule::Ahead => Rule::Behind,
@@ -106,7 +114,10 @@ fn an_inconsistent_or_blank_disk_is_never_source_and_a_writers_never_target() {
             Outcome::SyncTarget { .. } => (peer, own),
             _ => return,
         };
-        assert!(!from.is_inconsistent && !from.ancestry.is_blank() && !to.is_writer, "{own:?}\n{peer:?}");
+        assert!(
+            !from.is_inconsistent && !from.ancestry.is_blank() && !to.is_writer,
+            "{own:?}\n{peer:?}"
+        );
     });
 }
 
@@ -118,7 +129,8 @@ fn nothing_is_overwritten_that_the_source_never_had_unless_a_person_said_so() {
             Outcome::SyncTarget { .. } => (peer, own),
             _ => return,
         };
-        let may = to.ancestry.is_blank() || to.precedes(from) || to.is_abandoned(from) || to.discards;
+        let may =
+            to.ancestry.is_blank() || to.precedes(from) || to.is_abandoned(from) || to.discards;
         assert!(may, "{own:?}\n{peer:?}");
     });
 }
@@ -127,7 +139,8 @@ fn nothing_is_overwritten_that_the_source_never_had_unless_a_person_said_so() {
 fn equal_means_the_same_generation_with_nothing_owed() {
     for_all_pairs(|own, peer, decision| {
         if decision.outcome == Outcome::None {
-            let clean = |side: &Side| !side.is_dirty && !side.is_inconsistent && !side.ancestry.is_blank();
+            let clean =
+                |side: &Side| !side.is_dirty && !side.is_inconsistent && !side.ancestry.is_blank();
             assert!(clean(own) && clean(peer), "{own:?}\n{peer:?}");
             assert_eq!(own.ancestry.current().id, peer.ancestry.current().id);
         }
@@ -136,13 +149,28 @@ fn equal_means_the_same_generation_with_nothing_owed() {
 
 #[test]
 fn a_lagging_disk_fetches_the_bits_of_the_other() {
-    check(&side(0, &[1], 1), &side(1, &[1, 2, 3], 1), Rule::Behind, TARGET);
+    check(
+        &side(0, &[1], 1),
+        &side(1, &[1, 2, 3], 1),
+        Rule::Behind,
+        TARGET,
+    );
 }
 
 #[test]
 fn a_lagging_disk_whose_bits_do_not_reach_back_fetches_everything() {
-    check(&side(0, &[1], 1), &side(1, &[1, 2, 3], 2), Rule::Behind, FULL_TARGET);
-    check(&side(0, &[1], 1), &side(1, &[1, 2, 3], 0), Rule::Behind, FULL_TARGET);
+    check(
+        &side(0, &[1], 1),
+        &side(1, &[1, 2, 3], 2),
+        Rule::Behind,
+        FULL_TARGET,
+    );
+    check(
+        &side(0, &[1], 1),
+        &side(1, &[1, 2, 3], 0),
+        Rule::Behind,
+        FULL_TARGET,
+    );
 }
 
 #[test]
@@ -153,8 +181,18 @@ fn a_disk_that_lags_by_more_than_the_memory_of_generations_fetches_bits() {
 
 #[test]
 fn two_blank_disks_wait_for_a_person_and_one_fetches_everything() {
-    check(&side(0, &[], 0), &side(1, &[], 0), Rule::JustCreated, Outcome::NoSource);
-    check(&side(0, &[], 0), &side(1, &[1], 0), Rule::JustCreated, FULL_TARGET);
+    check(
+        &side(0, &[], 0),
+        &side(1, &[], 0),
+        Rule::JustCreated,
+        Outcome::NoSource,
+    );
+    check(
+        &side(0, &[], 0),
+        &side(1, &[1], 0),
+        Rule::JustCreated,
+        FULL_TARGET,
+    );
 }
 
 #[test]
@@ -168,23 +206,54 @@ fn an_older_image_of_a_disk_is_overwritten_in_full() {
 fn an_older_image_that_went_on_is_a_split_brain() {
     let mut restored = side(0, &[1, 7], 1);
     restored.attach_id = 51;
-    check(&restored, &side(1, &[1, 2], 1), Rule::RolledBack, Outcome::SplitBrain);
-    check(&restored, &side(1, &[1], 1), Rule::RolledBack, Outcome::SplitBrain);
+    check(
+        &restored,
+        &side(1, &[1, 2], 1),
+        Rule::RolledBack,
+        Outcome::SplitBrain,
+    );
+    check(
+        &restored,
+        &side(1, &[1], 1),
+        Rule::RolledBack,
+        Outcome::SplitBrain,
+    );
     restored.discards = true;
-    check(&restored, &side(1, &[1, 2], 1), Rule::RolledBack, FULL_TARGET);
+    check(
+        &restored,
+        &side(1, &[1, 2], 1),
+        Rule::RolledBack,
+        FULL_TARGET,
+    );
 }
 
 #[test]
 fn after_a_crash_the_side_that_lost_no_cache_is_source() {
-    let crashed = Side { is_dirty: true, has_crashed: true, tail_seq: 9, ..side(0, &[1], 1) };
-    let survivor = Side { is_dirty: true, tail_seq: 8, ..side(1, &[1], 1) };
+    let crashed = Side {
+        is_dirty: true,
+        has_crashed: true,
+        tail_seq: 9,
+        ..side(0, &[1], 1)
+    };
+    let survivor = Side {
+        is_dirty: true,
+        tail_seq: 8,
+        ..side(1, &[1], 1)
+    };
     check(&crashed, &survivor, Rule::Tails, TARGET);
 }
 
 #[test]
 fn the_running_writer_is_source_of_the_tails() {
-    let writer = Side { is_writer: true, ..side(1, &[1], 1) };
-    let other = Side { is_dirty: true, tail_seq: 9, ..side(0, &[1], 1) };
+    let writer = Side {
+        is_writer: true,
+        ..side(1, &[1], 1)
+    };
+    let other = Side {
+        is_dirty: true,
+        tail_seq: 9,
+        ..side(0, &[1], 1)
+    };
     check(&other, &writer, Rule::Tails, TARGET);
 }
 
@@ -207,8 +276,16 @@ fn both_discarding_solves_no_split_brain() {
 
 #[test]
 fn a_running_writer_that_was_overtaken_is_a_split_brain() {
-    let writer = Side { is_writer: true, ..side(0, &[1], 1) };
-    check(&writer, &side(1, &[1, 2], 1), Rule::Behind, Outcome::SplitBrain);
+    let writer = Side {
+        is_writer: true,
+        ..side(0, &[1], 1)
+    };
+    check(
+        &writer,
+        &side(1, &[1, 2], 1),
+        Rule::Behind,
+        Outcome::SplitBrain,
+    );
 }
 
 #[test]
@@ -217,24 +294,51 @@ fn a_promotion_that_died_before_the_peer_heard_of_it_is_no_split_brain() {
     dead.ancestry = line(&[1, 2], BOTH);
     check(&dead, &side(1, &[1, 4], 1), Rule::Abandoned, TARGET);
     dead.since = GenerationId(2);
-    check(&dead, &side(1, &[1, 4], 1), Rule::Forked, Outcome::SplitBrain);
+    check(
+        &dead,
+        &side(1, &[1, 4], 1),
+        Rule::Forked,
+        Outcome::SplitBrain,
+    );
 }
 
 #[test]
 fn an_unfinished_target_goes_on_with_what_it_owes() {
-    let target = Side { is_inconsistent: true, is_dirty: true, ..side(0, &[1, 2], 1) };
+    let target = Side {
+        is_inconsistent: true,
+        is_dirty: true,
+        ..side(0, &[1, 2], 1)
+    };
     check(&target, &side(1, &[1, 2], 2), Rule::Unfinished, TARGET);
     check(&target, &side(1, &[1, 2, 3], 1), Rule::Unfinished, TARGET);
-    check(&target, &side(1, &[1], 1), Rule::Unfinished, Outcome::Refuse);
+    check(
+        &target,
+        &side(1, &[1], 1),
+        Rule::Unfinished,
+        Outcome::Refuse,
+    );
 }
 
 #[test]
 fn two_unfinished_targets_cannot_help_each_other() {
-    let broken = |id| Side { is_inconsistent: true, ..side(id, &[1], 1) };
-    check(&broken(0), &broken(1), Rule::BothInconsistent, Outcome::NoSource);
+    let broken = |id| Side {
+        is_inconsistent: true,
+        ..side(id, &[1], 1)
+    };
+    check(
+        &broken(0),
+        &broken(1),
+        Rule::BothInconsistent,
+        Outcome::NoSource,
+    );
 }
 
 #[test]
 fn strangers_are_refused() {
-    check(&side(0, &[1], 0), &side(1, &[9], 0), Rule::Unrelated, Outcome::Refuse);
+    check(
+        &side(0, &[1], 0),
+        &side(1, &[9], 0),
+        Rule::Unrelated,
+        Outcome::Refuse,
+    );
 }
