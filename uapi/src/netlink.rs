@@ -10,7 +10,7 @@
 //! capability, malformed attribute) are answered by it with an errno and an extended ack.
 //!
 //! Events go to the multicast group [`EVENTS_GROUP`] as messages of command [`Command::Event`]: a gap-free
-//! [`Attribute::EventSeq`], record kind and record after the change, and a text.
+//! [`Attribute::EventSeq`], [`Attribute::EventKind`], record kind and record after the change, and a text.
 
 use crate::limits::{NAME_MAX, PATH_MAX};
 use crate::state::states;
@@ -98,11 +98,13 @@ states! {
         Record = 35 "record",
         /// Event: gap-free sequence number.
         EventSeq = 36 "event-seq",
+        /// Event: what happened to the object, see [`crate::status::EventKind`].
+        EventKind = 37 "event-kind",
     }
 }
 
 /// Largest attribute number.
-pub const ATTRIBUTE_MAX: u32 = Attribute::EventSeq.number();
+pub const ATTRIBUTE_MAX: u32 = Attribute::EventKind.number();
 
 /// Type and bound of an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,7 +133,7 @@ impl Attribute {
             Self::Peer | Self::NodeId => AttributeKind::U32(NODES_MAX as u32 - 1),
             Self::Protocol => AttributeKind::U32(3),
             Self::Force | Self::DiscardMyData => AttributeKind::Flag,
-            Self::Code | Self::RecordKind => AttributeKind::U32(u32::MAX),
+            Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
             Self::EventSeq => AttributeKind::U64,
             Self::Record => AttributeKind::Binary,
         }
