@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The configuration file, the same on every node: what it may say and what is made of it.
+//!
+//! [`Config::parse`] checks everything before anybody opens a socket or a disk; a [`Config`] that exists is valid.
+
+mod check;
+mod error;
+mod file;
+
+pub use error::ConfigError;
+
+use log::LevelFilter;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use weft_uapi::state::Protocol;
+use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
+
+/// Where the file is unless somebody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/weft/weft.toml";
+
+/// A checked configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// What all nodes share.
+    pub cluster: Cluster,
+    /// How much the daemon logs.
+    pub log: LevelFilter,
+    /// All nodes, by id.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// All resources in the order of the file.
+    pub resources: Vec<Resource>,
+}
+
+/// What all nodes share.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cluster {
+    /// Name; nodes of another cluster are turned away.
+    pub name: String,
+    /// Time between two pings of a peer.
+    pub ping_interval: Duration,
+    /// A peer is given up after this many pings without any sign of life.
+    pub ping_misses: u32,
+}
+
+/// One machine.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Node {
+    /// Its host name, or what its daemon is told with `--node`.
+    pub name: String,
+    /// Its id.
+    pub id: NodeId,
+    /// Where its daemon listens.
+    pub address: SocketAddr,
+}
+
+/// A named group of volumes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Resource {
+    /// Name.
+    pub name: String,
+    /// When a write is complete.
+    pub protocol: Protocol,
+    /// The nodes that have it.
+    pub nodes: NodeSet,
+    /// Its volumes in the order of the file.
+    pub volumes: Vec<Volume>,
+}
+
+/// One replicated block device.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Volume {
+    /// Number within the resource.
+    pub id: VolumeId,
+    /// N of `/dev/weftN`.
+    pub minor: Minor,
+    /// The disk of each node of the resource.
+    pub disks: BTreeMap<NodeId, Backing>,
+}
+
+/// Where a node keeps a volume.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Backing {
+    /// Path of the disk.
+    pub disk: String,
+    /// Path of the metadata device; `None`: at the end of the disk.
+    pub meta: Option<String>,
+}
+
+impl Backing {
+    /// The metadata place as the module wants it: `internal` or a path.
+    pub fn meta_argument(&self) -> &str {
+        self.meta.as_deref().unwrap_or("internal")
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// With path, line, column and cause.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        Self::parse(&text).map_err(|error| error.in_file(path))
+    }
+
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// With line, column and cause.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        check::check(file::read(text)?)
+            .map_err(|fault| ConfigError::at(text, Some(fault.span), fault.message))
+    }
+
+    /// The node with this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.values().find(|node| node.name == name)
+    }
+
+    /// The resource with this name.
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+
+    /// The node that this machine is: `name` when given, else the host name, also without its domain.
+    ///
+    /// # Errors
+    /// When no such node is configured.
+    pub fn this_node(&self, name: Option<&str>) -> Result<&Node, ConfigError> {
+        let found = match name {
+            Some(name) => self.node(name),
+            None => {
+                let host = host_name();
+                let short = host.split('.').next().unwrap_or_default();
+                self.node(&host).or_else(|| self.node(short))
+            }
+        };
+        found.ok_or_else(|| {
+            let names: Vec<_> = self.nodes.values().map(|node| node.name.as_str()).collect();
+            ConfigError::general(format!(
+                "this machine is called '{}', but the configured nodes are: {}; rename one or say --node NAME",
+                name.map_or_else(host_name, str::to_owned),
+                names.join(", ")
+            ))
+        })
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}

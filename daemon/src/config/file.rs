@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The file as it is written: keys, types and where each value stands. Meaning is judged in [`super::check`].
+
+use super::ConfigError;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) cluster: Spanned<Cluster>,
+    #[serde(default)]
+    pub(super) daemon: Daemon,
+    #[serde(default, rename = "node")]
+    pub(super) nodes: Vec<Spanned<Node>>,
+    #[serde(default, rename = "resource")]
+    pub(super) resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) name: Spanned<String>,
+    pub(super) security: Option<Spanned<String>>,
+    pub(super) ping_interval_ms: Option<Spanned<u64>>,
+    pub(super) ping_misses: Option<Spanned<u32>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Daemon {
+    pub(super) log: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Node {
+    pub(super) name: Spanned<String>,
+    pub(super) id: Spanned<u32>,
+    pub(super) address: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resource {
+    pub(super) name: Spanned<String>,
+    pub(super) protocol: Option<Spanned<String>>,
+    pub(super) nodes: Option<Spanned<Vec<Spanned<String>>>>,
+    #[serde(default, rename = "volume")]
+    pub(super) volumes: Vec<Volume>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Volume {
+    pub(super) id: Spanned<u32>,
+    pub(super) minor: Spanned<u32>,
+    pub(super) disk: Option<Spanned<String>>,
+    pub(super) meta: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) on: BTreeMap<Spanned<String>, Override>,
+}
+
+/// What differs on one node.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Override {
+    pub(super) disk: Option<Spanned<String>>,
+    pub(super) meta: Option<Spanned<String>>,
+}
+
+pub(super) fn read(text: &str) -> Result<File, ConfigError> {
+    toml::from_str(text)
+        .map_err(|error| ConfigError::at(text, error.span(), error.message().to_owned()))
+}

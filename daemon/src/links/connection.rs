@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One resource and one peer: from the module's offers to a running pair, again and again.
+//!
+//! ```text
+//!            offers complete,                both welcome,
+//!            peer up, we dial                links accepted
+//!   Idle ------------------------> Dialling ----------------> Running
+//!    |  ^                             | refused, failed, late    |
+//!    |  +-----------------------------+---------- anything ends -+
+//!    |  +-----------------------------+                          |
+//!    v  |        late, failed, other session                     |
+//!   Joining -----------------------------------------------------+
+//!      ^ first hello of the peer         second hello
+//! ```
+
+use super::kind::{ByKind, LinkKind};
+use super::offers::Offers;
+use super::pair::{Pair, Side, Stepped};
+use crate::events::{ConnectionId, Reactor, Source, Timer};
+use crate::kernel::device::ControlDevice;
+use crate::peers::backoff::Backoff;
+use crate::peers::dial::Dial;
+use crate::peers::identity::{judge_reply, Identity, Place};
+use crate::peers::socket::Socket;
+use crate::reactor::Readiness;
+use nix::libc;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+use weft_uapi::control::{LinkAccept, LinkOffer, KERN_WITHDRAWN};
+use weft_uapi::peer::Verdict;
+use weft_uapi::units::NodeId;
+use weft_uapi::version::CONTROL_ABI;
+
+const RETRY_BASE: Duration = Duration::from_millis(50);
+const RETRY_CAP: Duration = Duration::from_secs(1);
+/// Both channels must be up within this time.
+const SETUP_MAX: Duration = Duration::from_secs(5);
+/// A session that lasted shorter counts as a failed attempt, so that a pair of modules which cannot agree is not
+/// reconnected in a tight loop.
+const SETTLED: Duration = Duration::from_secs(2);
+/// When a link's connection is given up although the peer's daemon lives: its bytes stay unacknowledged or its
+/// window stays shut for this long.
+pub const LINK_PATIENCE: Duration = Duration::from_secs(40);
+
+/// What a connection needs from its surroundings.
+pub struct Context<'a> {
+    /// For descriptors and timers.
+    pub reactor: &'a mut Reactor,
+    /// For accepting links.
+    pub device: &'a mut dyn ControlDevice,
+    /// For hellos.
+    pub identity: &'a Identity,
+    /// The time of this turn.
+    pub now: Instant,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    /// Name of the resource.
+    pub resource: String,
+    /// The peer.
+    pub peer: NodeId,
+    offers: Option<Offers>,
+    state: State,
+    retry: Backoff,
+    retry_at: Option<Instant>,
+    /// Why the last session ended or the last attempt failed.
+    pub trouble: Option<String>,
+    /// Sessions that ran.
+    pub sessions: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Dialling {
+        attempts: ByKind<Attempt>,
+        deadline: Instant,
+    },
+    Joining {
+        peer_session: u64,
+        halves: ByKind<Option<Socket>>,
+        deadline: Instant,
+    },
+    Running {
+        peer_session: u64,
+        pair: Pair,
+    },
+}
+
+/// One dialled channel.
+#[derive(Debug)]
+struct Attempt {
+    dial: Dial,
+    /// The peer's session, once welcome.
+    peer_session: Option<u64>,
+}
+
+/// What an answer to a hello has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// This side's session when welcome.
+    pub session: u64,
+}
+
+impl Connection {
+    /// Nothing offered yet.
+    pub fn new(id: ConnectionId, resource: &str, peer: NodeId) -> Self {
+        Self {
+            id,
+            resource: resource.to_owned(),
+            peer,
+            offers: None,
+            state: State::Idle,
+            retry: Backoff::new(RETRY_BASE, RETRY_CAP),
+            retry_at: None,
+            trouble: None,
+            sessions: 0,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Whether the module wants nothing of it and nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.offers.is_none() && matches!(self.state, State::Idle)
+    }
+
+    /// The running pair.
+    pub fn pair(&self) -> Option<&Pair> {
+        match &self.state {
+            State::Running { pair, .. } => Some(pair),
+            _ => None,
+        }
+    }
+
+    /// The state's name, for status.
+    pub fn state_name(&self) -> &'static str {
+        match (&self.state, &self.offers) {
+            (State::Idle, None) => "no offers",
+            (State::Idle, Some(_)) => "waiting",
+            (State::Dialling { .. }, _) => "dialling",
+            (State::Joining { .. }, _) => "joining",
+            (State::Running { .. }, _) => "running",
+        }
+    }
+
+    /// When the next attempt is due, while one is.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// The module offers a link or withdraws.
+    pub fn on_offer(&mut self, context: &mut Context<'_>, offer: &LinkOffer) {
+        if offer.header.kind == KERN_WITHDRAWN {
+            if self
+                .offers
+                .is_some_and(|offers| offers.session == offer.session)
+            {
+                self.offers = None;
+            }
+            if self.session() == Some(offer.session) {
+                self.end(context, "the module ended the session");
+            }
+            return;
+        }
+        if self
+            .session()
+            .is_some_and(|session| session != offer.session)
+        {
+            self.end(context, "the module began another session");
+        }
+        let mut offers = self
+            .offers
+            .filter(|offers| offers.session == offer.session)
+            .unwrap_or_else(|| Offers::of(offer.session));
+        if let Some(kind) = LinkKind::of_message(offer.header.kind) {
+            offers.note(kind, offer.offer);
+        }
+        self.offers = Some(offers);
+    }
+
+    /// This side's session that the current state works for.
+    fn session(&self) -> Option<u64> {
+        match &self.state {
+            State::Idle => None,
+            State::Dialling { .. } | State::Joining { .. } => {
+                self.offers.map(|offers| offers.session)
+            }
+            State::Running { pair, .. } => Some(pair.session),
+        }
+    }
+
+    /// The peer's daemon came up: try now whatever was before.
+    pub fn on_peer_up(&mut self) {
+        self.retry.reset();
+        self.retry_at = None;
+    }
+
+    /// The peer's daemon is gone or the connection is not wanted any more: nothing of it goes on.
+    pub fn give_up(&mut self, context: &mut Context<'_>, why: &str) {
+        if !matches!(self.state, State::Idle) {
+            self.end(context, why);
+        }
+        self.retry_at = None;
+    }
+
+    /// Dials both channels when everything is there and the time has come. To be called only on the dialling side and
+    /// while the peer's daemon is connected.
+    pub fn try_dial(&mut self, context: &mut Context<'_>, address: SocketAddr) {
+        let waiting = self.retry_at.is_some_and(|at| context.now < at);
+        let Some(offers) = self.offers.filter(|offers| offers.complete().is_some()) else {
+            return;
+        };
+        if waiting || !matches!(self.state, State::Idle) {
+            return;
+        }
+        self.retry_at = None;
+        let place = Place {
+            resource: self.resource.clone(),
+            session: offers.session,
+        };
+        match self.dial_both(context, address, &place) {
+            Ok(attempts) => {
+                let deadline = context.now + SETUP_MAX;
+                context.reactor.arm(deadline, Timer::Connection(self.id));
+                self.state = State::Dialling { attempts, deadline };
+            }
+            Err(error) => self.fail(context, &format!("dialling {address}: {error}")),
+        }
+    }
+
+    fn dial_both(
+        &self,
+        context: &mut Context<'_>,
+        address: SocketAddr,
+        place: &Place,
+    ) -> io::Result<ByKind<Attempt>> {
+        let mut dial = |kind: LinkKind| {
+            let hello = context
+                .identity
+                .hello(self.peer, kind.channel(), Some(place));
+            let hello = hello.ok_or(io::ErrorKind::InvalidInput)?;
+            let source = Source::Half(self.id, kind);
+            let dial = Dial::start(context.reactor, source, address, hello, LINK_PATIENCE)?;
+            Ok::<_, io::Error>(Attempt {
+                dial,
+                peer_session: None,
+            })
+        };
+        let data = dial(LinkKind::Data)?;
+        match dial(LinkKind::Meta) {
+            Ok(meta) => Ok(ByKind { data, meta }),
+            Err(error) => {
+                data.dial.into_socket().abort(context.reactor);
+                Err(error)
+            }
+        }
+    }
+
+    /// A channel that is being set up is ready. `true`: the pair runs now.
+    pub fn on_half_ready(
+        &mut self,
+        context: &mut Context<'_>,
+        kind: LinkKind,
+        readiness: Readiness,
+    ) -> bool {
+        match &mut self.state {
+            State::Dialling { attempts, .. } => {
+                let attempt = attempts.get_mut(kind);
+                if attempt.peer_session.is_some() {
+                    // The peer sends nothing before both sides run, except an end.
+                    if readiness.closed {
+                        self.fail(context, "the peer gave the session up");
+                    }
+                    return false;
+                }
+                match attempt.dial.advance(readiness) {
+                    Ok(None) => return false,
+                    Ok(Some(reply)) => match judge_reply(&reply) {
+                        Ok(()) => attempt.peer_session = Some(reply.session.get()),
+                        Err(refused) => {
+                            self.fail(context, &refused.why);
+                            return false;
+                        }
+                    },
+                    Err(error) => {
+                        self.fail(context, &error.to_string());
+                        return false;
+                    }
+                }
+                self.on_welcome(context)
+            }
+            State::Joining { .. } => {
+                if readiness.readable {
+                    self.end(context, "the peer gave the attempt up");
+                }
+                false
+            }
+            State::Idle | State::Running { .. } => false,
+        }
+    }
+
+    /// One dialled channel is welcome; when both are, the session starts.
+    fn on_welcome(&mut self, context: &mut Context<'_>) -> bool {
+        let State::Dialling { attempts, .. } = &self.state else {
+            return false;
+        };
+        let (Some(data), Some(meta)) = (attempts.data.peer_session, attempts.meta.peer_session)
+        else {
+            return false;
+        };
+        if data != meta {
+            self.fail(
+                context,
+                "the peer changed its session between the two channels",
+            );
+            return false;
+        }
+        let State::Dialling { attempts, .. } = std::mem::replace(&mut self.state, State::Idle)
+        else {
+            return false;
+        };
+        let connections = ByKind {
+            data: attempts.data.dial.into_socket(),
+            meta: attempts.meta.dial.into_socket(),
+        };
+        match self.accept_links(context, data) {
+            Ok(links) => self.run(context, data, links, connections),
+            Err(error) => {
+                connections
+                    .into_array()
+                    .map(|half| half.abort(context.reactor));
+                self.fail(context, &format!("accepting the module's links: {error}"));
+                false
+            }
+        }
+    }
+
+    /// The peer greets with a data or meta channel: whether it is welcome. When it is, [`join`](Self::join) follows.
+    pub fn on_hello(
+        &mut self,
+        context: &mut Context<'_>,
+        kind: LinkKind,
+        peer_session: u64,
+    ) -> Answer {
+        let refusal = |verdict| Answer {
+            verdict,
+            session: 0,
+        };
+        match &self.state {
+            State::Running {
+                peer_session: running,
+                ..
+            } if *running == peer_session => {
+                return refusal(Verdict::Duplicate);
+            }
+            State::Running { .. } => self.end(context, "the peer began another session"),
+            State::Joining {
+                peer_session: joining,
+                ..
+            } if *joining != peer_session => {
+                self.end(context, "the peer began another session");
+            }
+            State::Joining { halves, .. } => {
+                // The dialler dials a channel again only when its own end of the first is dead.
+                if halves.get(kind).is_some() {
+                    self.end(context, "the peer dialled again");
+                }
+            }
+            State::Idle | State::Dialling { .. } => {}
+        }
+        match self.offers.filter(|offers| offers.complete().is_some()) {
+            Some(offers) => Answer {
+                verdict: Verdict::Welcome,
+                session: offers.session,
+            },
+            None => refusal(Verdict::NotReady),
+        }
+    }
+
+    /// Takes a welcome channel of the peer; its answer has been sent. `true`: the pair runs now.
+    pub fn join(
+        &mut self,
+        context: &mut Context<'_>,
+        kind: LinkKind,
+        peer_session: u64,
+        half: Socket,
+    ) -> bool {
+        context
+            .reactor
+            .reassign(half.watch, Source::Half(self.id, kind));
+        if matches!(self.state, State::Idle) {
+            let deadline = context.now + SETUP_MAX;
+            context.reactor.arm(deadline, Timer::Connection(self.id));
+            self.state = State::Joining {
+                peer_session,
+                halves: ByKind::default(),
+                deadline,
+            };
+        }
+        let State::Joining {
+            mut halves,
+            deadline,
+            ..
+        } = std::mem::replace(&mut self.state, State::Idle)
+        else {
+            half.abort(context.reactor);
+            return false;
+        };
+        *halves.get_mut(kind) = Some(half);
+        let connections = match halves.complete() {
+            Ok(connections) => connections,
+            Err(halves) => {
+                self.state = State::Joining {
+                    peer_session,
+                    halves,
+                    deadline,
+                };
+                return false;
+            }
+        };
+        match self.accept_links(context, peer_session) {
+            Ok(links) => self.run(context, peer_session, links, connections),
+            Err(error) => {
+                connections
+                    .into_array()
+                    .map(|half| half.abort(context.reactor));
+                self.trouble = Some(format!("accepting the module's links: {error}"));
+                false
+            }
+        }
+    }
+
+    /// Acknowledges both offers.
+    fn accept_links(
+        &mut self,
+        context: &mut Context<'_>,
+        peer_session: u64,
+    ) -> io::Result<ByKind<OwnedFd>> {
+        let offers = self.offers.and_then(|offers| offers.complete());
+        let numbers = offers.ok_or(io::ErrorKind::NotFound)?;
+        let accepted = ByKind::try_new(|kind| {
+            context.device.accept(&LinkAccept {
+                abi: CONTROL_ABI,
+                kind: kind.message(),
+                offer: *numbers.get(kind),
+                peer_session,
+            })
+        });
+        // An offer that the module refuses to honour is void; for any other error it stays open.
+        let errno = accepted.as_ref().err().and_then(io::Error::raw_os_error);
+        if errno.is_some_and(|errno| [libc::ENOENT, libc::EPROTO, libc::EBUSY].contains(&errno)) {
+            self.offers = None;
+        }
+        accepted
+    }
+
+    fn run(
+        &mut self,
+        context: &mut Context<'_>,
+        peer_session: u64,
+        links: ByKind<OwnedFd>,
+        connections: ByKind<Socket>,
+    ) -> bool {
+        let session = self.offers.take().map_or(0, |offers| offers.session);
+        match Pair::start(
+            context.reactor,
+            self.id,
+            session,
+            links,
+            connections,
+            context.now,
+        ) {
+            Ok(pair) => {
+                log::info!(
+                    "{} to node {}: session {session:x} runs",
+                    self.resource,
+                    self.peer
+                );
+                self.sessions += 1;
+                self.trouble = None;
+                self.state = State::Running { peer_session, pair };
+                true
+            }
+            Err(error) => {
+                self.fail(context, &format!("starting the session: {error}"));
+                false
+            }
+        }
+    }
+
+    /// An end of the running pair is ready. `true`: a step is due.
+    pub fn on_line_ready(&mut self, kind: LinkKind, side: Side, readiness: Readiness) -> bool {
+        match &mut self.state {
+            State::Running { pair, .. } => pair.on_ready(kind, side, readiness),
+            _ => false,
+        }
+    }
+
+    /// Moves one share of bytes; `None`: nothing runs (any more).
+    pub fn step(&mut self, context: &mut Context<'_>, kind: LinkKind) -> Option<Stepped> {
+        let State::Running { pair, .. } = &mut self.state else {
+            return None;
+        };
+        match pair.step(kind) {
+            Ok(stepped) => Some(stepped),
+            Err(end) => {
+                self.end(context, &end.to_string());
+                None
+            }
+        }
+    }
+
+    /// The time of a deadline or an attempt may have come.
+    pub fn on_timer(&mut self, context: &mut Context<'_>) {
+        match self.state {
+            State::Dialling { deadline, .. } if deadline <= context.now => {
+                self.fail(context, "the peer did not answer in time");
+            }
+            State::Joining { deadline, .. } if deadline <= context.now => {
+                self.end(context, "the peer did not dial the other channel in time");
+            }
+            _ => {}
+        }
+    }
+
+    /// An attempt failed: the next one later.
+    fn fail(&mut self, context: &mut Context<'_>, why: &str) {
+        let at = context.now + self.retry.fail();
+        self.end(context, why);
+        self.retry_at = Some(at);
+        context.reactor.arm(at, Timer::Connection(self.id));
+    }
+
+    /// Closes what there is and notes why.
+    fn end(&mut self, context: &mut Context<'_>, why: &str) {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => {}
+            State::Dialling { attempts, .. } => {
+                for attempt in attempts.into_array() {
+                    attempt.dial.into_socket().abort(context.reactor);
+                }
+            }
+            State::Joining { halves, .. } => {
+                for half in halves.into_array().into_iter().flatten() {
+                    half.abort(context.reactor);
+                }
+            }
+            State::Running { pair, .. } => {
+                log::warn!(
+                    "{} to node {}: session {:x} ended: {why}",
+                    self.resource,
+                    self.peer,
+                    pair.session
+                );
+                let lasted = context.now.duration_since(pair.since);
+                pair.close(context.reactor);
+                if lasted >= SETTLED {
+                    self.retry.reset();
+                } else {
+                    let at = context.now + self.retry.fail();
+                    self.retry_at = Some(at);
+                    context.reactor.arm(at, Timer::Connection(self.id));
+                }
+            }
+        }
+        if self.trouble.as_deref() != Some(why) {
+            log::debug!("{} to node {}: {why}", self.resource, self.peer);
+            self.trouble = Some(why.to_owned());
+        }
+    }
+}
