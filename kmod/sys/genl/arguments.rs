@@ -18,6 +18,14 @@ pub(crate) struct Arguments<'a> {
     _request: PhantomData<&'a bindings::nlattr>,
 }
 
+const _: () = {
+    let mut rest = Attribute::ALL;
+    while let [attribute, others @ ..] = rest {
+        assert!(attribute.number() <= ATTRIBUTE_MAX);
+        rest = others;
+    }
+};
+
 impl<'a> Arguments<'a> {
     /// The attributes of a request.
     ///
@@ -59,7 +67,6 @@ impl<'a> Arguments<'a> {
     }
 
     fn payload(&self, attribute: Attribute) -> Option<&'a [u8]> {
-        const _: () = assert!(Attribute::EventSeq.number() == ATTRIBUTE_MAX);
         // SAFETY: The number of an attribute is at most `ATTRIBUTE_MAX`, so within the table, by the type's
         // invariant.
         let raw = unsafe { *self.table.add(attribute as usize) };

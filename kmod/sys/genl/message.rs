@@ -14,7 +14,7 @@ use crate::sys::bindings;
 use weft_uapi::limits::PATH_MAX;
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::status::RecordKind;
+use weft_uapi::status::{EventKind, RecordKind};
 
 /// Room for the attributes of a reply: a code and a text with their headers.
 const REPLY_BYTES: usize = 16 + TEXT_BYTES_MAX + 16;
@@ -129,21 +129,29 @@ const _: () = assert!(size_of::<DumpPosition>() <= bindings::NETLINK_CTX_SIZE as
 /// The buffer of one part of a dump.
 ///
 /// # Invariants
-/// `skb` is valid for `'a`.
+/// `skb` is valid for `'a`, and so is `extack` unless it is null.
 pub(crate) struct DumpWriter<'a> {
     skb: *mut bindings::sk_buff,
     portid: u32,
     seq: u32,
     command: u8,
+    extack: *mut bindings::netlink_ext_ack,
     _skb: PhantomData<&'a mut bindings::sk_buff>,
 }
 
 impl DumpWriter<'_> {
     /// # Safety
-    /// `skb` is the buffer of a dump and nobody else uses it while the writer lives.
+    /// `skb` is the buffer of a dump, `info` its request, and nobody else uses it while the writer lives.
     pub(super) unsafe fn new(skb: *mut bindings::sk_buff, info: &bindings::genl_info, command: u8) -> Self {
         // INVARIANT: By the caller's promise.
-        Self { skb, portid: info.snd_portid, seq: info.snd_seq, command, _skb: PhantomData }
+        Self { skb, portid: info.snd_portid, seq: info.snd_seq, command, extack: info.extack, _skb: PhantomData }
+    }
+
+    /// Ends the dump with `error` and says why in the extended acknowledgement; returns `error`.
+    pub(crate) fn refuse(&mut self, error: Error, text: &'static CStr) -> Error {
+        // SAFETY: The core keeps the extended acknowledgement until it has answered; the text is static.
+        unsafe { bindings::weft_extack(self.extack, text.as_char_ptr()) };
+        error
     }
 
     /// Adds one record as a message of its own. `EMSGSIZE`: it does not fit, return and come again.
@@ -176,16 +184,25 @@ pub(crate) struct Notification(Message);
 
 impl Notification {
     /// A message about one record. Does not wait for I/O. Fails with `ENODEV` when the family is not registered.
-    pub(crate) fn new(seq: u64, kind: RecordKind, record: &[u8], text: fmt::Arguments<'_>) -> Result<Self> {
+    pub(crate) fn new(
+        seq: u64,
+        event: EventKind,
+        kind: RecordKind,
+        record: &[u8],
+        text: Option<&str>,
+    ) -> Result<Self> {
         if FAMILY.stage.load(ordering::Acquire) != REGISTERED {
             return Err(ENODEV);
         }
         let bytes = REPLY_BYTES.saturating_add(32).saturating_add(record.len());
         let mut message = Message::new(bytes, bindings::WEFT_GFP_NOIO, 0, 0, Command::Event as u8)?;
         message.put(Attribute::EventSeq, &seq.to_ne_bytes())?;
+        message.put(Attribute::EventKind, &event.number().to_ne_bytes())?;
         message.put(Attribute::RecordKind, &kind.number().to_ne_bytes())?;
         message.put(Attribute::Record, record)?;
-        message.put(Attribute::Text, Text::new(text).as_bytes())?;
+        if let Some(text) = text {
+            message.put(Attribute::Text, Text::new(format_args!("{text}")).as_bytes())?;
+        }
         Ok(Self(message))
     }
 

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a resource is asked to do by a command.
+
+use crate::sys::genl::Arguments;
+use kernel::{prelude::*, str::CString};
+use weft_uapi::control::padded_name;
+use weft_uapi::netlink::{Attribute, Command};
+use weft_uapi::state::Protocol;
+use weft_uapi::status::Name;
+use weft_uapi::units::{Minor, NodeId, VolumeId};
+
+/// A mutation of one resource, carried out by its worker.
+pub(crate) enum Action {
+    /// Creates a device.
+    NewDevice { volume: VolumeId, minor: Minor },
+    /// Removes a device that has no disk.
+    DelDevice { volume: VolumeId },
+    /// Attaches a disk; `meta` is the metadata device, `None` if the metadata are internal.
+    Attach { volume: VolumeId, disk: CString, meta: Option<CString> },
+    /// Lets a disk go.
+    Detach { volume: VolumeId },
+    /// Makes a peer known.
+    NewPeer { peer: NodeId, name: Name },
+    /// Forgets a peer.
+    DelPeer { peer: NodeId },
+    /// Wants a connection.
+    Connect { peer: NodeId, discard_my_data: bool },
+    /// Does not want it any more.
+    Disconnect { peer: NodeId },
+    /// Promotes this node.
+    Primary { force: bool },
+    /// Demotes this node.
+    Secondary,
+    /// Changes options; `None` stays as it is.
+    Options { protocol: Option<Protocol> },
+    /// Removes the empty resource.
+    Remove,
+    /// Disconnects, detaches and removes everything, and the resource.
+    Down,
+}
+
+impl Action {
+    /// The action of a command whose arguments were checked; `None` for commands that are not about an existing
+    /// resource.
+    pub(super) fn parse(command: Command, arguments: &Arguments<'_>) -> Result<Option<Self>> {
+        let volume = || volume(arguments).ok_or(EINVAL);
+        let peer = || node(arguments, Attribute::Peer).ok_or(EINVAL);
+        Ok(Some(match command {
+            Command::NewDevice => Self::NewDevice {
+                volume: volume()?,
+                minor: Minor(arguments.number(Attribute::Minor).ok_or(EINVAL)?),
+            },
+            Command::DelDevice => Self::DelDevice { volume: volume()? },
+            Command::Attach => Self::Attach {
+                volume: volume()?,
+                disk: path(arguments.text(Attribute::Disk).ok_or(EINVAL)?)?,
+                meta: match arguments.text(Attribute::Meta).ok_or(EINVAL)? {
+                    "internal" => None,
+                    device => Some(path(device)?),
+                },
+            },
+            Command::Detach => Self::Detach { volume: volume()? },
+            Command::NewPeer => Self::NewPeer {
+                peer: peer()?,
+                name: padded_name(arguments.text(Attribute::PeerName).unwrap_or("")).ok_or(EINVAL)?,
+            },
+            Command::DelPeer => Self::DelPeer { peer: peer()? },
+            Command::Connect => {
+                Self::Connect { peer: peer()?, discard_my_data: arguments.flag(Attribute::DiscardMyData) }
+            }
+            Command::Disconnect => Self::Disconnect { peer: peer()? },
+            Command::Primary => Self::Primary { force: arguments.flag(Attribute::Force) },
+            Command::Secondary => Self::Secondary,
+            Command::Options => Self::Options { protocol: protocol(arguments)? },
+            Command::DelResource => Self::Remove,
+            Command::Down => Self::Down,
+            Command::NewResource | Command::Show | Command::Status | Command::Generations | Command::Event => {
+                return Ok(None)
+            }
+        }))
+    }
+}
+
+/// The node in `attribute`, if it is there.
+pub(super) fn node(arguments: &Arguments<'_>, attribute: Attribute) -> Option<NodeId> {
+    NodeId::new(arguments.number(attribute)?)
+}
+
+/// The protocol, if it is there; `EINVAL` when there is no such protocol.
+pub(super) fn protocol(arguments: &Arguments<'_>) -> Result<Option<Protocol>> {
+    let number = arguments.number(Attribute::Protocol);
+    number.map(|number| Protocol::from_number(number).ok_or(EINVAL)).transpose()
+}
+
+fn volume(arguments: &Arguments<'_>) -> Option<VolumeId> {
+    u16::try_from(arguments.number(Attribute::Volume)?).ok().map(VolumeId)
+}
+
+fn path(text: &str) -> Result<CString> {
+    CString::try_from_fmt(fmt!("{}", text))
+}
