@@ -14,13 +14,15 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
 };
+use weft_uapi::crc32c::crc32c;
 use weft_uapi::wire::{Header, FLAG_CRC, HEADER_BYTES};
 
 /// A packet on its way to the daemon.
 #[pin_data]
 pub(super) struct Queued {
-    header: [u8; HEADER_BYTES],
-    payload: Option<Payload>,
+    /// Header and, in packets that do not carry data, the payload.
+    head: KVec<u8>,
+    data: Option<Payload>,
     #[pin]
     links: ListLinks,
 }
@@ -36,31 +38,38 @@ impl_list_item! {
 }
 
 impl Queued {
-    /// Makes a packet; fills in what the header says of the payload.
-    pub(super) fn new(mut header: Header, payload: Option<Payload>) -> Result<Packet> {
-        if let Some(payload) = &payload {
-            header.payload_len = payload.bytes();
-            header.payload_crc = payload.crc32c();
+    /// Makes a packet of `header` and either `body` or `data`; fills in what the header says of them.
+    pub(super) fn new(mut header: Header, body: &[u8], data: Option<Payload>) -> Result<Packet> {
+        if let Some(data) = &data {
+            header.payload_len = data.bytes();
+            header.payload_crc = data.crc32c();
+            header.flags |= FLAG_CRC;
+        } else if !body.is_empty() {
+            header.payload_len = u32::try_from(body.len())?;
+            header.payload_crc = crc32c(body);
             header.flags |= FLAG_CRC;
         }
-        let header = header.encode();
-        ListArc::pin_init(try_pin_init!(Self { header, payload, links <- ListLinks::new() }), GFP_KERNEL)
+        let body = if data.is_none() { body } else { &[] };
+        let mut head = KVec::with_capacity(HEADER_BYTES.saturating_add(body.len()), GFP_KERNEL)?;
+        head.extend_from_slice(&header.encode(), GFP_KERNEL)?;
+        head.extend_from_slice(body, GFP_KERNEL)?;
+        ListArc::pin_init(try_pin_init!(Self { head, data, links <- ListLinks::new() }), GFP_KERNEL)
     }
 
-    /// Bytes in a row from `offset` on: the rest of the header, or of a page of the payload.
+    /// Bytes in a row from `offset` on: the rest of the head, or of a page of the data.
     fn run(&self, offset: usize) -> &[u8] {
-        match self.header.get(offset..) {
+        match self.head.get(offset..) {
             Some(rest) if !rest.is_empty() => rest,
             _ => {
-                let offset = offset.saturating_sub(HEADER_BYTES);
-                let page = self.payload.as_ref().and_then(|payload| payload.slices().nth(offset / PAGE_SIZE));
+                let offset = offset.saturating_sub(self.head.len());
+                let page = self.data.as_ref().and_then(|data| data.slices().nth(offset / PAGE_SIZE));
                 page.and_then(|page| page.get(offset % PAGE_SIZE..)).unwrap_or(&[])
             }
         }
     }
 
     fn len(&self) -> usize {
-        HEADER_BYTES.saturating_add(self.payload.as_ref().map_or(0, |payload| payload.bytes() as usize))
+        self.head.len().saturating_add(self.data.as_ref().map_or(0, |data| data.bytes() as usize))
     }
 }
 
@@ -71,7 +80,7 @@ pub(super) struct SendQueue {
     fetched: usize,
     /// Bytes of all packets that were not fetched.
     bytes: usize,
-    /// Where headers are copied to when they are spliced.
+    /// Where heads are copied to when they are spliced.
     fragments: Fragments,
 }
 
@@ -129,8 +138,8 @@ impl SendQueue {
         while total < bytes_max && !self.is_empty() {
             let room = bytes_max.saturating_sub(total);
             let moved = match pipe.has_room() {
-                Ok(true) if self.fetched < HEADER_BYTES => self.splice_headers(pipe, room),
-                Ok(true) => self.splice_payload(pipe, room),
+                Ok(true) if self.is_in_head() => self.splice_heads(pipe, room),
+                Ok(true) => self.splice_data(pipe, room),
                 Ok(false) => Err(EAGAIN),
                 Err(error) => Err(error),
             };
@@ -143,17 +152,21 @@ impl SendQueue {
         Ok(total)
     }
 
-    /// Moves one run of header bytes: those of several packets in a row if they have no payload between them, so
-    /// that a batch of acknowledgements takes one slot of the pipe.
-    fn splice_headers(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
+    fn is_in_head(&self) -> bool {
+        self.packets.iter().next().is_some_and(|packet| self.fetched < packet.head.len())
+    }
+
+    /// Moves one run of head bytes: those of several packets in a row if there are no data between them, so that a
+    /// batch of acknowledgements takes one slot of the pipe.
+    fn splice_heads(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
         self.fragments.begin(HEADER_BYTES)?;
         let mut total: usize = 0;
-        while total < bytes_max && self.fetched < HEADER_BYTES {
-            let fetched = self.fetched;
+        while total < bytes_max && self.is_in_head() {
             let Some(packet) = self.packets.iter().next() else { break };
-            let rest = packet.header.get(fetched..).unwrap_or(&[]);
-            let count = rest.len().min(bytes_max.saturating_sub(total));
-            if !self.fragments.append(rest.get(..count).unwrap_or(&[])) {
+            let rest = packet.head.get(self.fetched..).unwrap_or(&[]);
+            let wanted = rest.len().min(bytes_max.saturating_sub(total));
+            let count = self.fragments.append(rest.get(..wanted).unwrap_or(&[]));
+            if count == 0 {
                 break;
             }
             self.advance(count);
@@ -163,11 +176,11 @@ impl SendQueue {
         Ok(total)
     }
 
-    fn splice_payload(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
-        let offset = self.fetched.saturating_sub(HEADER_BYTES);
+    fn splice_data(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
         let packet = self.packets.iter().next().ok_or(EIO)?;
-        let payload = packet.payload.as_ref().ok_or(EIO)?;
-        let (page, bytes) = payload.page(offset / PAGE_SIZE).ok_or(EIO)?;
+        let data = packet.data.as_ref().ok_or(EIO)?;
+        let offset = self.fetched.saturating_sub(packet.head.len());
+        let (page, bytes) = data.page(offset / PAGE_SIZE).ok_or(EIO)?;
         let skip = offset % PAGE_SIZE;
         let count = bytes.saturating_sub(skip).min(bytes_max);
         pipe.push(&page, skip, count)?;

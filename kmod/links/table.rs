@@ -30,7 +30,8 @@ struct Slot {
 }
 
 impl Sessions {
-    /// No sessions of a resource on this node.
+    /// No sessions of a resource on this node. Received data come from `reserve`, which nothing else may use: the
+    /// daemon's thread waits for it, so what is taken from it must come back without the daemon.
     pub(crate) fn new(resource: Name, node: NodeId, offers: Arc<Offers>, reserve: Arc<PageReserve>) -> Self {
         Self { resource, node, offers, reserve, slots: [const { None }; NODES_MAX] }
     }
@@ -71,12 +72,8 @@ impl Sessions {
         data: Option<Payload>,
     ) {
         let _no_io = NoIo::enter();
-        let payload = match data {
-            None if !body.is_empty() => self.copy_of(body).map(Some),
-            data => Ok(data),
-        };
         let Some(slot) = self.slot(peer, session) else { return };
-        match payload.and_then(|payload| Queued::new(header, payload)) {
+        match Queued::new(header, body, data) {
             Ok(packet) => slot.session.link(link).enqueue(packet),
             Err(_) => {
                 if slot.session.end() {
@@ -104,12 +101,6 @@ impl Sessions {
         let slot = self.slots.iter_mut().find(|slot| slot.as_ref().is_some_and(|slot| slot.broken.is_some()))?;
         let Slot { session, broken } = slot.take()?;
         Some((session.peer, session.id, broken?))
-    }
-
-    fn copy_of(&self, body: &[u8]) -> Result<Payload> {
-        let mut copy = self.reserve.alloc(u32::try_from(body.len())?)?;
-        copy.fill(body);
-        Ok(copy.share())
     }
 
     fn slot(&mut self, peer: NodeId, session: SessionId) -> Option<&mut Slot> {

@@ -104,16 +104,19 @@ impl Fragments {
         Ok(())
     }
 
-    /// Adds `bytes` to the piece; says whether there was room.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        let Some(page) = &self.page else { return false };
-        // SAFETY: `bytes` is readable, bounds are checked by the callee. What lies behind `end` was not given away, so
-        // nobody else looks at it.
-        let written = unsafe { page.write_raw(bytes.as_ptr(), self.end, bytes.len()) };
-        if written.is_ok() {
-            self.end = self.end.saturating_add(bytes.len());
+    /// Adds as many of `bytes` to the piece as there is room for; returns how many.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> usize {
+        let Some(page) = &self.page else { return 0 };
+        let count = bytes.len().min(PAGE_SIZE.saturating_sub(self.end));
+        // SAFETY: `bytes` is readable for `count` bytes; other bounds are checked by the callee. What lies behind `end`
+        // was not given away, so nobody else looks at it.
+        match unsafe { page.write_raw(bytes.as_ptr(), self.end, count) } {
+            Ok(()) => {
+                self.end = self.end.saturating_add(count);
+                count
+            }
+            Err(_) => 0,
         }
-        written.is_ok()
     }
 
     /// Gives the piece to a pipe, as [`PipeWriter::push`].
