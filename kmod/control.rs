@@ -34,10 +34,19 @@ impl DeviceFile for ControlFile {
     type Device = Offers;
 
     fn open(offers: ArcBorrow<'_, Offers>) -> Result<Arc<Self>> {
-        let file = Arc::new(Self { offers: offers.into() }, GFP_KERNEL)?;
+        let file = Arc::new(
+            Self {
+                offers: offers.into(),
+            },
+            GFP_KERNEL,
+        )?;
         let pid = current!().pid();
         offers.open(pid).map_err(|owner| {
-            pr_info!("process {} may not open /dev/weft: process {} has it open\n", pid, owner);
+            pr_info!(
+                "process {} may not open /dev/weft: process {} has it open\n",
+                pid,
+                owner
+            );
             EBUSY
         })?;
         Ok(file)
@@ -47,7 +56,9 @@ impl DeviceFile for ControlFile {
         match command {
             LINK_ACCEPT => {
                 let mut bytes = [0; size_of::<LinkAccept>()];
-                UserSlice::new(argument, bytes.len()).reader().read_slice(&mut bytes)?;
+                UserSlice::new(argument, bytes.len())
+                    .reader()
+                    .read_slice(&mut bytes)?;
                 let request = LinkAccept::read_from_bytes(&bytes).map_err(|_| EINVAL)?;
                 Ok(self.offers.accept(&request)? as usize)
             }
@@ -97,7 +108,8 @@ impl FileOps for ControlFile {
         }
         let message = NodeConnState::parse(bytes).ok_or(EINVAL)?;
         let name = name_of(&message.resource).ok_or(EINVAL)?;
-        self.offers.node_conn_state(&message, Some(name).filter(|name| !name.is_empty()));
+        self.offers
+            .node_conn_state(&message, Some(name).filter(|name| !name.is_empty()));
         Ok(length)
     }
 

@@ -155,7 +155,8 @@ impl Session {
     }
 
     fn may_receive(&self, kind: LinkKind) -> bool {
-        self.phase.load(ordering::Acquire) == UP && (kind == LinkKind::Meta || self.room.load(ordering::Acquire))
+        self.phase.load(ordering::Acquire) == UP
+            && (kind == LinkKind::Meta || self.room.load(ordering::Acquire))
     }
 
     fn owner(&self) -> Option<Arc<dyn SessionOwner>> {

@@ -61,7 +61,10 @@ enum Outcome {
 impl Handler for Netlink {
     fn on_command(&self, spec: &'static CommandSpec, arguments: &Arguments<'_>, reply: Reply) {
         if let Err((refusal, attribute)) = arguments.check(spec) {
-            return reply.refuse(refusal, format_args!("{} Argument: {}.", refusal.text(), attribute.name()));
+            return reply.refuse(
+                refusal,
+                format_args!("{} Argument: {}.", refusal.text(), attribute.name()),
+            );
         }
         let name = arguments.text(Attribute::Resource).unwrap_or("");
         match self.carry_out(spec.command, arguments) {
@@ -80,10 +83,19 @@ impl Handler for Netlink {
         position: &mut DumpPosition,
         writer: &mut DumpWriter<'_>,
     ) -> Result {
-        dump::go_on(&self.host.registry, spec.command, arguments.text(Attribute::Resource), position, writer)
+        dump::go_on(
+            &self.host.registry,
+            spec.command,
+            arguments.text(Attribute::Resource),
+            position,
+            writer,
+        )
     }
 }
 
 fn refuse(reply: Reply, refusal: Refusal, name: &str) {
-    reply.refuse(refusal, format_args!("{} Resource: {name}.", refusal.text()));
+    reply.refuse(
+        refusal,
+        format_args!("{} Resource: {name}.", refusal.text()),
+    );
 }

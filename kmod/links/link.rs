@@ -67,7 +67,8 @@ impl Link {
         outgoing.clear();
         self.queued_bytes.store(0, ordering::Relaxed);
         drop(outgoing);
-        self.poll.wake(Readiness::IN.and(Readiness::OUT).and(Readiness::HUP));
+        self.poll
+            .wake(Readiness::IN.and(Readiness::OUT).and(Readiness::HUP));
     }
 }
 
@@ -106,7 +107,9 @@ impl LinkFile {
         let mut incoming = self.link().incoming.lock();
         let mut taken: usize = 0;
         while !from.is_empty() {
-            let Some(owner) = self.session.owner() else { return Err(ReceiveStop::Down) };
+            let Some(owner) = self.session.owner() else {
+                return Err(ReceiveStop::Down);
+            };
             if incoming.is_between_packets() && !self.session.may_receive(self.kind) {
                 break;
             }
@@ -116,7 +119,14 @@ impl LinkFile {
             taken = taken.saturating_add(count);
             match progress {
                 Progress::Packet(header, data) => {
-                    owner.packet(self.session.peer, self.session.id, self.kind, header, incoming.body(), data);
+                    owner.packet(
+                        self.session.peer,
+                        self.session.id,
+                        self.kind,
+                        header,
+                        incoming.body(),
+                        data,
+                    );
                 }
                 Progress::Partial if count == 0 && taken == 0 => return Err(ReceiveStop::Fault),
                 Progress::Partial if count == 0 => break,

@@ -17,7 +17,8 @@ use kernel::{
     task::Pid,
 };
 use weft_uapi::control::{
-    LinkAccept, LinkOffer, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META, KERN_WITHDRAWN,
+    LinkAccept, LinkOffer, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META,
+    KERN_WITHDRAWN,
 };
 use weft_uapi::units::{NodeSet, SessionId};
 use weft_uapi::version::CONTROL_ABI;
@@ -83,14 +84,24 @@ impl Offers {
     /// Whether a daemon serves, and which nodes it reaches.
     pub(crate) fn daemon(&self) -> (bool, NodeSet) {
         let state = self.state.lock();
-        (state.daemon.is_some(), state.daemon.as_ref().map_or(NodeSet::EMPTY, |daemon| daemon.connected))
+        (
+            state.daemon.is_some(),
+            state
+                .daemon
+                .as_ref()
+                .map_or(NodeSet::EMPTY, |daemon| daemon.connected),
+        )
     }
 
     /// Offers both links of a new session to the daemon.
     pub(super) fn offer(&self, session: Arc<Session>) -> Result {
         let mut state = self.state.lock();
         let first = state.next_offer;
-        let handshake = |offer| Handshake { offer, told: false, accepted: false };
+        let handshake = |offer| Handshake {
+            offer,
+            told: false,
+            accepted: false,
+        };
         let entry = Entry {
             session,
             peer_session: 0,
@@ -108,7 +119,11 @@ impl Offers {
     /// The session is down: its offers are void.
     pub(super) fn withdraw(&self, session: &Session) {
         let mut state = self.state.lock();
-        if let Some(index) = state.sessions.iter().position(|entry| core::ptr::eq(&*entry.session, session)) {
+        if let Some(index) = state
+            .sessions
+            .iter()
+            .position(|entry| core::ptr::eq(&*entry.session, session))
+        {
             if state.daemon.is_some() && state.sessions.get(index).is_some_and(Entry::is_told) {
                 if let Some(entry) = state.sessions.get_mut(index) {
                     entry.withdrawn = true;
@@ -132,7 +147,11 @@ impl Offers {
         if let Some(daemon) = &state.daemon {
             return Err(daemon.pid);
         }
-        state.daemon = Some(Daemon { pid, epoch: 0, connected: NodeSet::EMPTY });
+        state.daemon = Some(Daemon {
+            pid,
+            epoch: 0,
+            connected: NodeSet::EMPTY,
+        });
         drop(state);
         self.listener.daemon_changed(None, true, NodeSet::EMPTY);
         Ok(())
@@ -163,15 +182,22 @@ impl Offers {
 
     /// Whether [`next_message`](Self::next_message) has one.
     pub(crate) fn has_message(&self) -> bool {
-        self.state.lock().sessions.iter().any(|entry| entry.message().is_some())
+        self.state
+            .lock()
+            .sessions
+            .iter()
+            .any(|entry| entry.message().is_some())
     }
 
     /// Takes the next message for the daemon; `give` puts it where the daemon reads and says whether that worked.
     /// Returns `None` when there is none, else what `give` said.
     pub(crate) fn next_message(&self, give: impl FnOnce(&LinkOffer) -> Result) -> Option<Result> {
         let mut state = self.state.lock();
-        let (index, message) =
-            state.sessions.iter().enumerate().find_map(|(index, entry)| Some((index, entry.message()?)))?;
+        let (index, message) = state
+            .sessions
+            .iter()
+            .enumerate()
+            .find_map(|(index, entry)| Some((index, entry.message()?)))?;
         let given = give(&message);
         if given.is_ok() {
             match state.sessions.get_mut(index) {
@@ -197,7 +223,8 @@ impl Offers {
             _ => return Err(EINVAL),
         };
         let (session, is_complete) = self.mark_accepted(request, kind)?;
-        let pending = LinkFile::new(session.clone(), kind).and_then(|file| pipe::open_fd(c"[weft-link]", file));
+        let pending = LinkFile::new(session.clone(), kind)
+            .and_then(|file| pipe::open_fd(c"[weft-link]", file));
         let pending = pending.inspect_err(|_| session.fail(DownReason::NoMemory))?;
         if is_complete {
             session.bring_up();
@@ -231,7 +258,13 @@ impl Offers {
     pub(crate) fn node_conn_state(&self, message: &NodeConnState, resource: Option<&str>) {
         let connected = NodeSet(message.connected);
         let mut state = self.state.lock();
-        let Some(daemon) = state.daemon.as_mut().filter(|daemon| message.epoch > daemon.epoch) else { return };
+        let Some(daemon) = state
+            .daemon
+            .as_mut()
+            .filter(|daemon| message.epoch > daemon.epoch)
+        else {
+            return;
+        };
         daemon.epoch = message.epoch;
         if resource.is_none() {
             daemon.connected = connected;

@@ -23,10 +23,14 @@ impl ReceiveError {
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Header(HeaderError::Magic) => "the peer's packets are out of step",
-            Self::Header(HeaderError::Checksum) => "a packet header of the peer has a wrong checksum",
+            Self::Header(HeaderError::Checksum) => {
+                "a packet header of the peer has a wrong checksum"
+            }
             Self::Header(HeaderError::Kind) => "the peer sent a packet of an unknown kind",
             Self::Header(HeaderError::Reserved) => "the peer sent a packet with reserved bits set",
-            Self::Header(HeaderError::Range) => "the peer sent a packet with a length or range out of bounds",
+            Self::Header(HeaderError::Range) => {
+                "the peer sent a packet with a length or range out of bounds"
+            }
             Self::Header(HeaderError::Link) => "the peer sent a packet on the wrong link",
             Self::PayloadChecksum => "data of the peer have a wrong checksum",
         }
@@ -67,7 +71,14 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Waits for the first header of a link.
     pub(super) const fn new(link: LinkKind, reserve: Arc<PageReserve>) -> Self {
-        Self { link, reserve, stage: Stage::Header, filled: 0, header: [0; HEADER_BYTES], body: KVec::new() }
+        Self {
+            link,
+            reserve,
+            stage: Stage::Header,
+            filled: 0,
+            header: [0; HEADER_BYTES],
+            body: KVec::new(),
+        }
     }
 
     /// Whether the next byte begins a packet.
@@ -112,14 +123,19 @@ impl Receiver {
         }
         // Kept from packet to packet, so this allocates once.
         self.body.reserve(BODY_BYTES_MAX as usize, GFP_KERNEL)?;
-        self.body.resize(header.payload_len as usize, 0, GFP_KERNEL)?;
+        self.body
+            .resize(header.payload_len as usize, 0, GFP_KERNEL)?;
         Ok(Target::Body)
     }
 
     fn take_payload(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
-        let Stage::Payload { header, target } = &mut self.stage else { return Ok(Progress::Partial) };
+        let Stage::Payload { header, target } = &mut self.stage else {
+            return Ok(Progress::Partial);
+        };
         let count = match target {
-            Target::Body => from.copy_from_iter(self.body.get_mut(self.filled..).unwrap_or(&mut [])),
+            Target::Body => {
+                from.copy_from_iter(self.body.get_mut(self.filled..).unwrap_or(&mut []))
+            }
             Target::Data(buffer) => fill(buffer, self.filled, from),
         };
         self.filled = self.filled.saturating_add(count);
@@ -135,7 +151,9 @@ impl Receiver {
             Target::Data(buffer) => Some(buffer.share()),
         };
         if header.flags & FLAG_CRC != 0 {
-            let sum = data.as_ref().map_or_else(|| crc32c(&self.body), |data| data.crc32c());
+            let sum = data
+                .as_ref()
+                .map_or_else(|| crc32c(&self.body), |data| data.crc32c());
             if sum != header.payload_crc {
                 return Err(DownReason::Garbage(ReceiveError::PayloadChecksum));
             }

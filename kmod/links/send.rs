@@ -53,7 +53,10 @@ impl Queued {
         let mut head = KVec::with_capacity(HEADER_BYTES.saturating_add(body.len()), GFP_KERNEL)?;
         head.extend_from_slice(&header.encode(), GFP_KERNEL)?;
         head.extend_from_slice(body, GFP_KERNEL)?;
-        ListArc::pin_init(try_pin_init!(Self { head, data, links <- ListLinks::new() }), GFP_KERNEL)
+        ListArc::pin_init(
+            try_pin_init!(Self { head, data, links <- ListLinks::new() }),
+            GFP_KERNEL,
+        )
     }
 
     /// Bytes in a row from `offset` on: the rest of the head, or of a page of the data.
@@ -62,14 +65,20 @@ impl Queued {
             Some(rest) if !rest.is_empty() => rest,
             _ => {
                 let offset = offset.saturating_sub(self.head.len());
-                let page = self.data.as_ref().and_then(|data| data.slices().nth(offset / PAGE_SIZE));
-                page.and_then(|page| page.get(offset % PAGE_SIZE..)).unwrap_or(&[])
+                let page = self
+                    .data
+                    .as_ref()
+                    .and_then(|data| data.slices().nth(offset / PAGE_SIZE));
+                page.and_then(|page| page.get(offset % PAGE_SIZE..))
+                    .unwrap_or(&[])
             }
         }
     }
 
     fn len(&self) -> usize {
-        self.head.len().saturating_add(self.data.as_ref().map_or(0, |data| data.bytes() as usize))
+        self.head
+            .len()
+            .saturating_add(self.data.as_ref().map_or(0, |data| data.bytes() as usize))
     }
 }
 
@@ -87,7 +96,12 @@ pub(super) struct SendQueue {
 impl SendQueue {
     /// An empty queue.
     pub(super) const fn new() -> Self {
-        Self { packets: List::new(), fetched: 0, bytes: 0, fragments: Fragments::new() }
+        Self {
+            packets: List::new(),
+            fetched: 0,
+            bytes: 0,
+            fragments: Fragments::new(),
+        }
     }
 
     /// Bytes that were not fetched.
@@ -118,7 +132,9 @@ impl SendQueue {
         let mut total: usize = 0;
         while !to.is_empty() {
             let fetched = self.fetched;
-            let Some(packet) = self.packets.iter().next() else { break };
+            let Some(packet) = self.packets.iter().next() else {
+                break;
+            };
             let count = to.copy_to_iter(packet.run(fetched));
             if count == 0 {
                 break;
@@ -133,7 +149,11 @@ impl SendQueue {
     }
 
     /// Moves references to at most `bytes_max` bytes into a pipe; `EAGAIN` when it is full.
-    pub(super) fn splice(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
+    pub(super) fn splice(
+        &mut self,
+        pipe: &mut PipeWriter<'_, LinkFile>,
+        bytes_max: usize,
+    ) -> Result<usize> {
         let mut total: usize = 0;
         while total < bytes_max && !self.is_empty() {
             let room = bytes_max.saturating_sub(total);
@@ -153,16 +173,25 @@ impl SendQueue {
     }
 
     fn is_in_head(&self) -> bool {
-        self.packets.iter().next().is_some_and(|packet| self.fetched < packet.head.len())
+        self.packets
+            .iter()
+            .next()
+            .is_some_and(|packet| self.fetched < packet.head.len())
     }
 
     /// Moves one run of head bytes: those of several packets in a row if there are no data between them, so that a
     /// batch of acknowledgements takes one slot of the pipe.
-    fn splice_heads(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
+    fn splice_heads(
+        &mut self,
+        pipe: &mut PipeWriter<'_, LinkFile>,
+        bytes_max: usize,
+    ) -> Result<usize> {
         self.fragments.begin(HEADER_BYTES)?;
         let mut total: usize = 0;
         while total < bytes_max && self.is_in_head() {
-            let Some(packet) = self.packets.iter().next() else { break };
+            let Some(packet) = self.packets.iter().next() else {
+                break;
+            };
             let rest = packet.head.get(self.fetched..).unwrap_or(&[]);
             let wanted = rest.len().min(bytes_max.saturating_sub(total));
             let count = self.fragments.append(rest.get(..wanted).unwrap_or(&[]));
@@ -176,7 +205,11 @@ impl SendQueue {
         Ok(total)
     }
 
-    fn splice_data(&mut self, pipe: &mut PipeWriter<'_, LinkFile>, bytes_max: usize) -> Result<usize> {
+    fn splice_data(
+        &mut self,
+        pipe: &mut PipeWriter<'_, LinkFile>,
+        bytes_max: usize,
+    ) -> Result<usize> {
         let packet = self.packets.iter().next().ok_or(EIO)?;
         let data = packet.data.as_ref().ok_or(EIO)?;
         let offset = self.fetched.saturating_sub(packet.head.len());
@@ -192,7 +225,12 @@ impl SendQueue {
     fn advance(&mut self, count: usize) {
         self.fetched = self.fetched.saturating_add(count);
         self.bytes = self.bytes.saturating_sub(count);
-        if self.packets.iter().next().is_some_and(|packet| self.fetched >= packet.len()) {
+        if self
+            .packets
+            .iter()
+            .next()
+            .is_some_and(|packet| self.fetched >= packet.len())
+        {
             self.packets.pop_front();
             self.fetched = 0;
         }

@@ -32,17 +32,44 @@ struct Slot {
 impl Sessions {
     /// No sessions of a resource on this node. Received data come from `reserve`, which nothing else may use: the
     /// daemon's thread waits for it, so what is taken from it must come back without the daemon.
-    pub(crate) fn new(resource: Name, node: NodeId, offers: Arc<Offers>, reserve: Arc<PageReserve>) -> Self {
-        Self { resource, node, offers, reserve, slots: [const { None }; NODES_MAX] }
+    pub(crate) fn new(
+        resource: Name,
+        node: NodeId,
+        offers: Arc<Offers>,
+        reserve: Arc<PageReserve>,
+    ) -> Self {
+        Self {
+            resource,
+            node,
+            offers,
+            reserve,
+            slots: [const { None }; NODES_MAX],
+        }
     }
 
     /// Offers the links of a new session with `peer` to the daemon; an earlier session is ended.
-    pub(crate) fn offer(&mut self, peer: NodeId, session: SessionId, owner: Arc<dyn SessionOwner>) -> Result {
+    pub(crate) fn offer(
+        &mut self,
+        peer: NodeId,
+        session: SessionId,
+        owner: Arc<dyn SessionOwner>,
+    ) -> Result {
         self.end_any(peer);
-        let session = Session::new(self.resource, self.node, peer, session, self.offers.clone(), self.reserve.clone(), owner)?;
+        let session = Session::new(
+            self.resource,
+            self.node,
+            peer,
+            session,
+            self.offers.clone(),
+            self.reserve.clone(),
+            owner,
+        )?;
         self.offers.offer(session.clone())?;
         if let Some(slot) = self.slots.get_mut(peer.index()) {
-            *slot = Some(Slot { session, broken: None });
+            *slot = Some(Slot {
+                session,
+                broken: None,
+            });
         }
         Ok(())
     }
@@ -72,7 +99,9 @@ impl Sessions {
         data: Option<Payload>,
     ) {
         let _no_io = NoIo::enter();
-        let Some(slot) = self.slot(peer, session) else { return };
+        let Some(slot) = self.slot(peer, session) else {
+            return;
+        };
         match Queued::new(header, body, data) {
             Ok(packet) => slot.session.link(link).enqueue(packet),
             Err(_) => {
@@ -98,13 +127,19 @@ impl Sessions {
 
     /// A session that ended by itself under the engine's lock: the engine has to be fed its end. Ask until `None`.
     pub(crate) fn take_broken(&mut self) -> Option<(NodeId, SessionId, DownReason)> {
-        let slot = self.slots.iter_mut().find(|slot| slot.as_ref().is_some_and(|slot| slot.broken.is_some()))?;
+        let slot = self
+            .slots
+            .iter_mut()
+            .find(|slot| slot.as_ref().is_some_and(|slot| slot.broken.is_some()))?;
         let Slot { session, broken } = slot.take()?;
         Some((session.peer, session.id, broken?))
     }
 
     fn slot(&mut self, peer: NodeId, session: SessionId) -> Option<&mut Slot> {
-        self.slots.get_mut(peer.index())?.as_mut().filter(|slot| slot.session.id == session)
+        self.slots
+            .get_mut(peer.index())?
+            .as_mut()
+            .filter(|slot| slot.session.id == session)
     }
 }
 

@@ -17,7 +17,11 @@ pub(crate) enum Action {
     /// Removes a device that has no disk.
     DelDevice { volume: VolumeId },
     /// Attaches a disk; `meta` is the metadata device, `None` if the metadata are internal.
-    Attach { volume: VolumeId, disk: CString, meta: Option<CString> },
+    Attach {
+        volume: VolumeId,
+        disk: CString,
+        meta: Option<CString>,
+    },
     /// Lets a disk go.
     Detach { volume: VolumeId },
     /// Makes a peer known.
@@ -63,21 +67,29 @@ impl Action {
             Command::Detach => Self::Detach { volume: volume()? },
             Command::NewPeer => Self::NewPeer {
                 peer: peer()?,
-                name: padded_name(arguments.text(Attribute::PeerName).unwrap_or("")).ok_or(EINVAL)?,
+                name: padded_name(arguments.text(Attribute::PeerName).unwrap_or(""))
+                    .ok_or(EINVAL)?,
             },
             Command::DelPeer => Self::DelPeer { peer: peer()? },
-            Command::Connect => {
-                Self::Connect { peer: peer()?, discard_my_data: arguments.flag(Attribute::DiscardMyData) }
-            }
+            Command::Connect => Self::Connect {
+                peer: peer()?,
+                discard_my_data: arguments.flag(Attribute::DiscardMyData),
+            },
             Command::Disconnect => Self::Disconnect { peer: peer()? },
-            Command::Primary => Self::Primary { force: arguments.flag(Attribute::Force) },
+            Command::Primary => Self::Primary {
+                force: arguments.flag(Attribute::Force),
+            },
             Command::Secondary => Self::Secondary,
-            Command::Options => Self::Options { protocol: protocol(arguments)? },
+            Command::Options => Self::Options {
+                protocol: protocol(arguments)?,
+            },
             Command::DelResource => Self::Remove,
             Command::Down => Self::Down,
-            Command::NewResource | Command::Show | Command::Status | Command::Generations | Command::Event => {
-                return Ok(None)
-            }
+            Command::NewResource
+            | Command::Show
+            | Command::Status
+            | Command::Generations
+            | Command::Event => return Ok(None),
         }))
     }
 }
@@ -90,11 +102,15 @@ pub(super) fn node(arguments: &Arguments<'_>, attribute: Attribute) -> Option<No
 /// The protocol, if it is there; `EINVAL` when there is no such protocol.
 pub(super) fn protocol(arguments: &Arguments<'_>) -> Result<Option<Protocol>> {
     let number = arguments.number(Attribute::Protocol);
-    number.map(|number| Protocol::from_number(number).ok_or(EINVAL)).transpose()
+    number
+        .map(|number| Protocol::from_number(number).ok_or(EINVAL))
+        .transpose()
 }
 
 fn volume(arguments: &Arguments<'_>) -> Option<VolumeId> {
-    u16::try_from(arguments.number(Attribute::Volume)?).ok().map(VolumeId)
+    u16::try_from(arguments.number(Attribute::Volume)?)
+        .ok()
+        .map(VolumeId)
 }
 
 fn path(text: &str) -> Result<CString> {

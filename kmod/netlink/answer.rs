@@ -18,7 +18,9 @@ impl Answer {
     pub(crate) fn give(self, result: Result<(), Refused<'_>>) {
         match result {
             Ok(()) => self.0.done(),
-            Err(Refused { refusal, detail }) => self.0.refuse(refusal, format_args!("{} {detail}", refusal.text())),
+            Err(Refused { refusal, detail }) => self
+                .0
+                .refuse(refusal, format_args!("{} {detail}", refusal.text())),
         }
     }
 }

@@ -30,7 +30,11 @@ pub(super) fn go_on(
     if let Some(name) = only {
         let Some(resource) = registry.find(name) else {
             // A resource that went away in the middle of its dump ends it.
-            return if *place == 0 { Err(writer.refuse(ENOENT, c"There is no such resource in the kernel.")) } else { Ok(()) };
+            return if *place == 0 {
+                Err(writer.refuse(ENOENT, c"There is no such resource in the kernel."))
+            } else {
+                Ok(())
+            };
         };
         return write_resource(&resource, command, place, writer);
     }
@@ -73,7 +77,9 @@ fn place_of_peer(peer: NodeId) -> u64 {
 
 fn place_of_peer_volume(peer: NodeId, volume: VolumeId) -> u64 {
     let of_peer = u64::from(peer.get()).saturating_mul(VOLUMES_MAX as u64);
-    FIRST_PEER_VOLUME.saturating_add(of_peer).saturating_add(volume.0.into())
+    FIRST_PEER_VOLUME
+        .saturating_add(of_peer)
+        .saturating_add(volume.0.into())
 }
 
 /// The object with the lowest place from `from` on, and that place.
@@ -82,19 +88,33 @@ fn next_object(resource: &Resource, from: u64) -> Option<(Object, u64)> {
         return Some((Object::Resource, 0));
     }
     resource.with_engine(|engine, _| {
-        let volume = engine.volumes().filter(|&volume| place_of_volume(volume) >= from).min();
+        let volume = engine
+            .volumes()
+            .filter(|&volume| place_of_volume(volume) >= from)
+            .min();
         if let Some(volume) = volume {
             return Some((Object::Volume(volume), place_of_volume(volume)));
         }
-        let peer = engine.peers().filter(|&peer| place_of_peer(peer) >= from).min();
+        let peer = engine
+            .peers()
+            .filter(|&peer| place_of_peer(peer) >= from)
+            .min();
         if let Some(peer) = peer {
             return Some((Object::Peer(peer), place_of_peer(peer)));
         }
         let last_volume = engine.volumes().max()?;
-        let peers = engine.peers().filter(|&peer| place_of_peer_volume(peer, last_volume) >= from);
+        let peers = engine
+            .peers()
+            .filter(|&peer| place_of_peer_volume(peer, last_volume) >= from);
         // The lowest peer that has not all volumes behind `from`, then its lowest one.
         let peer = peers.min()?;
-        let volume = engine.volumes().filter(|&volume| place_of_peer_volume(peer, volume) >= from).min()?;
-        Some((Object::PeerVolume(peer, volume), place_of_peer_volume(peer, volume)))
+        let volume = engine
+            .volumes()
+            .filter(|&volume| place_of_peer_volume(peer, volume) >= from)
+            .min()?;
+        Some((
+            Object::PeerVolume(peer, volume),
+            place_of_peer_volume(peer, volume),
+        ))
     })
 }

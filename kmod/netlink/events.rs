@@ -30,7 +30,13 @@ impl Events {
 
     /// Tells the listeners that an object was created, changed, or (whatever `event` says) is gone. `line` says why, if
     /// that is known. Takes the engine's lock; does not wait for the listeners.
-    pub(crate) fn send(&self, event: EventKind, resource: &Resource, object: Object, line: Option<&str>) {
+    pub(crate) fn send(
+        &self,
+        event: EventKind,
+        resource: &Resource,
+        object: Object,
+        line: Option<&str>,
+    ) {
         match Record::of(resource, object).filter(|_| event != EventKind::Destroy) {
             Some(record) => self.send_record(event, &record, line),
             None => self.send_record(EventKind::Destroy, &Record::gone(resource, object), line),
@@ -41,7 +47,9 @@ impl Events {
         // Held while it is sent, so that events arrive in the order of their numbers.
         let mut last = self.last_seq.lock();
         *last = last.saturating_add(1);
-        if let Ok(notification) = Notification::new(*last, event, record.kind(), record.as_bytes(), line) {
+        if let Ok(notification) =
+            Notification::new(*last, event, record.kind(), record.as_bytes(), line)
+        {
             notification.send();
         }
     }

@@ -7,7 +7,9 @@ use weft_engine::effect::Object;
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::NAME_MAX;
 use weft_uapi::netlink::Command;
-use weft_uapi::status::{GenerationInfo, Name, PeerInfo, PeerVolumeInfo, RecordKind, ResourceInfo, VolumeInfo};
+use weft_uapi::status::{
+    GenerationInfo, Name, PeerInfo, PeerVolumeInfo, RecordKind, ResourceInfo, VolumeInfo,
+};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// One object as it is now.
@@ -23,9 +25,12 @@ impl Record {
     /// The object as it is, if it is there. Takes the engine's lock.
     pub(super) fn of(resource: &Resource, object: Object) -> Option<Self> {
         Some(match object {
-            Object::Resource => Self::Resource(resource.with_engine(|engine, now| engine.resource_info(now))),
+            Object::Resource => {
+                Self::Resource(resource.with_engine(|engine, now| engine.resource_info(now)))
+            }
             Object::Volume(volume) => {
-                let mut info = resource.with_engine(|engine, now| engine.volume_info(volume, now))?;
+                let mut info =
+                    resource.with_engine(|engine, now| engine.volume_info(volume, now))?;
                 if let Some((disk, meta)) = resource.volume_paths(volume) {
                     (info.disk, info.meta) = (disk, meta);
                 }
@@ -36,18 +41,18 @@ impl Record {
                 info.name = resource.peer_name(peer);
                 Self::Peer(info)
             }
-            Object::PeerVolume(peer, volume) => {
-                Self::PeerVolume(resource.with_engine(|engine, now| engine.peer_volume_info(peer, volume, now))?)
-            }
+            Object::PeerVolume(peer, volume) => Self::PeerVolume(
+                resource.with_engine(|engine, now| engine.peer_volume_info(peer, volume, now))?,
+            ),
         })
     }
 
     /// What `command` shows of the object, if anything. Takes the engine's lock.
     pub(super) fn for_dump(resource: &Resource, command: Command, object: Object) -> Option<Self> {
         match (command, object) {
-            (Command::Generations, Object::Volume(volume)) => {
-                resource.with_engine(|engine, _| engine.generation_info(volume)).map(Self::Generation)
-            }
+            (Command::Generations, Object::Volume(volume)) => resource
+                .with_engine(|engine, _| engine.generation_info(volume))
+                .map(Self::Generation),
             (Command::Generations, _) | (Command::Show, Object::PeerVolume(..)) => None,
             _ => Self::of(resource, object),
         }
@@ -57,13 +62,20 @@ impl Record {
     pub(super) fn gone(resource: &Resource, object: Object) -> Self {
         let name: Name = padded_name(resource.name()).unwrap_or([0; NAME_MAX + 1]);
         match object {
-            Object::Resource => Self::Resource(ResourceInfo { name, ..FromZeros::new_zeroed() }),
-            Object::Volume(volume) => {
-                Self::Volume(VolumeInfo { resource: name, volume: volume.0.into(), ..FromZeros::new_zeroed() })
-            }
-            Object::Peer(peer) => {
-                Self::Peer(PeerInfo { resource: name, peer: peer.get().into(), ..FromZeros::new_zeroed() })
-            }
+            Object::Resource => Self::Resource(ResourceInfo {
+                name,
+                ..FromZeros::new_zeroed()
+            }),
+            Object::Volume(volume) => Self::Volume(VolumeInfo {
+                resource: name,
+                volume: volume.0.into(),
+                ..FromZeros::new_zeroed()
+            }),
+            Object::Peer(peer) => Self::Peer(PeerInfo {
+                resource: name,
+                peer: peer.get().into(),
+                ..FromZeros::new_zeroed()
+            }),
             Object::PeerVolume(peer, volume) => Self::PeerVolume(PeerVolumeInfo {
                 resource: name,
                 peer: peer.get().into(),

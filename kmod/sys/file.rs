@@ -133,19 +133,33 @@ impl<T: FileOps> Callbacks<T> {
         unsafe { <Arc<T> as ForeignOwnable>::borrow((*file).private_data) }
     }
 
-    unsafe extern "C" fn read_iter(kiocb: *mut bindings::kiocb, iter: *mut bindings::iov_iter) -> isize {
+    unsafe extern "C" fn read_iter(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
         // SAFETY: The kernel passes a valid kiocb of an open file, and an iterator that is a destination.
         let (object, to) = unsafe { (Self::object((*kiocb).ki_filp), IovIterDest::from_raw(iter)) };
         count_or_errno(object.read(to))
     }
 
-    unsafe extern "C" fn write_iter(kiocb: *mut bindings::kiocb, iter: *mut bindings::iov_iter) -> isize {
+    unsafe extern "C" fn write_iter(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
         // SAFETY: The kernel passes a valid kiocb of an open file, and an iterator that is a source.
-        let (object, from) = unsafe { (Self::object((*kiocb).ki_filp), IovIterSource::from_raw(iter)) };
+        let (object, from) = unsafe {
+            (
+                Self::object((*kiocb).ki_filp),
+                IovIterSource::from_raw(iter),
+            )
+        };
         count_or_errno(object.write(from))
     }
 
-    unsafe extern "C" fn poll(file: *mut bindings::file, table: *mut bindings::poll_table) -> bindings::__poll_t {
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table,
+    ) -> bindings::__poll_t {
         // SAFETY: The file is open during the call.
         let object = unsafe { Self::object(file) };
         // SAFETY: `table` is null or valid. A waiter holds a reference to the file, or is removed before the file
@@ -183,7 +197,9 @@ impl PendingFd {
         let open_flags = (flags::O_RDWR | flags::O_NONBLOCK) as c_int;
         let private = object.into_foreign();
         // SAFETY: Name and operations are static; `private` is what the callbacks expect.
-        let file = unsafe { bindings::anon_inode_getfile(name.as_char_ptr(), operations, private, open_flags) };
+        let file = unsafe {
+            bindings::anon_inode_getfile(name.as_char_ptr(), operations, private, open_flags)
+        };
         let file = from_err_ptr(file).inspect_err(|_| {
             // SAFETY: No file came to be that could own the object.
             drop(unsafe { <Arc<T> as ForeignOwnable>::from_foreign(private) });

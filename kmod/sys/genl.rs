@@ -14,6 +14,7 @@ mod policy;
 pub(crate) use arguments::Arguments;
 pub(crate) use message::{DumpPosition, DumpWriter, Notification, Reply};
 
+use crate::sys::bindings;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use kernel::{
@@ -26,7 +27,6 @@ use kernel::{
     },
 };
 use policy::Policies;
-use crate::sys::bindings;
 use weft_uapi::netlink::{self, Command, CommandSpec};
 use weft_uapi::version::NETLINK_VERSION;
 
@@ -112,8 +112,18 @@ impl Registration {
             operations.push(operation(spec, policies.of(index)), GFP_KERNEL)?;
         }
         let mut groups = KVec::with_capacity(1, GFP_KERNEL)?;
-        groups.push(bindings::genl_multicast_group { name: c_name(netlink::EVENTS_GROUP), flags: 0 }, GFP_KERNEL)?;
-        Ok(Self { operations, groups, _policies: policies })
+        groups.push(
+            bindings::genl_multicast_group {
+                name: c_name(netlink::EVENTS_GROUP),
+                flags: 0,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(Self {
+            operations,
+            groups,
+            _policies: policies,
+        })
     }
 
     fn raw_family(&self) -> bindings::genl_family {
@@ -155,7 +165,11 @@ fn operation(spec: &CommandSpec, policy: &[bindings::nla_policy]) -> bindings::g
         policy: policy.as_ptr(),
         maxattr: netlink::ATTRIBUTE_MAX,
         cmd: spec.command as u8,
-        flags: if spec.mutates { bindings::GENL_ADMIN_PERM as u8 } else { 0 },
+        flags: if spec.mutates {
+            bindings::GENL_ADMIN_PERM as u8
+        } else {
+            0
+        },
         ..Default::default()
     }
 }
@@ -187,7 +201,10 @@ fn spec_of(command: u8) -> Option<&'static CommandSpec> {
     netlink::spec(Command::from_number(command.into())?)
 }
 
-unsafe extern "C" fn doit(_request: *mut bindings::sk_buff, info: *mut bindings::genl_info) -> c_int {
+unsafe extern "C" fn doit(
+    _request: *mut bindings::sk_buff,
+    info: *mut bindings::genl_info,
+) -> c_int {
     // SAFETY: The core passes a valid request whose attributes are parsed.
     let (info, handler) = unsafe { (&*info, handler()) };
     // SAFETY: As above.
@@ -205,7 +222,10 @@ unsafe extern "C" fn doit(_request: *mut bindings::sk_buff, info: *mut bindings:
     }
 }
 
-unsafe extern "C" fn dumpit(skb: *mut bindings::sk_buff, callback: *mut bindings::netlink_callback) -> c_int {
+unsafe extern "C" fn dumpit(
+    skb: *mut bindings::sk_buff,
+    callback: *mut bindings::netlink_callback,
+) -> c_int {
     // SAFETY: The core passes a valid callback of a dump of this family.
     let (info, handler) = unsafe { (&*bindings::weft_genl_info_dump(callback), handler()) };
     // SAFETY: As above.

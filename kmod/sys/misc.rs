@@ -50,7 +50,10 @@ unsafe impl<T: DeviceFile> Sync for MiscDevice<T> {}
 
 impl<T: DeviceFile> MiscDevice<T> {
     /// Creates `/dev/NAME` for root only. May sleep.
-    pub(crate) fn register(name: &'static CStr, device: Arc<T::Device>) -> impl PinInit<Self, Error> {
+    pub(crate) fn register(
+        name: &'static CStr,
+        device: Arc<T::Device>,
+    ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             device,
             misc <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
@@ -105,7 +108,11 @@ impl<T: DeviceFile> DeviceCallbacks<T> {
         }
     }
 
-    unsafe extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, argument: c_ulong) -> c_long {
+    unsafe extern "C" fn ioctl(
+        file: *mut bindings::file,
+        command: c_uint,
+        argument: c_ulong,
+    ) -> c_long {
         // SAFETY: The file is open during the call and has these operations.
         let object = unsafe { Callbacks::<T>::object(file) };
         count_or_errno(object.ioctl(command, UserPtr::from_addr(argument)))

@@ -91,7 +91,11 @@ pub(crate) struct Fragments {
 impl Fragments {
     /// Nothing yet.
     pub(crate) const fn new() -> Self {
-        Self { page: None, start: 0, end: 0 }
+        Self {
+            page: None,
+            start: 0,
+            end: 0,
+        }
     }
 
     /// Begins a new piece with room for at least `room` bytes, at most a page.
@@ -180,11 +184,17 @@ impl<T: SpliceOps> BufferCallbacks<T> {
         }
     }
 
-    unsafe extern "C" fn get(_pipe: *mut bindings::pipe_inode_info, _buffer: *mut bindings::pipe_buffer) -> bool {
+    unsafe extern "C" fn get(
+        _pipe: *mut bindings::pipe_inode_info,
+        _buffer: *mut bindings::pipe_buffer,
+    ) -> bool {
         false
     }
 
-    unsafe extern "C" fn release(_pipe: *mut bindings::pipe_inode_info, buffer: *mut bindings::pipe_buffer) {
+    unsafe extern "C" fn release(
+        _pipe: *mut bindings::pipe_inode_info,
+        buffer: *mut bindings::pipe_buffer,
+    ) {
         // SAFETY: By the invariant of this type; the pipe does not use the buffer after its release.
         unsafe {
             drop(Arc::from_raw((*buffer).private as *const T));

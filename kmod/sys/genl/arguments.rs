@@ -2,9 +2,9 @@
 
 //! Attributes of a request.
 
+use crate::sys::bindings;
 use core::{marker::PhantomData, slice, str};
 use kernel::ffi::c_int;
-use crate::sys::bindings;
 use weft_uapi::netlink::{Attribute, AttributeKind, CommandSpec, ATTRIBUTE_MAX};
 use weft_uapi::refusal::Refusal;
 
@@ -33,7 +33,10 @@ impl<'a> Arguments<'a> {
     /// `info` belongs to a request that the core has parsed with a policy of this family.
     pub(super) unsafe fn from_raw(info: &'a bindings::genl_info) -> Self {
         // INVARIANT: By the caller's promise; the core makes a table of `maxattr + 1` entries.
-        Self { table: info.attrs, _request: PhantomData }
+        Self {
+            table: info.attrs,
+            _request: PhantomData,
+        }
     }
 
     /// Checks what the policy cannot express: mandatory arguments are there, numbers are in their range, texts are
@@ -44,7 +47,10 @@ impl<'a> Arguments<'a> {
             if argument.mandatory && self.payload(attribute).is_none() {
                 return Err((Refusal::MissingArgument, attribute));
             }
-            if self.payload(attribute).is_some_and(|bytes| !is_valid(bytes, attribute.kind())) {
+            if self
+                .payload(attribute)
+                .is_some_and(|bytes| !is_valid(bytes, attribute.kind()))
+            {
                 return Err((Refusal::BadArgument, attribute));
             }
         }
@@ -76,7 +82,10 @@ impl<'a> Arguments<'a> {
         // SAFETY: By the type's invariant, the attribute is valid for `'a`, and so are its data and length.
         unsafe {
             let length: c_int = bindings::weft_nla_len(raw);
-            Some(slice::from_raw_parts(bindings::weft_nla_data(raw).cast(), usize::try_from(length).ok()?))
+            Some(slice::from_raw_parts(
+                bindings::weft_nla_data(raw).cast(),
+                usize::try_from(length).ok()?,
+            ))
         }
     }
 }
@@ -86,7 +95,10 @@ fn number_of(bytes: &[u8]) -> Option<u32> {
 }
 
 fn text_of(bytes: &[u8]) -> Option<&str> {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
     str::from_utf8(bytes.get(..end)?).ok()
 }
 
@@ -94,7 +106,9 @@ fn is_valid(bytes: &[u8], kind: AttributeKind) -> bool {
     match kind {
         AttributeKind::U32(max) => number_of(bytes).is_some_and(|number| number <= max),
         AttributeKind::U64 => bytes.len() == size_of::<u64>(),
-        AttributeKind::Text(max) => text_of(bytes).is_some_and(|text| !text.is_empty() && text.len() <= max),
+        AttributeKind::Text(max) => {
+            text_of(bytes).is_some_and(|text| !text.is_empty() && text.len() <= max)
+        }
         AttributeKind::Flag => true,
         AttributeKind::Binary => false,
     }

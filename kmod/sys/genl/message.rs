@@ -3,6 +3,7 @@
 //! Messages to userspace: replies, parts of dumps, notifications.
 
 use super::{FAMILY, REGISTERED};
+use crate::sys::bindings;
 use core::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 use kernel::{
     error::to_result,
@@ -10,7 +11,6 @@ use kernel::{
     prelude::*,
     sync::atomic::ordering,
 };
-use crate::sys::bindings;
 use weft_uapi::limits::PATH_MAX;
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
@@ -38,7 +38,9 @@ impl Message {
         let skb = NonNull::new(unsafe { bindings::weft_genlmsg_new(bytes, gfp) }).ok_or(ENOMEM)?;
         // SAFETY: The buffer is new. Whoever asks for a message does so in a callback of the family or after it was
         // registered, so the family is initialised.
-        let header = unsafe { bindings::genlmsg_put(skb.as_ptr(), portid, seq, FAMILY.raw.get(), 0, command) };
+        let header = unsafe {
+            bindings::genlmsg_put(skb.as_ptr(), portid, seq, FAMILY.raw.get(), 0, command)
+        };
         // INVARIANT: As the type asks; the buffer has room for the headers beyond `bytes`.
         Ok(Self { skb, header })
     }
@@ -84,10 +86,20 @@ unsafe impl Sync for Reply {}
 
 impl Reply {
     pub(super) fn new(info: &bindings::genl_info, command: u8) -> Result<Self> {
-        let message = Message::new(REPLY_BYTES, bindings::GFP_KERNEL, info.snd_portid, info.snd_seq, command)?;
+        let message = Message::new(
+            REPLY_BYTES,
+            bindings::GFP_KERNEL,
+            info.snd_portid,
+            info.snd_seq,
+            command,
+        )?;
         // SAFETY: The request is valid, and with it its namespace. INVARIANT: This counts a reference.
         let net = unsafe { bindings::weft_genl_get_net(info) };
-        Ok(Self { message: Some(message), net, portid: info.snd_portid })
+        Ok(Self {
+            message: Some(message),
+            net,
+            portid: info.snd_portid,
+        })
     }
 
     /// The command was carried out.
@@ -101,7 +113,9 @@ impl Reply {
     }
 
     fn send(&mut self, code: u32, text: Option<fmt::Arguments<'_>>) {
-        let Some(mut message) = self.message.take() else { return };
+        let Some(mut message) = self.message.take() else {
+            return;
+        };
         // Both fit in `REPLY_BYTES`.
         let _ = message.put(Attribute::Code, &code.to_ne_bytes());
         if let Some(text) = text {
@@ -114,7 +128,10 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.send(Refusal::Interrupted.number(), Some(format_args!("{}", Refusal::Interrupted.text())));
+        self.send(
+            Refusal::Interrupted.number(),
+            Some(format_args!("{}", Refusal::Interrupted.text())),
+        );
         // SAFETY: By the type's invariant.
         unsafe { bindings::weft_put_net(self.net) };
     }
@@ -142,9 +159,20 @@ pub(crate) struct DumpWriter<'a> {
 impl DumpWriter<'_> {
     /// # Safety
     /// `skb` is the buffer of a dump, `info` its request, and nobody else uses it while the writer lives.
-    pub(super) unsafe fn new(skb: *mut bindings::sk_buff, info: &bindings::genl_info, command: u8) -> Self {
+    pub(super) unsafe fn new(
+        skb: *mut bindings::sk_buff,
+        info: &bindings::genl_info,
+        command: u8,
+    ) -> Self {
         // INVARIANT: By the caller's promise.
-        Self { skb, portid: info.snd_portid, seq: info.snd_seq, command, extack: info.extack, _skb: PhantomData }
+        Self {
+            skb,
+            portid: info.snd_portid,
+            seq: info.snd_seq,
+            command,
+            extack: info.extack,
+            _skb: PhantomData,
+        }
     }
 
     /// Ends the dump with `error` and says why in the extended acknowledgement; returns `error`.
@@ -159,15 +187,26 @@ impl DumpWriter<'_> {
         let flags = bindings::NLM_F_MULTI as c_int;
         // SAFETY: The buffer is valid by the type's invariant, the family is registered while it is dumped.
         let header = unsafe {
-            bindings::genlmsg_put(self.skb, self.portid, self.seq, FAMILY.raw.get(), flags, self.command)
+            bindings::genlmsg_put(
+                self.skb,
+                self.portid,
+                self.seq,
+                FAMILY.raw.get(),
+                flags,
+                self.command,
+            )
         };
         if header.is_null() {
             return Err(EMSGSIZE);
         }
         // SAFETY: By the type's invariant.
         let put = unsafe {
-            put(self.skb, Attribute::RecordKind, &kind.number().to_ne_bytes())
-                .and_then(|()| put(self.skb, Attribute::Record, record))
+            put(
+                self.skb,
+                Attribute::RecordKind,
+                &kind.number().to_ne_bytes(),
+            )
+            .and_then(|()| put(self.skb, Attribute::Record, record))
         };
         match put {
             // SAFETY: `header` is what `genlmsg_put` returned for this buffer.
@@ -201,7 +240,10 @@ impl Notification {
         message.put(Attribute::RecordKind, &kind.number().to_ne_bytes())?;
         message.put(Attribute::Record, record)?;
         if let Some(text) = text {
-            message.put(Attribute::Text, Text::new(format_args!("{text}")).as_bytes())?;
+            message.put(
+                Attribute::Text,
+                Text::new(format_args!("{text}")).as_bytes(),
+            )?;
         }
         Ok(Self(message))
     }
@@ -210,7 +252,8 @@ impl Notification {
     pub(crate) fn send(self) {
         // SAFETY: The family was registered when the message was made and is not written since; the buffer is given
         // away.
-        let _nobody_listens = unsafe { bindings::genlmsg_multicast_allns(FAMILY.raw.get(), self.0.finish(), 0, 0) };
+        let _nobody_listens =
+            unsafe { bindings::genlmsg_multicast_allns(FAMILY.raw.get(), self.0.finish(), 0, 0) };
     }
 }
 
@@ -230,7 +273,10 @@ struct Text {
 
 impl Text {
     fn new(arguments: fmt::Arguments<'_>) -> Self {
-        let mut text = Self { bytes: [0; TEXT_BYTES_MAX], used: 0 };
+        let mut text = Self {
+            bytes: [0; TEXT_BYTES_MAX],
+            used: 0,
+        };
         // Fails only when the text is full; what fits is kept.
         let _ = fmt::Write::write_fmt(&mut text, arguments);
         text
@@ -249,7 +295,11 @@ impl fmt::Write for Text {
         while !part.is_char_boundary(length) {
             length = length.saturating_sub(1);
         }
-        let to = self.bytes.get_mut(self.used..).and_then(|free| free.get_mut(..length)).ok_or(fmt::Error)?;
+        let to = self
+            .bytes
+            .get_mut(self.used..)
+            .and_then(|free| free.get_mut(..length))
+            .ok_or(fmt::Error)?;
         to.copy_from_slice(part.as_bytes().get(..length).ok_or(fmt::Error)?);
         self.used = self.used.saturating_add(length);
         if length == part.len() {
