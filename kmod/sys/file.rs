@@ -133,6 +133,8 @@ impl<T: FileOps> Callbacks<T> {
         unsafe { <Arc<T> as ForeignOwnable>::borrow((*file).private_data) }
     }
 
+    /// # Safety
+    /// The kernel calls it for an open file with these operations; `iter` is a destination.
     unsafe extern "C" fn read_iter(
         kiocb: *mut bindings::kiocb,
         iter: *mut bindings::iov_iter,
@@ -142,6 +144,8 @@ impl<T: FileOps> Callbacks<T> {
         count_or_errno(object.read(to))
     }
 
+    /// # Safety
+    /// The kernel calls it for an open file with these operations; `iter` is a source.
     unsafe extern "C" fn write_iter(
         kiocb: *mut bindings::kiocb,
         iter: *mut bindings::iov_iter,
@@ -156,6 +160,8 @@ impl<T: FileOps> Callbacks<T> {
         count_or_errno(object.write(from))
     }
 
+    /// # Safety
+    /// The kernel calls it for an open file with these operations; `table` is null or valid.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table,
@@ -168,6 +174,8 @@ impl<T: FileOps> Callbacks<T> {
         object.readiness().0
     }
 
+    /// # Safety
+    /// The kernel calls it once, as the last of these operations on the file.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: By the invariant of this type; nothing uses `private_data` after release.
         let object = unsafe { <Arc<T> as ForeignOwnable>::from_foreign((*file).private_data) };

@@ -160,8 +160,8 @@ const _: () = assert!(netlink::COMMANDS.len() <= u8::MAX as usize);
 
 fn operation(spec: &CommandSpec, policy: &[bindings::nla_policy]) -> bindings::genl_ops {
     bindings::genl_ops {
-        doit: (!spec.dump).then_some(doit as _),
-        dumpit: spec.dump.then_some(dumpit as _),
+        doit: if spec.dump { None } else { Some(doit) },
+        dumpit: if spec.dump { Some(dumpit) } else { None },
         policy: policy.as_ptr(),
         maxattr: netlink::ATTRIBUTE_MAX,
         cmd: spec.command as u8,
@@ -201,6 +201,8 @@ fn spec_of(command: u8) -> Option<&'static CommandSpec> {
     netlink::spec(Command::from_number(command.into())?)
 }
 
+/// # Safety
+/// The core calls it for a request of the family that passed its checks.
 unsafe extern "C" fn doit(
     _request: *mut bindings::sk_buff,
     info: *mut bindings::genl_info,
@@ -222,6 +224,8 @@ unsafe extern "C" fn doit(
     }
 }
 
+/// # Safety
+/// The core calls it for a dump of the family, with the buffer to fill.
 unsafe extern "C" fn dumpit(
     skb: *mut bindings::sk_buff,
     callback: *mut bindings::netlink_callback,

@@ -94,6 +94,8 @@ impl<T: DeviceFile> DeviceCallbacks<T> {
         ..Callbacks::<T>::OPERATIONS
     };
 
+    /// # Safety
+    /// `misc_open` calls it for a file of a registered [`MiscDevice<T>`].
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: `misc_open` left the registered device in `private_data` and keeps it registered meanwhile.
         let device = unsafe { &*(*file).private_data.cast::<MiscDevice<T>>() };
@@ -108,6 +110,8 @@ impl<T: DeviceFile> DeviceCallbacks<T> {
         }
     }
 
+    /// # Safety
+    /// The kernel calls it for an open file with these operations.
     unsafe extern "C" fn ioctl(
         file: *mut bindings::file,
         command: c_uint,

@@ -142,6 +142,8 @@ impl<T: SpliceOps> SpliceCallbacks<T> {
         ..Callbacks::<T>::OPERATIONS
     };
 
+    /// # Safety
+    /// The kernel calls it for an open file with these operations and owns `pipe` during the call.
     unsafe extern "C" fn splice_read(
         file: *mut bindings::file,
         _position: *mut bindings::loff_t,
@@ -171,6 +173,8 @@ impl<T: SpliceOps> BufferCallbacks<T> {
         get: Some(Self::get),
     };
 
+    /// # Safety
+    /// A pipe calls it for a buffer with these operations.
     unsafe extern "C" fn confirm(
         _pipe: *mut bindings::pipe_inode_info,
         buffer: *mut bindings::pipe_buffer,
@@ -184,6 +188,8 @@ impl<T: SpliceOps> BufferCallbacks<T> {
         }
     }
 
+    /// # Safety
+    /// A pipe calls it for a buffer with these operations.
     unsafe extern "C" fn get(
         _pipe: *mut bindings::pipe_inode_info,
         _buffer: *mut bindings::pipe_buffer,
@@ -191,6 +197,8 @@ impl<T: SpliceOps> BufferCallbacks<T> {
         false
     }
 
+    /// # Safety
+    /// A pipe calls it once for a buffer with these operations, as the last of them.
     unsafe extern "C" fn release(
         _pipe: *mut bindings::pipe_inode_info,
         buffer: *mut bindings::pipe_buffer,
