@@ -14,15 +14,21 @@
 //! | [`links`] | the module's byte channels and their TCP connections |
 //! | [`control`] | the local socket that answers `weft daemon-status` |
 //! | [`daemon`] | all of these together |
+//! | [`metadata`] | metadata on disks, offline |
+//! | [`view`] | the module's state in words and JSON |
+//! | [`cli`] | `weft` and `weftsetup` |
 //! | [`process`] | lock, memory and priority of the daemon's process |
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod events;
 pub mod kernel;
 pub mod links;
+pub mod metadata;
 pub mod peers;
 pub mod process;
 pub mod reactor;
+pub mod view;

@@ -2,6 +2,7 @@
 
 //! Why a request to the module failed.
 
+use nix::libc;
 use std::fmt;
 use std::io;
 use weft_uapi::refusal::Refusal;
@@ -49,6 +50,28 @@ pub enum NetlinkError {
     Malformed(&'static str),
 }
 
+impl NetlinkError {
+    /// The refusal that this amounts to, if there is one: the netlink core's errors have their counterparts.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refused) => refused.refusal(),
+            Self::Core(error, _) => match error.raw_os_error()? {
+                libc::EPERM | libc::EACCES => Some(Refusal::NotPermitted),
+                libc::EOPNOTSUPP => Some(Refusal::UnknownCommand),
+                libc::EINVAL | libc::ERANGE => Some(Refusal::BadArgument),
+                libc::ENOMEM => Some(Refusal::NoMemory),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the module refused for this reason.
+    pub fn is(&self, refusal: Refusal) -> bool {
+        self.refusal() == Some(refusal)
+    }
+}
+
 impl fmt::Display for NetlinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,7 +93,7 @@ impl std::error::Error for NetlinkError {}
 impl From<io::Error> for NetlinkError {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
-            Some(nix::libc::ENOBUFS) => Self::Overrun,
+            Some(libc::ENOBUFS) => Self::Overrun,
             _ => Self::Io(error),
         }
     }

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The command lines `weft` and `weftsetup`.
+//!
+//! Exit codes of both: 0 done, 1 refused or failed with a reason, 2 wrong usage.
+
+pub mod failure;
+pub mod setup;
+pub mod weft;
+
+mod events;
+mod metadata;
+mod output;
+mod up;
+mod wait;

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `up` and `down`: from the configuration to what the module runs, and back.
+
+use super::events::status;
+use super::failure::Failure;
+use super::output::print;
+use super::weft::Place;
+use crate::kernel::netlink::client::Client;
+use crate::kernel::netlink::error::NetlinkError;
+use crate::kernel::netlink::request::{Request, Value};
+use crate::view::model::{self, Resource};
+use crate::view::show::command_line;
+use weft_uapi::netlink::{Attribute, Command};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ConnectionState, DiskState};
+
+/// All commands that make a resource, in order: resource, devices, peers, disks, connections.
+fn plan(place: &Place<'_>) -> Vec<Request> {
+    let resource = place.resource;
+    let about = |command| Request::about(command, &resource.name);
+    let number = |id: u16| u32::from(id);
+    let peers = || resource.nodes.iter().filter(|&node| node != place.node.id);
+    let new = about(Command::NewResource)
+        .number(Attribute::NodeId, place.node.id.get().into())
+        .number(Attribute::Protocol, resource.protocol.number());
+    let devices = resource.volumes.iter().map(|volume| {
+        about(Command::NewDevice)
+            .number(Attribute::Volume, number(volume.id.0))
+            .number(Attribute::Minor, volume.minor.0)
+    });
+    let new_peers = peers().map(|node| {
+        let name = place
+            .config
+            .nodes
+            .get(&node)
+            .map_or("", |node| node.name.as_str());
+        about(Command::NewPeer)
+            .number(Attribute::Peer, node.get().into())
+            .text(Attribute::PeerName, name)
+    });
+    let attaches = resource.volumes.iter().filter_map(|volume| {
+        let backing = volume.disks.get(&place.node.id)?;
+        let attach = about(Command::Attach)
+            .number(Attribute::Volume, number(volume.id.0))
+            .text(Attribute::Disk, &backing.disk)
+            .text(Attribute::Meta, backing.meta_argument());
+        Some(attach)
+    });
+    let connects =
+        peers().map(|node| about(Command::Connect).number(Attribute::Peer, node.get().into()));
+    let steps = std::iter::once(new).chain(devices).chain(new_peers);
+    steps.chain(attaches).chain(connects).collect()
+}
+
+/// Whether a step's result is there already. What is there but different is not: the module then says so.
+fn is_done(step: &Request, running: Option<&Resource>) -> bool {
+    let Some(running) = running else {
+        return false;
+    };
+    let number = |wanted| {
+        step.arguments
+            .iter()
+            .find_map(|(attribute, value)| match value {
+                Value::U32(number) if *attribute == wanted => Some(*number),
+                _ => None,
+            })
+    };
+    let text = |wanted| {
+        step.arguments
+            .iter()
+            .find_map(|(attribute, value)| match value {
+                Value::Text(text) if *attribute == wanted => Some(text.as_str()),
+                _ => None,
+            })
+    };
+    let device = || {
+        running
+            .devices
+            .iter()
+            .find(|device| Some(device.volume) == number(Attribute::Volume))
+    };
+    let peer = || {
+        running
+            .connections
+            .iter()
+            .find(|peer| Some(peer.node_id) == number(Attribute::Peer))
+    };
+    match step.command {
+        Command::NewResource => Some(running.node_id) == number(Attribute::NodeId),
+        Command::NewDevice => {
+            device().is_some_and(|device| Some(device.minor) == number(Attribute::Minor))
+        }
+        Command::NewPeer => peer().is_some(),
+        Command::Attach => device().is_some_and(|device| {
+            device.disk_state != DiskState::Diskless.name()
+                && Some(device.disk.as_str()) == text(Attribute::Disk)
+        }),
+        Command::Connect => {
+            peer().is_some_and(|peer| peer.connection_state != ConnectionState::StandAlone.name())
+        }
+        _ => false,
+    }
+}
+
+/// Takes a resource up as far as it is not. Prints the commands instead when `dry_run`.
+///
+/// # Errors
+/// The first step that failed; what worked before it stays.
+pub(super) fn up(place: &Place<'_>, dry_run: bool) -> Result<(), Failure> {
+    let plan = plan(place);
+    if dry_run {
+        return print(
+            &plan
+                .iter()
+                .map(|step| command_line(step) + "\n")
+                .collect::<String>(),
+        );
+    }
+    let mut client = Client::open()?;
+    let running = model::tree(&status(&mut client, None)?);
+    let running = running
+        .iter()
+        .find(|resource| resource.name == place.resource.name);
+    carry_out(&plan, running, |step| client.perform(step))
+}
+
+fn carry_out(
+    plan: &[Request],
+    running: Option<&Resource>,
+    mut perform: impl FnMut(&Request) -> Result<String, NetlinkError>,
+) -> Result<(), Failure> {
+    for step in plan.iter().filter(|step| !is_done(step, running)) {
+        perform(step).map_err(|error| {
+            let mut failure = Failure::of_request(step, &error);
+            failure.object = format!("{} (at step: {})", failure.object, command_line(step));
+            failure
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes a resource down. One that is not up is down.
+pub(super) fn down(resource: &str, dry_run: bool) -> Result<(), Failure> {
+    let request = Request::about(Command::Down, resource);
+    if dry_run {
+        return print(&(command_line(&request) + "\n"));
+    }
+    match Client::open()?.perform(&request) {
+        Err(error) if !error.is(Refusal::NoSuchResource) => {
+            Err(Failure::of_request(&request, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::kernel::netlink::error::Refused;
+
+    const TEXT: &str = r#"
+        [cluster]
+        name = "demo"
+        security = "none"
+        [[node]]
+        name = "alpha"
+        id = 0
+        address = "10.9.0.1:7790"
+        [[node]]
+        name = "beta"
+        id = 1
+        address = "10.9.0.2:7790"
+        [[resource]]
+        name = "r0"
+        protocol = "B"
+        [[resource.volume]]
+        id = 0
+        minor = 7
+        disk = "/dev/vda"
+        [resource.volume.on.beta]
+        disk = "/dev/vdb"
+        meta = "/dev/vdc"
+    "#;
+
+    fn plan_of(node: &str) -> Vec<Request> {
+        let config = Config::parse(TEXT).unwrap();
+        let place = Place {
+            config: &config,
+            node: config.node(node).unwrap(),
+            resource: config.resource("r0").unwrap(),
+        };
+        plan(&place)
+    }
+
+    #[test]
+    fn up_makes_resource_devices_peers_disks_and_connections_in_this_order() {
+        let lines: Vec<_> = plan_of("beta").iter().map(command_line).collect();
+        assert_eq!(
+            lines,
+            [
+                "weftsetup new-resource r0 1 --protocol B",
+                "weftsetup new-device r0 0 7",
+                "weftsetup new-peer r0 0 --name alpha",
+                "weftsetup attach r0 0 /dev/vdb /dev/vdc",
+                "weftsetup connect r0 0",
+            ]
+        );
+    }
+
+    /// What runs after the plan of alpha was carried out.
+    fn running() -> Resource {
+        let json = r#"{
+            "name": "r0", "node_id": 0, "role": "secondary", "protocol": "B", "suspended": [], "suspended_ms": 0,
+            "devices": [{
+                "volume": 0, "minor": 7, "disk_state": "consistent", "disk": "/dev/vda", "meta": "internal",
+                "size_bytes": 1, "generation": "", "open_count": 0, "read_bytes": 0, "written_bytes": 0,
+                "in_flight": 0, "al_used": 0, "al_size": 0, "al_writes": 0
+            }],
+            "connections": [{
+                "node_id": 1, "name": "beta", "connection_state": "connecting", "role": "unknown",
+                "daemon_connected": false, "session": "0", "reason": ""
+            }]
+        }"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn performed(running: Option<&Resource>) -> Vec<Command> {
+        let mut performed = Vec::new();
+        carry_out(&plan_of("alpha"), running, |step| {
+            performed.push(step.command);
+            Ok(String::new())
+        })
+        .unwrap();
+        performed
+    }
+
+    #[test]
+    fn up_does_only_what_is_missing() {
+        use Command::{Attach, Connect, NewDevice, NewPeer, NewResource};
+        assert_eq!(
+            performed(None),
+            [NewResource, NewDevice, NewPeer, Attach, Connect]
+        );
+        assert_eq!(performed(Some(&running())), []);
+        let mut partly = running();
+        partly.devices[0].disk_state = "diskless".to_owned();
+        partly.connections[0].connection_state = "standalone".to_owned();
+        assert_eq!(performed(Some(&partly)), [Attach, Connect]);
+        let mut other = running();
+        other.devices[0].disk = "/dev/sdz".to_owned();
+        assert_eq!(performed(Some(&other)), [Attach]);
+    }
+
+    #[test]
+    fn a_step_that_fails_is_named_and_ends_the_work() {
+        let mut count = 0;
+        let failure = carry_out(&plan_of("alpha"), None, |step| {
+            count += 1;
+            match step.command {
+                Command::Attach => Err(NetlinkError::Refused(Refused {
+                    code: Refusal::DiskOpen.number(),
+                    text: String::new(),
+                })),
+                _ => Ok(String::new()),
+            }
+        })
+        .unwrap_err();
+        assert_eq!((count, failure.code.as_str()), (4, "disk-open"));
+        assert!(
+            failure
+                .object
+                .ends_with("(at step: weftsetup attach r0 0 /dev/vda internal)"),
+            "{failure}"
+        );
+    }
+}

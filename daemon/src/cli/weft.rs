@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `weft`: the everyday command, working from the configuration file.
+
+use super::failure::Failure;
+use super::output::{print, print_json};
+use super::{events, metadata, up, wait};
+use crate::config::{self, Config, Node, Resource};
+use crate::control::report::Report;
+use crate::control::{client, RUN_DIR, SOCKET_NAME};
+use crate::kernel::netlink::client::Client;
+use crate::kernel::netlink::record::Record;
+use crate::kernel::netlink::request::Request;
+use crate::view::generation::{self, Generations};
+use crate::view::{daemon, model, status};
+use clap::{Args, Parser, Subcommand};
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Duration;
+use weft_uapi::netlink::{Attribute, Command};
+use weft_uapi::refusal::Refusal;
+
+/// Stands for every resource.
+const ALL: &str = "all";
+/// `status --watch` looks again after this time, or when an event comes.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Manages Weft resources on this node, as the configuration file describes them.
+#[derive(Parser, Debug)]
+#[command(name = "weft", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 refused with reason, 2 wrong usage.")]
+pub struct Arguments {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Which of the configured nodes this machine is [default: the host name]
+    #[arg(long, global = true, value_name = "NAME")]
+    node: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Write fresh metadata to the disks of a resource
+    ///
+    /// The data on the disk stay, but the peers will be synced from or to it as a whole. Refused when there are metadata already, or when
+    /// something else lives where they would go.
+    CreateMd {
+        /// Name of the resource
+        resource: String,
+        /// Only this volume
+        #[arg(long)]
+        volume: Option<u16>,
+        /// Destroy what is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show the metadata on the disks of a resource
+    DumpMd {
+        /// Name of the resource
+        resource: String,
+        /// Only this volume
+        #[arg(long)]
+        volume: Option<u16>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a resource run: devices, peers, disks, connections; what runs already stays
+    Up {
+        /// Name of the resource, or 'all'
+        resource: String,
+        /// Only print the weftsetup commands
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Stop a resource
+    Down {
+        /// Name of the resource, or 'all'
+        resource: String,
+        /// Only print the weftsetup commands
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Promote this node: the devices of the resource may be opened and written here
+    Primary {
+        /// Name of the resource
+        resource: String,
+        /// Accept that data newer than the local ones are lost
+        #[arg(long)]
+        force: bool,
+    },
+    /// Demote this node
+    Secondary {
+        /// Name of the resource
+        resource: String,
+    },
+    /// Show what runs, and where something is not as it should be, why
+    Status {
+        /// Only this resource
+        resource: Option<String>,
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Show what is, then every change as it happens
+    Events {
+        /// Only this resource
+        resource: Option<String>,
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until all peers of a resource are connected
+    WaitConnect {
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Wait until all copies of a resource are up to date, with progress
+    WaitSync {
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Show which history the data of a resource belong to
+    Generations {
+        /// Name of the resource
+        resource: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look after the configuration file
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Show what the daemon does: peers, links, round trips
+    DaemonStatus {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Folder of the daemon's control socket
+        #[arg(long, value_name = "PATH", default_value = RUN_DIR)]
+        run_dir: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Show {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Show it again and again
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Args, Debug)]
+struct Wait {
+    /// Name of the resource
+    resource: String,
+    /// Give up after so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigVerb {
+    /// Check the file
+    Check,
+}
+
+/// A configured resource on this node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) config: &'a Config,
+    pub(super) node: &'a Node,
+    pub(super) resource: &'a Resource,
+}
+
+impl Arguments {
+    fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.config)?)
+    }
+
+    /// The resources that `name` means, all of which must live on this node.
+    fn places<'a>(&self, config: &'a Config, name: &str) -> Result<Vec<Place<'a>>, Failure> {
+        let node = config.this_node(self.node.as_deref())?;
+        let place = |resource| Place {
+            config,
+            node,
+            resource,
+        };
+        if name == ALL {
+            let own = config
+                .resources
+                .iter()
+                .filter(|resource| resource.nodes.contains(node.id));
+            return Ok(own.map(place).collect());
+        }
+        let resource = config.resource(name).ok_or_else(|| {
+            let names: Vec<_> = config
+                .resources
+                .iter()
+                .map(|resource| resource.name.as_str())
+                .collect();
+            let cause = format!(
+                "The configuration has no resource '{name}', only: {}.",
+                names.join(", ")
+            );
+            Failure::new(
+                Refusal::NoSuchResource.name(),
+                cause,
+                self.config.display().to_string(),
+                "weft status",
+            )
+        })?;
+        if !resource.nodes.contains(node.id) {
+            let cause = format!("The resource does not live on node {}.", node.name);
+            return Err(Failure::new(
+                "not-here",
+                cause,
+                format!("resource {name}"),
+                "run it on one of its nodes",
+            ));
+        }
+        Ok(vec![place(resource)])
+    }
+}
+
+/// Does what was typed.
+///
+/// # Errors
+/// Why not.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.verb {
+        Verb::CreateMd {
+            resource,
+            volume,
+            force,
+        } => {
+            let config = arguments.load()?;
+            for_each(&arguments.places(&config, resource)?, |place| {
+                metadata::create(place, *volume, *force)
+            })
+        }
+        Verb::DumpMd {
+            resource,
+            volume,
+            json,
+        } => {
+            let config = arguments.load()?;
+            for_each(&arguments.places(&config, resource)?, |place| {
+                metadata::dump(place, *volume, *json)
+            })
+        }
+        Verb::Up { resource, dry_run } => {
+            let config = arguments.load()?;
+            for_each(&arguments.places(&config, resource)?, |place| {
+                up::up(place, *dry_run)
+            })
+        }
+        Verb::Down { resource, dry_run } if resource == ALL => {
+            for_each(&running()?, |name| up::down(name, *dry_run))
+        }
+        Verb::Down { resource, dry_run } => up::down(resource, *dry_run),
+        Verb::Primary { resource, force } => {
+            perform(&Request::about(Command::Primary, resource).flag(Attribute::Force, *force))
+        }
+        Verb::Secondary { resource } => perform(&Request::about(Command::Secondary, resource)),
+        Verb::Status { resource, show } => show_status(resource.as_deref(), show),
+        Verb::Events { resource, json } => events::follow(resource.as_deref(), *json),
+        Verb::WaitConnect { wait } => {
+            wait::wait(&wait.resource, "connected", wait::connected, wait.timeout())
+        }
+        Verb::WaitSync { wait } => {
+            wait::wait(&wait.resource, "in sync", wait::in_sync, wait.timeout())
+        }
+        Verb::Generations { resource, json } => show_generations(resource, *json),
+        Verb::Config {
+            verb: ConfigVerb::Check,
+        } => check(arguments),
+        Verb::DaemonStatus { json, run_dir } => daemon_status(&run_dir.join(SOCKET_NAME), *json),
+    }
+}
+
+impl Wait {
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+}
+
+/// Does all and tells the last failure; the others are printed as they happen.
+fn for_each<T>(all: &[T], mut act: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut last = Ok(());
+    for failure in all.iter().filter_map(|one| act(one).err()) {
+        if let Err(earlier) = std::mem::replace(&mut last, Err(failure)) {
+            eprintln!("weft: {earlier}");
+        }
+    }
+    last
+}
+
+/// Names of the resources that run.
+fn running() -> Result<Vec<String>, Failure> {
+    let tree = model::tree(&events::status(&mut Client::open()?, None)?);
+    Ok(tree.into_iter().map(|resource| resource.name).collect())
+}
+
+fn perform(request: &Request) -> Result<(), Failure> {
+    let done = Client::open()?.perform(request);
+    done.map(drop)
+        .map_err(|error| Failure::of_request(request, &error))
+}
+
+fn show_status(resource: Option<&str>, show: &Show) -> Result<(), Failure> {
+    let mut client = Client::open()?;
+    let mut listener = Client::open()?;
+    if show.watch {
+        listener.subscribe()?;
+    }
+    loop {
+        let tree = model::tree(&events::status(&mut client, resource)?);
+        let clear = if show.watch && io::stdout().is_terminal() {
+            "\x1b[H\x1b[2J"
+        } else {
+            ""
+        };
+        if show.json {
+            print_json(&tree)?;
+        } else {
+            print(&format!("{clear}{}", status::text(&tree)))?;
+        }
+        if !show.watch {
+            return Ok(());
+        }
+        // Whatever came, or nothing: look again.
+        let _ = listener.events(Some(WATCH_EVERY));
+    }
+}
+
+fn show_generations(resource: &str, json: bool) -> Result<(), Failure> {
+    let request = Request::about(Command::Generations, resource);
+    let records = Client::open()?
+        .dump(&request)
+        .map_err(|error| Failure::of_request(&request, &error))?;
+    let infos = records.iter().filter_map(|record| match record {
+        Record::Generation(info) => Some(Generations::from(&**info)),
+        _ => None,
+    });
+    let all: Vec<_> = infos.collect();
+    if json {
+        print_json(&all)
+    } else {
+        print(&generation::text(&all))
+    }
+}
+
+fn check(arguments: &Arguments) -> Result<(), Failure> {
+    let config = arguments.load()?;
+    let (nodes, resources) = (config.nodes.len(), config.resources.len());
+    print(&format!(
+        "{}: {nodes} nodes, {resources} resources, no fault found\n",
+        arguments.config.display()
+    ))?;
+    // Also useful on a machine that is none of the nodes.
+    match config.this_node(arguments.node.as_deref()) {
+        Ok(node) => print(&format!(
+            "this machine is node {} ({})\n",
+            node.id, node.name
+        )),
+        Err(error) => print(&format!("{error}\n")),
+    }
+}
+
+fn daemon_status(socket: &std::path::Path, json: bool) -> Result<(), Failure> {
+    let answer = client::ask(socket, "status").map_err(|error| {
+        let place = socket.display().to_string();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+                "no-daemon",
+                "No daemon runs.",
+                place,
+                "systemctl start weftd",
+            ),
+            _ => Failure::io(&place, &error, "run it as root; journalctl -u weftd"),
+        }
+    })?;
+    if json {
+        return print_json(&answer);
+    }
+    let report: Report = serde_json::from_value(answer).map_err(|error| {
+        Failure::new(
+            "internal",
+            error.to_string(),
+            "",
+            "use the weft that belongs to the daemon, or --json",
+        )
+    })?;
+    print(&daemon::text(&report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_parser_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn each_failure_of_several_is_told() {
+        let failure = |n: &u32| Err(Failure::new(&n.to_string(), "", "", ""));
+        let result = for_each(&[1, 2, 3], |n| if *n == 2 { Ok(()) } else { failure(n) });
+        assert_eq!(result.map_err(|failure| failure.code), Err("3".to_owned()));
+        let result = for_each(&[1, 2], |n| if *n == 2 { Ok(()) } else { failure(n) });
+        assert_eq!(result.map_err(|failure| failure.code), Err("1".to_owned()));
+    }
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The state of the module as one tree: resources, their devices, their connections, and each device towards each peer.
+//!
+//! The field names are the JSON of `weft status --json`; sizes are bytes, times milliseconds.
+
+use super::units::sector_bytes;
+use crate::kernel::netlink::record::Record;
+use serde::{Deserialize, Serialize};
+use weft_uapi::control::name_of;
+use weft_uapi::state::{ConnectionState, DiskState, Protocol, ReplicationState, Role};
+use weft_uapi::status::{
+    PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, SUSPENDED_BROKEN, SUSPENDED_NO_DATA,
+    SUSPENDED_TRANSITION,
+};
+
+/// A resource on this node.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// Id of this node.
+    pub node_id: u32,
+    /// `primary` or `secondary`.
+    pub role: String,
+    /// `A`, `B` or `C`.
+    pub protocol: String,
+    /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`.
+    pub suspended: Vec<String>,
+    /// For how long it has been waiting.
+    pub suspended_ms: u64,
+    /// Its devices.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// Its peers.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
+}
+
+/// One volume on this node.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Device {
+    /// Volume number.
+    pub volume: u32,
+    /// N of `/dev/weftN`.
+    pub minor: u32,
+    /// State of the local disk.
+    pub disk_state: String,
+    /// Path of the disk; empty when there is none.
+    pub disk: String,
+    /// `internal` or the path of the metadata device.
+    pub meta: String,
+    /// Size of the device.
+    pub size_bytes: u64,
+    /// Current generation, hexadecimal; all zeros: none.
+    pub generation: String,
+    /// How many have it open.
+    pub open_count: u32,
+    /// Read by the application.
+    pub read_bytes: u64,
+    /// Written by the application.
+    pub written_bytes: u64,
+    /// Requests of the application in flight.
+    pub in_flight: u32,
+    /// Activity-log extents in use.
+    pub al_used: u32,
+    /// Activity-log extents at most.
+    pub al_size: u32,
+    /// Activity-log transactions since the attach.
+    pub al_writes: u32,
+}
+
+/// One peer.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Connection {
+    /// Its node id.
+    pub node_id: u32,
+    /// Its name; may be empty.
+    pub name: String,
+    /// State of the connection.
+    pub connection_state: String,
+    /// Its role, `unknown` while not connected.
+    pub role: String,
+    /// Whether its daemon answers ours.
+    pub daemon_connected: bool,
+    /// This side's number of the current or last session, hexadecimal.
+    pub session: String,
+    /// Why the last session ended or was refused; may be empty.
+    pub reason: String,
+    /// Each volume towards it.
+    #[serde(default)]
+    pub peer_devices: Vec<PeerDevice>,
+}
+
+/// One volume towards one peer.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct PeerDevice {
+    /// Volume number.
+    pub volume: u32,
+    /// What happens between the two copies.
+    pub replication_state: String,
+    /// State of the peer's disk.
+    pub peer_disk_state: String,
+    /// Marked out of sync towards this peer.
+    pub out_of_sync_bytes: u64,
+    /// What the running or last resync had to transfer.
+    pub resync_total_bytes: u64,
+    /// How much of it is done.
+    pub resync_done_bytes: u64,
+    /// For how long it has been running, or ran.
+    pub resync_ms: u64,
+    /// Sent to the peer.
+    pub sent_bytes: u64,
+    /// Received from the peer.
+    pub received_bytes: u64,
+    /// Packets sent and not acknowledged.
+    pub unacked: u32,
+    /// Rule that decided the last handshake; may be empty.
+    pub rule: String,
+}
+
+impl PeerDevice {
+    /// Whether blocks are being copied now.
+    pub fn is_syncing(&self) -> bool {
+        [ReplicationState::SyncSource, ReplicationState::SyncTarget]
+            .iter()
+            .any(|state| state.name() == self.replication_state)
+    }
+
+    /// Share of the running resync that is done, 0 to 100.
+    pub fn percent_done(&self) -> f64 {
+        if self.resync_total_bytes == 0 {
+            return 100.0;
+        }
+        let done = self.resync_done_bytes.min(self.resync_total_bytes);
+        100.0 * done as f64 / self.resync_total_bytes as f64
+    }
+
+    /// Mean speed of the running or last resync, in bytes per second.
+    pub fn speed(&self) -> u64 {
+        let done = u128::from(self.resync_done_bytes) * 1000;
+        (done / u128::from(self.resync_ms.max(1))) as u64
+    }
+
+    /// Seconds that the running resync needs at its mean speed; `None` before it got anywhere.
+    pub fn seconds_left(&self) -> Option<u64> {
+        let left = self
+            .resync_total_bytes
+            .saturating_sub(self.resync_done_bytes);
+        left.checked_div(self.speed())
+    }
+}
+
+/// The tree of a status dump. A record of an object whose parent is missing is left out: it was made or removed while
+/// the dump ran.
+pub fn tree(records: &[Record]) -> Vec<Resource> {
+    let mut resources: Vec<Resource> = Vec::new();
+    for record in records {
+        if let Record::Resource(info) = record {
+            resources.push(Resource::from(&**info));
+        }
+    }
+    for record in records {
+        match record {
+            Record::Volume(info) => {
+                if let Some(resource) = find(&mut resources, &info.resource) {
+                    resource.devices.push(Device::from(&**info));
+                }
+            }
+            Record::Peer(info) => {
+                if let Some(resource) = find(&mut resources, &info.resource) {
+                    resource.connections.push(Connection::from(&**info));
+                }
+            }
+            _ => {}
+        }
+    }
+    for record in records {
+        if let Record::PeerVolume(info) = record {
+            let connections =
+                find(&mut resources, &info.resource).map(|resource| &mut resource.connections);
+            let connection =
+                connections.and_then(|all| all.iter_mut().find(|one| one.node_id == info.peer));
+            if let Some(connection) = connection {
+                connection.peer_devices.push(PeerDevice::from(&**info));
+            }
+        }
+    }
+    resources
+}
+
+fn find<'a>(resources: &'a mut [Resource], name: &[u8]) -> Option<&'a mut Resource> {
+    let name = text(name);
+    resources.iter_mut().find(|resource| resource.name == name)
+}
+
+/// A zero-padded field.
+pub fn text(field: &[u8]) -> String {
+    name_of(field).unwrap_or("?").to_owned()
+}
+
+fn state_name(name: Option<&'static str>, number: u32) -> String {
+    name.map_or_else(|| format!("state-{number}"), str::to_owned)
+}
+
+impl From<&ResourceInfo> for Resource {
+    fn from(info: &ResourceInfo) -> Self {
+        let reasons = [
+            (SUSPENDED_TRANSITION, "transition"),
+            (SUSPENDED_NO_DATA, "no-data"),
+            (SUSPENDED_BROKEN, "broken"),
+        ];
+        let reasons = reasons.iter().filter(|(bit, _)| info.suspended & bit != 0);
+        Self {
+            name: text(&info.name),
+            node_id: info.node_id,
+            role: state_name(Role::from_number(info.role).map(Role::name), info.role),
+            protocol: state_name(
+                Protocol::from_number(info.protocol).map(Protocol::name),
+                info.protocol,
+            ),
+            suspended: reasons.map(|(_, name)| (*name).to_owned()).collect(),
+            suspended_ms: info.suspended_ms,
+            devices: Vec::new(),
+            connections: Vec::new(),
+        }
+    }
+}
+
+impl From<&VolumeInfo> for Device {
+    fn from(info: &VolumeInfo) -> Self {
+        let disk_state = DiskState::from_number(info.disk_state).map(DiskState::name);
+        Self {
+            volume: info.volume,
+            minor: info.minor,
+            disk_state: state_name(disk_state, info.disk_state),
+            disk: text(&info.disk),
+            meta: text(&info.meta),
+            size_bytes: sector_bytes(info.sectors),
+            generation: format!("{:016x}", info.generation),
+            open_count: info.open_count,
+            read_bytes: sector_bytes(info.read_sectors),
+            written_bytes: sector_bytes(info.written_sectors),
+            in_flight: info.in_flight,
+            al_used: info.al_used,
+            al_size: info.al_size,
+            al_writes: info.al_writes,
+        }
+    }
+}
+
+impl From<&PeerInfo> for Connection {
+    fn from(info: &PeerInfo) -> Self {
+        let connection = ConnectionState::from_number(info.connection).map(ConnectionState::name);
+        Self {
+            node_id: info.peer,
+            name: text(&info.name),
+            connection_state: state_name(connection, info.connection),
+            role: state_name(Role::from_number(info.role).map(Role::name), info.role),
+            daemon_connected: info.daemon_connected != 0,
+            session: format!("{:x}", info.session),
+            reason: text(&info.reason),
+            peer_devices: Vec::new(),
+        }
+    }
+}
+
+impl From<&PeerVolumeInfo> for PeerDevice {
+    fn from(info: &PeerVolumeInfo) -> Self {
+        let replication =
+            ReplicationState::from_number(info.replication).map(ReplicationState::name);
+        let peer_disk = DiskState::from_number(info.peer_disk_state).map(DiskState::name);
+        Self {
+            volume: info.volume,
+            replication_state: state_name(replication, info.replication),
+            peer_disk_state: state_name(peer_disk, info.peer_disk_state),
+            out_of_sync_bytes: sector_bytes(info.out_of_sync_sectors),
+            resync_total_bytes: sector_bytes(info.resync_total_sectors),
+            resync_done_bytes: sector_bytes(info.resync_done_sectors),
+            resync_ms: info.resync_ms,
+            sent_bytes: sector_bytes(info.sent_sectors),
+            received_bytes: sector_bytes(info.received_sectors),
+            unacked: info.unacked,
+            rule: text(&info.rule),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The state in words: what is, and where something is not as it should be, why and what to do.
+
+use super::model::{Connection, Device, PeerDevice, Resource};
+use super::units::{size, span};
+use std::fmt::Write;
+use std::time::Duration;
+use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
+
+/// All resources.
+pub fn text(resources: &[Resource]) -> String {
+    if resources.is_empty() {
+        return "no resource is up\n".to_owned();
+    }
+    let blocks: Vec<_> = resources.iter().map(resource).collect();
+    blocks.join("\n")
+}
+
+fn resource(resource: &Resource) -> String {
+    let mut out = format!(
+        "{}  {}  protocol {}\n",
+        resource.name, resource.role, resource.protocol
+    );
+    for reason in &resource.suspended {
+        let (why, way_out) = suspension(reason, &resource.name);
+        let since = span(Duration::from_millis(resource.suspended_ms));
+        line(
+            &mut out,
+            1,
+            &format!("I/O has been waiting for {since}: {why}; {way_out}"),
+        );
+    }
+    for device in &resource.devices {
+        line(&mut out, 1, &self::device(device));
+        if let Some(hint) = disk_hint(&device.disk_state, &resource.name) {
+            line(&mut out, 2, hint.as_str());
+        }
+    }
+    for connection in &resource.connections {
+        line(&mut out, 1, &self::connection(connection));
+        if let Some(hint) = connection_hint(connection, &resource.name) {
+            line(&mut out, 2, &hint);
+        }
+        for peer_device in &connection.peer_devices {
+            line(&mut out, 2, &self::peer_device(peer_device));
+        }
+    }
+    out
+}
+
+fn line(out: &mut String, depth: usize, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{:1$}{text}", "", 2 * depth);
+}
+
+/// Why I/O waits, and what ends it.
+fn suspension(reason: &str, resource: &str) -> (&'static str, String) {
+    match reason {
+        "transition" => (
+            "a handshake or a new generation has to be recorded first",
+            "it goes on by itself".to_owned(),
+        ),
+        "no-data" => (
+            "no up-to-date data can be reached",
+            format!("connect a peer that has them: weft up {resource} there, weft wait-connect {resource} here"),
+        ),
+        "broken" => (
+            "an internal rule was broken and the resource stopped to protect the data",
+            format!("dmesg | grep weft, then weft down {resource} and weft up {resource}"),
+        ),
+        _ => ("for a reason that this version does not know", "dmesg | grep weft".to_owned()),
+    }
+}
+
+fn device(device: &Device) -> String {
+    let mut text = format!(
+        "volume {}  /dev/weft{}  {}",
+        device.volume, device.minor, device.disk_state
+    );
+    if device.size_bytes > 0 {
+        let _ = write!(text, "  {}", size(device.size_bytes));
+    }
+    if !device.disk.is_empty() {
+        let _ = write!(text, "  on {} (metadata {})", device.disk, device.meta);
+    }
+    if device.open_count > 0 {
+        let _ = write!(text, "  open");
+    }
+    text
+}
+
+fn disk_hint(state: &str, resource: &str) -> Option<String> {
+    let hint = match DiskState::from_name(state)? {
+        DiskState::Diskless => format!("no disk is attached; weft up {resource}"),
+        DiskState::Failed => {
+            "the disk reported an error and is being let go; dmesg shows it".to_owned()
+        }
+        DiskState::Inconsistent => {
+            "an unfinished sync: parts are older than others until it is done".to_owned()
+        }
+        DiskState::Outdated => "a peer has newer data; connect it to get them".to_owned(),
+        DiskState::Consistent => {
+            "whether newer data exist shows at the next contact with the peers".to_owned()
+        }
+        DiskState::Negotiating => "waits for the decision with the connected peers".to_owned(),
+        DiskState::Attaching | DiskState::Unknown | DiskState::UpToDate => return None,
+    };
+    Some(hint)
+}
+
+fn connection(connection: &Connection) -> String {
+    let name = if connection.name.is_empty() {
+        "peer"
+    } else {
+        &connection.name
+    };
+    let mut text = format!(
+        "{name} (node {})  {}",
+        connection.node_id, connection.connection_state
+    );
+    if connection.role != "unknown" {
+        let _ = write!(text, ", {}", connection.role);
+    }
+    text
+}
+
+fn connection_hint(connection: &Connection, resource: &str) -> Option<String> {
+    let state = ConnectionState::from_name(&connection.connection_state)?;
+    let node = connection.node_id;
+    let last = if connection.reason.is_empty() {
+        String::new()
+    } else {
+        format!("; last: {}", connection.reason)
+    };
+    let hint = match state {
+        ConnectionState::Connected => return None,
+        ConnectionState::StandAlone if connection.reason.is_empty() => {
+            format!("not wanted; weftsetup connect {resource} {node}")
+        }
+        ConnectionState::StandAlone => {
+            format!(
+                "given up: {}; when that is settled: weftsetup connect {resource} {node}",
+                connection.reason
+            )
+        }
+        ConnectionState::Unserved => {
+            format!("no daemon serves this node; systemctl start weftd{last}")
+        }
+        ConnectionState::Connecting if connection.daemon_connected => {
+            format!("the peer's daemon answers, its module does not offer {resource} (yet); weft up {resource} there{last}")
+        }
+        ConnectionState::Connecting => {
+            format!("the peer's daemon does not answer; weft daemon-status shows why{last}")
+        }
+        ConnectionState::Handshake => "the modules are exchanging their states".to_owned(),
+    };
+    Some(hint)
+}
+
+fn peer_device(peer: &PeerDevice) -> String {
+    let mut text = format!("volume {}  {}", peer.volume, peer.replication_state);
+    if peer.is_syncing() {
+        let _ = write!(
+            text,
+            "  {:.1} %  {}/s",
+            peer.percent_done(),
+            size(peer.speed())
+        );
+        if let Some(left) = peer.seconds_left() {
+            let _ = write!(text, "  {} left", span(Duration::from_secs(left)));
+        }
+    }
+    let _ = write!(text, "  peer disk {}", peer.peer_disk_state);
+    let is_off = peer.replication_state == ReplicationState::Off.name();
+    if peer.out_of_sync_bytes > 0 && !peer.is_syncing() {
+        let _ = write!(text, "  {} out of sync", size(peer.out_of_sync_bytes));
+    }
+    if !peer.rule.is_empty() && !is_off {
+        let _ = write!(text, "  (rule {})", peer.rule);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Resource {
+        let peer_device = PeerDevice {
+            volume: 0,
+            replication_state: "sync-source".to_owned(),
+            peer_disk_state: "inconsistent".to_owned(),
+            out_of_sync_bytes: 3 << 20,
+            resync_total_bytes: 4 << 20,
+            resync_done_bytes: 1 << 20,
+            resync_ms: 2000,
+            sent_bytes: 1 << 20,
+            received_bytes: 0,
+            unacked: 2,
+            rule: "behind".to_owned(),
+        };
+        let connection = Connection {
+            node_id: 1,
+            name: "beta".to_owned(),
+            connection_state: "connected".to_owned(),
+            role: "secondary".to_owned(),
+            daemon_connected: true,
+            session: "5".to_owned(),
+            reason: String::new(),
+            peer_devices: vec![peer_device],
+        };
+        let device = Device {
+            volume: 0,
+            minor: 0,
+            disk_state: "uptodate".to_owned(),
+            disk: "/dev/vda".to_owned(),
+            meta: "internal".to_owned(),
+            size_bytes: 4 << 30,
+            generation: "0000000000000005".to_owned(),
+            open_count: 1,
+            read_bytes: 0,
+            written_bytes: 0,
+            in_flight: 0,
+            al_used: 0,
+            al_size: 1024,
+            al_writes: 0,
+        };
+        Resource {
+            name: "r0".to_owned(),
+            node_id: 0,
+            role: "primary".to_owned(),
+            protocol: "C".to_owned(),
+            suspended: vec![],
+            suspended_ms: 0,
+            devices: vec![device],
+            connections: vec![connection],
+        }
+    }
+
+    #[test]
+    fn a_running_sync_shows_share_speed_time_left_and_the_rule() {
+        assert_eq!(
+            text(&[sample()]),
+            "r0  primary  protocol C\n\
+             \x20 volume 0  /dev/weft0  uptodate  4.0 GiB  on /dev/vda (metadata internal)  open\n\
+             \x20 beta (node 1)  connected, secondary\n\
+             \x20   volume 0  sync-source  25.0 %  512.0 KiB/s  6 s left  peer disk inconsistent  (rule behind)\n"
+        );
+    }
+
+    #[test]
+    fn suspended_io_shows_reason_duration_and_way_out() {
+        let mut resource = sample();
+        resource.suspended = vec!["no-data".to_owned()];
+        resource.suspended_ms = 61_000;
+        let text = text(&[resource]);
+        let want =
+            "I/O has been waiting for 1 min 1 s: no up-to-date data can be reached; connect a peer";
+        assert!(text.contains(want), "{text}");
+    }
+
+    #[test]
+    fn every_state_of_a_connection_that_is_not_connected_says_why() {
+        for &state in ConnectionState::ALL
+            .iter()
+            .filter(|&&state| state != ConnectionState::Connected)
+        {
+            let mut resource = sample();
+            resource.connections[0].connection_state = state.name().to_owned();
+            let hint = connection_hint(&resource.connections[0], "r0");
+            assert!(hint.is_some_and(|hint| !hint.is_empty()), "{state}");
+        }
+    }
+}
