@@ -8,7 +8,7 @@
 //!
 //! Files never block: a call that has nothing to do fails with `EAGAIN` whatever `O_NONBLOCK` says.
 
-use crate::sys::bindings;
+use crate::sys::{bindings, module::THIS_MODULE};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::{
@@ -116,7 +116,7 @@ pub(super) struct Callbacks<T>(PhantomData<T>);
 impl<T: FileOps> Callbacks<T> {
     /// Operations of a plain file; splicing files and devices add theirs.
     pub(super) const OPERATIONS: bindings::file_operations = bindings::file_operations {
-        owner: crate::THIS_MODULE.as_ptr(),
+        owner: THIS_MODULE,
         read_iter: Some(Self::read_iter),
         write_iter: Some(Self::write_iter),
         poll: Some(Self::poll),

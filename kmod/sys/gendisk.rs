@@ -12,6 +12,7 @@ use super::{
     bdev::{Bdev, Sink},
     bindings,
     bio::Bio,
+    module::THIS_MODULE,
 };
 use core::fmt::Write as _;
 use core::marker::PhantomData;
@@ -159,7 +160,7 @@ impl<T: BlockDevice> Gendisk<T> {
 
     /// The callbacks. All of them rest on the invariant of [`Gendisk`].
     const OPERATIONS: bindings::block_device_operations = bindings::block_device_operations {
-        owner: crate::THIS_MODULE.as_ptr(),
+        owner: THIS_MODULE,
         submit_bio: Some(Self::submit_bio),
         open: Some(Self::open),
         release: Some(Self::release),

@@ -14,7 +14,7 @@ mod policy;
 pub(crate) use arguments::Arguments;
 pub(crate) use message::{DumpPosition, DumpWriter, Notification, Reply};
 
-use crate::sys::bindings;
+use crate::sys::{bindings, module::THIS_MODULE};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use kernel::{
@@ -137,7 +137,7 @@ impl Registration {
             resv_start_op: 0,
             ops: self.operations.as_ptr(),
             mcgrps: self.groups.as_ptr(),
-            module: crate::THIS_MODULE.as_ptr(),
+            module: THIS_MODULE,
             ..Default::default()
         };
         raw.set_netnsok(1);

@@ -9,7 +9,7 @@ use super::bindings;
 use core::{
     convert::Infallible,
     marker::PhantomData,
-    mem::ManuallyDrop,
+    mem::{ManuallyDrop, MaybeUninit},
     ops::{Deref, DerefMut},
     ptr::NonNull,
 };
@@ -20,6 +20,7 @@ use kernel::{
     sync::{Arc, Refcount},
     types::Opaque,
 };
+use pin_init::InPlaceWrite;
 
 /// While it lives, no allocation of this task waits for I/O, whatever its flags say. Sections nest.
 pub(crate) struct NoIo {
@@ -95,7 +96,10 @@ impl<T> Pool<T> {
     }
 
     /// Makes an object. May wait until another object of the pool is dropped, never fails.
-    pub(crate) fn make(self: &Arc<Self>, object: impl PinInit<T>) -> PoolBox<T> {
+    pub(crate) fn make(self: &Arc<Self>, object: impl PinInit<T>) -> PoolBox<T>
+    where
+        T: 'static,
+    {
         let _no_io = NoIo::enter();
         // SAFETY: The mempool is initialised, by the type's invariant.
         let slot = unsafe { bindings::mempool_alloc_noprof(self.slots.get(), bindings::GFP_KERNEL) };
@@ -113,10 +117,11 @@ impl<T> Pool<T> {
 }
 
 /// # Safety
-/// As for [`PinInit::__pinned_init`].
-unsafe fn initialise<T>(place: *mut T, object: impl PinInit<T>) -> Result<(), Infallible> {
-    // SAFETY: By the function's safety requirements.
-    unsafe { object.__pinned_init(place) }
+/// `place` is valid for writes, nobody else uses it, and the object is not moved out of it before it is dropped.
+unsafe fn initialise<T: 'static>(place: *mut T, object: impl PinInit<T>) -> Result<(), Infallible> {
+    // SAFETY: By the function's safety requirements. Nobody keeps the reference.
+    let place: &'static mut MaybeUninit<T> = unsafe { &mut *place.cast() };
+    place.write_pin_init(object).map(|_| ())
 }
 
 #[pinned_drop]

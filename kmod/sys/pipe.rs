@@ -8,6 +8,7 @@
 use crate::sys::{
     bindings,
     file::{count_or_errno, Callbacks, FileOps, PendingFd},
+    module::THIS_MODULE,
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -64,7 +65,7 @@ impl<T: SpliceOps> PipeWriter<'_, T> {
         // SAFETY: The page is valid. The buffer takes the new reference along.
         unsafe { bindings::weft_get_page(page.as_ptr()) };
         // SAFETY: The caller of this code holds a reference to the module.
-        unsafe { bindings::__module_get(crate::THIS_MODULE.as_ptr()) };
+        unsafe { bindings::__module_get(THIS_MODULE) };
         let mut buffer = bindings::pipe_buffer {
             page: page.as_ptr(),
             offset: offset as c_uint,
@@ -208,7 +209,7 @@ impl<T: SpliceOps> BufferCallbacks<T> {
             drop(Arc::from_raw((*buffer).private as *const T));
             bindings::weft_put_page((*buffer).page);
             // Last, and thus a tail call: no instruction of the module runs after it.
-            bindings::module_put(crate::THIS_MODULE.as_ptr());
+            bindings::module_put(THIS_MODULE);
         }
     }
 }
