@@ -14,6 +14,8 @@ pub(crate) mod gendisk;
 pub(crate) mod genl;
 pub(crate) mod memory;
 pub(crate) mod misc;
+pub(crate) mod module;
 pub(crate) mod pages;
 pub(crate) mod pipe;
+pub(crate) mod random;
 pub(crate) mod work;

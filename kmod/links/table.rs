@@ -112,6 +112,11 @@ impl Sessions {
         }
     }
 
+    /// Whether there is a session with anybody.
+    pub(crate) fn any(&self) -> bool {
+        self.slots.iter().any(Option::is_some)
+    }
+
     /// Bytes that wait on a link of `peer`; 0 without a session.
     pub(crate) fn queued_bytes(&self, peer: NodeId, link: LinkKind) -> usize {
         let slot = self.slots.get(peer.index()).and_then(Option::as_ref);

@@ -6,11 +6,12 @@
 //! comes in any context, is put on the sink's [`DoneList`] without a lock; the sink's worker takes the list.
 //! Everything that a request needs is in front of its bio, in memory of the device's own reserve.
 
-use super::{bindings, bio::{Bio, BioOp}, memory::NoIo, pages::{PageBuf, Pages, Payload, PAGES_MAX}};
+use super::{bindings, bio::{Bio, BioOp}, memory::NoIo, pages::{PageBuf, Pages, Payload}};
 use core::ptr::NonNull;
 use kernel::{
     error::{from_err_ptr, to_result},
     ffi::c_uint,
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         atomic::{Atomic, Full, Relaxed},
@@ -76,7 +77,7 @@ pub(crate) enum Buffer {
     Bio(Bio),
     /// To be read into.
     Own(PageBuf),
-    /// To be written.
+    /// To be written, from the start; may be longer than what is written.
     Shared(Payload),
 }
 
@@ -212,13 +213,13 @@ impl<S: Sink> Bdev<S> {
     }
 
     /// Starts a request; its end comes through the sink, always and exactly once. May sleep unless `nowait`.
-    pub(crate) fn submit(self: &Arc<Self>, request: LowerRequest, buffer: Buffer, context: S::Context) {
+    pub(crate) fn submit(self: Arc<Self>, request: LowerRequest, buffer: Buffer, context: S::Context) {
         let _no_io = NoIo::enter();
         let bio = self.make_bio(&request, &buffer);
         let fits = fits(&request, &buffer);
         // SAFETY: The bio comes from the bio set of this device.
         let in_flight = unsafe { InFlight::<S>::of(bio) };
-        let content = InFlight { next: core::ptr::null_mut(), device: self.clone(), context, buffer };
+        let content = InFlight { next: core::ptr::null_mut(), device: self, context, buffer };
         // SAFETY: The padding is ours until the bio is freed; the bio is ours until it is submitted. Buffer and device
         // stay until its end, since they are in the padding.
         unsafe {
@@ -272,7 +273,7 @@ impl<S: Sink> Bdev<S> {
             return bio;
         }
         let pages = data(buffer);
-        let count = pages.map_or(0, Pages::count).min(PAGES_MAX);
+        let count = pages.map_or(0, |pages| pages.count().min((request.bytes as usize).div_ceil(PAGE_SIZE)));
         // SAFETY: As above; the vector is no longer than a bio's may be.
         let bio =
             unsafe { bindings::bio_alloc_bioset(bdev, count as u16, flags, bindings::WEFT_GFP_NOIO, bios) };
@@ -283,10 +284,12 @@ impl<S: Sink> Bdev<S> {
                 (*bio).bi_iter.bi_size = if count == 0 { request.bytes } else { 0 };
             }
         }
-        for (index, &page) in pages.map_or(&[][..], Pages::used).iter().enumerate() {
-            let bytes = pages.map_or(0, |pages| pages.bytes_in(index));
-            // SAFETY: The bio has room for all pages, which live as long as the request.
-            unsafe { bindings::bio_add_page(bio, page, bytes as c_uint, 0) };
+        let mut left = request.bytes as usize;
+        for &page in pages.map_or(&[][..], Pages::used).iter().take(count) {
+            let bytes = left.min(PAGE_SIZE);
+            // SAFETY: The bio has room for `count` pages, which live as long as the request.
+            unsafe { bindings::__bio_add_page(bio, page, bytes as c_uint, 0) };
+            left = left.saturating_sub(bytes);
         }
         bio
     }
@@ -338,9 +341,8 @@ fn fits(request: &LowerRequest, buffer: &Buffer) -> bool {
         Buffer::Shared(pages) => pages.bytes(),
     };
     match (request.op, buffer) {
-        (LowerOp::Read, Buffer::Own(_)) | (LowerOp::Write, Buffer::Own(_) | Buffer::Shared(_)) => {
-            bytes == request.bytes
-        }
+        (LowerOp::Read, Buffer::Own(_)) => bytes == request.bytes,
+        (LowerOp::Write, Buffer::Shared(_)) => bytes >= request.bytes,
         (LowerOp::Read, Buffer::Bio(bio)) => bytes == request.bytes && bio.op() == Some(BioOp::Read),
         (LowerOp::Write, Buffer::Bio(bio)) => bytes == request.bytes && bio.op() == Some(BioOp::Write),
         (LowerOp::Flush | LowerOp::WriteZeroes { .. }, Buffer::None) => true,

@@ -20,7 +20,10 @@ use kernel::{
     ffi::{c_int, c_uint, c_void},
     page::{BorrowedPage, PAGE_SIZE},
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
     types::Opaque,
 };
 
@@ -57,8 +60,13 @@ unsafe impl Sync for PageReserve {}
 pub(crate) struct Pages {
     reserve: Arc<PageReserve>,
     bytes: u32,
+    /// [`CRC_KNOWN`] and the checksum, once it was asked for.
+    crc: Atomic<u64>,
     pages: [*mut bindings::page; PAGES_MAX],
 }
+
+/// Bit of [`Pages::crc`].
+const CRC_KNOWN: u64 = 1 << 32;
 
 // SAFETY: Pages belong to no thread.
 unsafe impl Send for Pages {}
@@ -106,6 +114,7 @@ impl PageReserve {
         Ok(self.buffers.make(Pages {
             reserve: self.clone(),
             bytes,
+            crc: Atomic::new(0),
             pages,
         }))
     }
@@ -155,9 +164,9 @@ impl Pages {
         slice.get_mut(skip..).filter(|rest| !rest.is_empty())
     }
 
-    /// The data if they are exactly `N` bytes in one page.
-    pub(crate) fn as_block<const N: usize>(&self) -> Option<&[u8; N]> {
-        self.slices().next()?.try_into().ok()
+    /// The data of page `index` if they fill it.
+    pub(crate) fn full_page(&self, index: usize) -> Option<&[u8; PAGE_SIZE]> {
+        self.slices().nth(index)?.try_into().ok()
     }
 
     /// Copies `data` to the start; what is too long is left out.
@@ -176,12 +185,13 @@ impl Pages {
         }
     }
 
-    /// CRC-32C of the data as it stands in packets, see [`weft_uapi::crc32c`].
-    pub(crate) fn crc32c(&self) -> u32 {
-        !self.slices().fold(!0, |crc, slice| {
-            // SAFETY: The slice is valid for its length.
-            unsafe { bindings::crc32c(crc, slice.as_ptr().cast(), slice.len()) }
-        })
+    /// Overwrites the data with zeros.
+    pub(crate) fn clear(&mut self) {
+        let mut offset: usize = 0;
+        while let Some(place) = self.slice_at(offset) {
+            place.fill(0);
+            offset = offset.saturating_add(place.len());
+        }
     }
 
     /// The pages as an array for the shim.
@@ -194,6 +204,22 @@ impl Pages {
         (self.bytes as usize)
             .saturating_sub(index.saturating_mul(PAGE_SIZE))
             .min(PAGE_SIZE)
+    }
+}
+
+impl PoolArc<Pages> {
+    /// CRC-32C of the data as it stands in packets, see [`weft_uapi::crc32c`]. Computed once.
+    pub(crate) fn crc32c(&self) -> u32 {
+        let known = self.crc.load(Relaxed);
+        if known & CRC_KNOWN != 0 {
+            return known as u32;
+        }
+        let crc = !self.slices().fold(!0, |crc, slice| {
+            // SAFETY: The slice is valid for its length.
+            unsafe { bindings::crc32c(crc, slice.as_ptr().cast(), slice.len()) }
+        });
+        self.crc.store(CRC_KNOWN | u64::from(crc), Relaxed);
+        crc
     }
 }
 

@@ -9,8 +9,11 @@ use core::ptr::NonNull;
 use kernel::{
     ffi::{c_int, c_uint},
     prelude::*,
-    sync::{Arc, ArcBorrow},
-    workqueue::{self, HasDelayedWork, Work, WorkItem},
+    sync::{
+        atomic::{Acquire, Atomic, Full, Relaxed, Release},
+        Arc, ArcBorrow,
+    },
+    workqueue::{self, HasDelayedWork, RawWorkItem, Work, WorkItem},
 };
 
 /// A workqueue whose thread makes progress also when memory is short.
@@ -49,38 +52,77 @@ impl Drop for RawQueue {
     }
 }
 
-/// The module's queue for what takes long. Dropping it waits for all its items.
-pub(crate) struct SlowQueue(RawQueue);
+/// The queue of [`SlowQueue`]; null while there is none.
+static SLOW: Atomic<*mut bindings::workqueue_struct> = Atomic::new(core::ptr::null_mut());
+
+/// Ordered queues that exist.
+static QUEUES: Atomic<i32> = Atomic::new(0);
+
+/// The module's one queue for what takes long. Dropping it waits for all [`OrderedQueue`]s, then for its own items.
+pub(crate) struct SlowQueue {
+    _queue: RawQueue,
+}
 
 impl SlowQueue {
-    /// May sleep.
-    pub(crate) fn new() -> Result<Arc<Self>> {
-        Ok(Arc::new(Self(RawQueue::new(c"weft_slow", 0, 0)?), GFP_KERNEL)?)
+    /// Called once, when the module is loaded. May sleep.
+    pub(crate) fn create() -> Result<Self> {
+        let queue = RawQueue::new(c"weft_slow", 0, 0)?;
+        SLOW.store(queue.0.as_ptr(), Release);
+        Ok(Self { _queue: queue })
+    }
+
+    /// Queues an item. Any context. An item that keeps an [`OrderedQueue`] is run, since that keeps this queue.
+    pub(crate) fn enqueue<W: RawWorkItem<ID> + Send + 'static, const ID: u64>(item: W) {
+        let queue = SLOW.load(Acquire);
+        if !queue.is_null() {
+            // SAFETY: The queue is valid until it is dropped, which waits for all who use it.
+            let _ = unsafe { workqueue::Queue::from_raw(queue) }.enqueue(item);
+        }
     }
 }
 
-impl core::ops::Deref for SlowQueue {
-    type Target = workqueue::Queue;
-
-    fn deref(&self) -> &workqueue::Queue {
-        self.0.as_queue()
+impl Drop for SlowQueue {
+    fn drop(&mut self) {
+        // SAFETY: The counter is static.
+        unsafe { bindings::weft_wait_for_zero(QUEUES.as_ptr()) };
+        SLOW.store(core::ptr::null_mut(), Release);
     }
 }
 
 /// A queue that runs its items one after the other, before other work of the machine.
 ///
 /// It may be dropped by one of its own items: what has to wait for that item is left to the [`SlowQueue`].
-pub(crate) struct OrderedQueue {
-    queue: Option<Pin<KBox<Retired>>>,
-    slow: Arc<SlowQueue>,
-}
+///
+/// # Invariants
+/// Each is counted in [`QUEUES`] from its creation until its [`Retired`] is dropped.
+pub(crate) struct OrderedQueue(Option<Pin<KBox<Retired>>>);
 
 /// A queue that is going to be destroyed.
 #[pin_data]
 struct Retired {
     queue: RawQueue,
+    _counted: Counted,
     #[pin]
     work: Work<Self>,
+}
+
+/// One of [`QUEUES`].
+struct Counted(());
+
+impl Counted {
+    fn new() -> Self {
+        QUEUES.fetch_add(1, Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if QUEUES.fetch_add(-1, Full) == 1 {
+            // SAFETY: The counter is static.
+            unsafe { bindings::weft_wake_waiter(QUEUES.as_ptr()) };
+        }
+    }
 }
 
 kernel::impl_has_work! {
@@ -97,13 +139,14 @@ impl WorkItem for Retired {
 
 impl OrderedQueue {
     /// A queue called `name`. May sleep.
-    pub(crate) fn new(name: &CStr, slow: Arc<SlowQueue>) -> Result<Self> {
+    pub(crate) fn new(name: &CStr) -> Result<Self> {
         let flags = bindings::wq_flags_WQ_HIGHPRI | bindings::wq_flags___WQ_ORDERED;
         let init = try_pin_init!(Retired {
             queue: RawQueue::new(name, flags, 1)?,
+            _counted: Counted::new(),
             work <- kernel::new_work!("weft_retired_queue"),
         } ? Error);
-        Ok(Self { queue: Some(KBox::pin_init(init, GFP_KERNEL)?), slow })
+        Ok(Self(Some(KBox::pin_init(init, GFP_KERNEL)?)))
     }
 
     /// Queues the item; nothing happens if it is queued already. Any context, but the reference must not be the last.
@@ -111,7 +154,7 @@ impl OrderedQueue {
     where
         W: WorkItem<ID, Pointer = Arc<W>> + workqueue::HasWork<W, ID> + Send + Sync + 'static,
     {
-        if let Some(retired) = &self.queue {
+        if let Some(retired) = &self.0 {
             // An error gives the reference back, which is dropped: the item will run.
             let _ = retired.queue.as_queue().enqueue::<Arc<W>, ID>(item);
         }
@@ -122,7 +165,7 @@ impl OrderedQueue {
     where
         W: WorkItem<ID, Pointer = Arc<W>> + HasDelayedWork<W, ID> + Send + Sync + 'static,
     {
-        let Some(retired) = &self.queue else {
+        let Some(retired) = &self.0 else {
             return;
         };
         let raw = Arc::into_raw(Arc::from(item)).cast_mut();
@@ -159,8 +202,8 @@ impl OrderedQueue {
 
 impl Drop for OrderedQueue {
     fn drop(&mut self) {
-        if let Some(retired) = self.queue.take() {
-            self.slow.enqueue(retired);
+        if let Some(retired) = self.0.take() {
+            SlowQueue::enqueue(retired);
         }
     }
 }

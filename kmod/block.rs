@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Devices and the requests of applications.
+//!
+//! ```text
+//! submit_bio -> (waits: too many in flight) -> Request -> engine … lent to the lower disk … -> completed
+//! ```
+//! A bio is completed exactly once: by [`AppRequest::complete`], or, if the lower disk still has it then, when it comes
+//! back. The data of a write are copied once, before the engine sees it: what goes to the disk and to every peer is the
+//! same copy, whatever the application does to its memory meanwhile.
+
+use crate::error::{emediumtype, eopnotsupp};
+use crate::resource::Resource;
+use crate::sys::bio::{Bio, BioOp, BioQueue, Started};
+use crate::sys::gendisk::BlockDevice;
+use crate::sys::memory::{NoIo, PoolArc};
+use crate::sys::pages::Payload;
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{Arc, ArcBorrow, SpinLock},
+};
+use weft_engine::effect::IoError;
+use weft_engine::event::{Io, Op};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::units::{Sector, VolumeId};
+
+/// A request of an application, as the engine knows it.
+pub(crate) type Request = PoolArc<AppRequest>;
+
+/// The object behind one `/dev/weftN`.
+#[pin_data]
+pub(crate) struct Device {
+    resource: Arc<Resource>,
+    volume: VolumeId,
+    /// Bios that came while too many requests were in flight.
+    #[pin]
+    waiting: SpinLock<BioQueue>,
+}
+
+impl Device {
+    /// The device of a volume, not yet to be opened.
+    pub(crate) fn new(resource: Arc<Resource>, volume: VolumeId) -> Result<Arc<Self>> {
+        let device = pin_init!(Self { resource, volume, waiting <- new_spinlock!(BioQueue::new()) });
+        Arc::pin_init(device, GFP_KERNEL)
+    }
+
+    /// Starts bios that wait, as far as there is room now.
+    pub(crate) fn start_waiting(&self) {
+        while let Some(bio) = self.next_waiting() {
+            self.start(bio);
+        }
+    }
+
+    fn next_waiting(&self) -> Option<Bio> {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_empty() || !self.resource.admit() {
+            return None;
+        }
+        waiting.pop()
+    }
+
+    /// Gives a bio that was admitted to the engine.
+    fn start(&self, bio: Bio) {
+        let admitted = Admitted(self.resource.clone());
+        let Some(io) = io_of(&bio) else {
+            return bio.complete(Err(eopnotsupp()), None);
+        };
+        let started = bio.start_accounting();
+        match self.payload_of(&bio) {
+            Ok(payload) => {
+                let request = pin_init!(AppRequest {
+                    _admitted: admitted,
+                    started,
+                    payload,
+                    place <- new_spinlock!(Place::Here(bio)),
+                });
+                let request = self.resource.requests.make(request).share();
+                self.resource.request(self.volume, request, io);
+            }
+            Err(error) => bio.complete(Err(error), Some(started)),
+        }
+    }
+
+    /// A copy of the data, if it is a write.
+    fn payload_of(&self, bio: &Bio) -> Result<Option<Payload>> {
+        if bio.op() != Some(BioOp::Write) {
+            return Ok(None);
+        }
+        let mut pages = self.resource.memory.writes.alloc(bio.bytes())?;
+        bio.copy_out(&mut pages)?;
+        let payload = pages.share();
+        if self.resource.is_mirrored() {
+            // Remembered there, and not computed under the engine's lock.
+            payload.crc32c();
+        }
+        Ok(Some(payload))
+    }
+}
+
+impl BlockDevice for Device {
+    fn open(&self, write: bool) -> Result {
+        self.resource.open(self.volume, write).map_err(|refusal| match refusal {
+            Refusal::NoSuchVolume => ENXIO,
+            _ => emediumtype(),
+        })
+    }
+
+    fn release(&self) {
+        self.resource.close(self.volume);
+    }
+
+    fn submit(this: ArcBorrow<'_, Self>, bio: Bio) {
+        let _no_io = NoIo::enter();
+        let mut waiting = this.waiting.lock();
+        if waiting.is_empty() && this.resource.admit() {
+            drop(waiting);
+            this.start(bio);
+        } else {
+            waiting.push(bio);
+            drop(waiting);
+            this.resource.has_waiting();
+        }
+    }
+}
+
+/// What a bio asks for; `None`: something that our devices do not offer.
+fn io_of(bio: &Bio) -> Option<Io> {
+    let op = match bio.op()? {
+        BioOp::Read => Op::Read,
+        BioOp::Write => Op::Write,
+        BioOp::Flush => Op::Flush,
+        BioOp::Discard => Op::Discard,
+        BioOp::WriteZeroes { no_unmap } => Op::WriteZeroes { no_unmap },
+    };
+    let (sector, bytes) = if op == Op::Flush { (0, 0) } else { (bio.sector(), bio.bytes()) };
+    Some(Io { op, sector: Sector(sector), bytes, fua: bio.is_fua(), preflush: bio.is_preflush() && op != Op::Flush })
+}
+
+/// One of the requests that may be in flight; dropping it lets another one in.
+struct Admitted(Arc<Resource>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.dismiss();
+    }
+}
+
+/// A request of an application.
+#[pin_data]
+pub(crate) struct AppRequest {
+    _admitted: Admitted,
+    started: Started,
+    payload: Option<Payload>,
+    #[pin]
+    place: SpinLock<Place>,
+}
+
+/// Where the bio is.
+enum Place {
+    /// Here.
+    Here(Bio),
+    /// The lower disk reads into it.
+    Lent,
+    /// As above; to be completed when it comes back.
+    Awaited(Result),
+    /// Completed.
+    Gone,
+}
+
+impl AppRequest {
+    /// The data of a write.
+    pub(crate) fn payload(&self) -> Option<&Payload> {
+        self.payload.as_ref()
+    }
+
+    /// Takes the bio for a read by the lower disk, to be given back; `None` if it is not here.
+    pub(crate) fn lend(&self) -> Option<Bio> {
+        let mut place = self.place.lock();
+        match core::mem::replace(&mut *place, Place::Lent) {
+            Place::Here(bio) => Some(bio),
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    /// Takes a bio back that was lent.
+    pub(crate) fn give_back(&self, bio: Bio) {
+        let mut place = self.place.lock();
+        if let Place::Awaited(result) = *place {
+            *place = Place::Gone;
+            drop(place);
+            bio.complete(result, Some(self.started));
+        } else {
+            *place = Place::Here(bio);
+        }
+    }
+
+    /// Completes the bio; for a read that was answered from elsewhere, with `data`.
+    pub(crate) fn complete(&self, result: Result<(), IoError>, data: Option<&Payload>) {
+        let result = result.map_err(errno);
+        let mut place = self.place.lock();
+        match core::mem::replace(&mut *place, Place::Gone) {
+            Place::Here(mut bio) => {
+                drop(place);
+                let copied = data.map_or(Ok(()), |data| bio.copy_in(data));
+                bio.complete(result.and(copied), Some(self.started));
+            }
+            Place::Lent => *place = Place::Awaited(result),
+            other => *place = other,
+        }
+    }
+}
+
+fn errno(error: IoError) -> Error {
+    match error {
+        IoError::Disk | IoError::NoData | IoError::Range => EIO,
+        IoError::Unsupported => eopnotsupp(),
+    }
+}

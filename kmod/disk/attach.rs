@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Opening a disk and reading its metadata. Runs in the slow queue and waits for the disk.
+
+use super::{Disk, Path};
+use crate::error::Failure;
+use crate::pump::Kernel;
+use crate::resource::Resource;
+use crate::sys::bdev::Bdev;
+use crate::sys::memory::NoIo;
+use crate::sys::pages::PageBuf;
+use kernel::{prelude::*, sync::Arc};
+use weft_engine::load::{DiskInfo, LoadedDisk, Read};
+use weft_uapi::limits::{IO_BYTES_MAX, META_BLOCK_BYTES, PATH_MAX, SECTOR_BYTES};
+use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::units::{NodeId, Sector, VolumeId};
+
+const SECTORS_PER_BLOCK: u64 = (META_BLOCK_BYTES / SECTOR_BYTES) as u64;
+
+/// Blocks that are read at once at most.
+const BLOCKS_MAX: usize = (IO_BYTES_MAX / META_BLOCK_BYTES) as usize;
+
+/// A disk with its metadata, on its way to the engine. Too large for the stack.
+pub(crate) type Loaded = KBox<Option<LoadedDisk<Kernel>>>;
+
+/// Opens the disk, and the metadata device unless metadata are internal, for nobody else; reads the metadata.
+pub(crate) fn attach(
+    resource: &Arc<Resource>,
+    (node, volume): (NodeId, VolumeId),
+    disk: &CStr,
+    meta: Option<&CStr>,
+) -> Result<(Arc<Disk>, Loaded), Failure> {
+    let disk = open(resource, disk, meta)?;
+    let loaded = load(resource, &disk, (node, volume))?;
+    Ok((disk, loaded))
+}
+
+fn open(resource: &Arc<Resource>, disk: &CStr, meta: Option<&CStr>) -> Result<Arc<Disk>, Failure> {
+    let device = |path, refusal| {
+        Bdev::open(path, resource.clone()).map_err(|error| match error.name() {
+            Some(name) => Failure::new(refusal, format_args!("{}: {}.", text(path), text(name))),
+            None => Failure::new(refusal, format_args!("{}.", text(path))),
+        })
+    };
+    let data = device(disk, Refusal::DiskOpen)?;
+    let (meta_device, meta_path) = match meta {
+        Some(path) => (device(path, Refusal::MetaOpen)?, path),
+        None => (data.clone(), c"internal"),
+    };
+    if data.logical_block_bytes() > META_BLOCK_BYTES || meta_device.logical_block_bytes() > META_BLOCK_BYTES {
+        return Err(Failure::new(Refusal::DiskOpen, format_args!("Its blocks are larger than {META_BLOCK_BYTES} bytes.")));
+    }
+    let no_memory = |_| Failure::from(Refusal::NoMemory);
+    let paths = KBox::new((padded(disk), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
+    Arc::new(Disk { data, meta: meta_device, paths }, GFP_KERNEL).map_err(no_memory)
+}
+
+fn load(resource: &Resource, disk: &Disk, (node, volume): (NodeId, VolumeId)) -> Result<Loaded, Failure> {
+    let kind = if disk.has_internal_meta() { MetaKind::Internal } else { MetaKind::External };
+    let info = DiskInfo {
+        disk_sectors: disk.data.sectors(),
+        meta_sectors: disk.meta.sectors(),
+        can_discard: disk.data.can_zero() && disk.data.can_discard(),
+        volume,
+        node,
+        resource: resource.padded_name(),
+        meta_kind: kind,
+    };
+    let [first, second] = Layout::superblock_sectors(kind, info.meta_sectors).ok_or(Refusal::DiskTooSmall)?;
+    let (first, second) = (read(resource, disk, first, 1)?, read(resource, disk, second, 1)?);
+    let loaded = LoadedDisk::begin(info, block(&first, 0)?, block(&second, 0)?)?;
+    let mut loaded = KBox::new(Some(loaded), GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+    if let Some(loaded) = &mut *loaded {
+        read_all(resource, disk, loaded)?;
+        loaded.finish()?;
+    }
+    Ok(loaded)
+}
+
+/// Reads all blocks that the metadata consist of, neighbours together.
+fn read_all(resource: &Resource, disk: &Disk, loaded: &mut LoadedDisk<Kernel>) -> Result<(), Failure> {
+    let mut blocks: KVVec<(Read, Sector)> = KVVec::new();
+    for block in loaded.reads() {
+        blocks.push(block, GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+    }
+    let mut rest = &blocks[..];
+    while let Some(&(_, first)) = rest.first() {
+        let (run, later) = rest.split_at_checked(run_length(first, rest)).ok_or(Refusal::Internal)?;
+        let buffer = read(resource, disk, first, run.len())?;
+        for (index, &(read, _)) in run.iter().enumerate() {
+            loaded.take(read, block(&buffer, index)?);
+        }
+        rest = later;
+    }
+    Ok(())
+}
+
+/// How many of the first blocks, at least one, lie one behind the other from `first` on.
+fn run_length(first: Sector, blocks: &[(Read, Sector)]) -> usize {
+    let is_next = |(index, (_, sector)): &(u64, &(Read, Sector))| {
+        sector.0 == first.0.saturating_add(index.saturating_mul(SECTORS_PER_BLOCK))
+    };
+    (0..).zip(blocks).take(BLOCKS_MAX).take_while(is_next).count()
+}
+
+fn read(resource: &Resource, disk: &Disk, sector: Sector, blocks: usize) -> Result<PageBuf, Failure> {
+    let _no_io = NoIo::enter();
+    let bytes = (blocks as u32).saturating_mul(META_BLOCK_BYTES);
+    let buffer = resource.memory.meta.alloc(bytes);
+    buffer
+        .and_then(|buffer| disk.meta.read(sector.0, buffer))
+        .map_err(|_| Failure::new(Refusal::MetaIo, format_args!("{blocks} blocks at sector {sector}.")))
+}
+
+fn block(buffer: &PageBuf, index: usize) -> Result<&MetaBlock, Failure> {
+    buffer.full_page(index).ok_or(Failure::from(Refusal::Internal))
+}
+
+fn text(path: &CStr) -> &str {
+    path.to_str().unwrap_or("?")
+}
+
+fn padded(path: &CStr) -> Path {
+    let mut padded = [0; PATH_MAX + 1];
+    for (to, from) in padded.iter_mut().take(PATH_MAX).zip(path.to_bytes()) {
+        *to = *from;
+    }
+    padded
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Lines of a resource in the kernel log.
+
+use core::fmt::Arguments;
+use kernel::prelude::*;
+use weft_engine::effect::Level;
+use weft_engine::host::Time;
+
+/// Lines that are not errors, per [`WINDOW_MS`], at most: a peer that comes and goes shall not fill the log.
+const LINES_MAX: u32 = 50;
+
+const WINDOW_MS: u64 = 10_000;
+
+/// How much a resource has said lately.
+pub(crate) struct Log {
+    window: Time,
+    lines: u32,
+}
+
+impl Log {
+    /// Nothing yet.
+    pub(crate) const fn new() -> Self {
+        Self { window: Time(0), lines: 0 }
+    }
+
+    /// Writes a line about `resource`, unless there were too many lately; then that is said once.
+    pub(crate) fn write(&mut self, now: Time, resource: &str, level: Level, line: Arguments<'_>) {
+        if now.ms_since(self.window) >= WINDOW_MS {
+            *self = Self { window: now, lines: 0 };
+        }
+        self.lines = self.lines.saturating_add(1);
+        match level {
+            Level::Error => pr_err!("resource {}: {}\n", resource, line),
+            _ if self.lines > LINES_MAX => {}
+            _ if self.lines == LINES_MAX => pr_warn!("resource {}: too many lines, leaving some out\n", resource),
+            Level::Warn => pr_warn!("resource {}: {}\n", resource, line),
+            Level::Info => pr_info!("resource {}: {}\n", resource, line),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The only caller of the engine.
+//!
+//! A [`Turn`] takes the engine's lock, feeds events and receives effects. What must keep its order is done at once:
+//! packets are queued on their link. What may sleep or call back is noted and done without the lock: disk requests and
+//! completions by this thread at the [`end`](Turn::end) of the turn, the rest by the resource's orders.
+
+use crate::block::Request;
+use crate::disk::{Disk, Job, Patience};
+use crate::error::Failure;
+use crate::fifo::Fifo;
+use crate::resource::{Order, Resource, SessionEnd, Stalled, State, TIMER};
+use crate::sys::memory::NoIo;
+use crate::sys::pages::Payload;
+use crate::sys::random::random_u64;
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{lock::mutex::MutexGuard, Arc},
+};
+use weft_engine::effect::{Data, Effect, IoError};
+use weft_engine::event::{Cookie, DiskError, Event};
+use weft_engine::host::{Host, NoMemory, Output, Time};
+use weft_uapi::limits::META_BLOCK_BYTES;
+use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::status::EventKind;
+use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
+
+/// The engine's host: this module.
+pub(crate) struct Kernel;
+
+impl Host for Kernel {
+    type Request = Request;
+    type Buffer = Payload;
+    type Slab<T> = KVVec<T>;
+
+    fn slab<T>(len: usize, mut item: impl FnMut() -> T) -> Result<KVVec<T>, NoMemory> {
+        let mut slab = KVVec::with_capacity(len, GFP_KERNEL).map_err(|_| NoMemory)?;
+        for _ in 0..len {
+            slab.push_within_capacity(item()).map_err(|_| NoMemory)?;
+        }
+        Ok(slab)
+    }
+}
+
+/// What is done at the end of a turn, without the engine's lock.
+pub(crate) enum Action {
+    /// Work for a disk.
+    Disk(Arc<Disk>, Job),
+    /// The end of a request of an application.
+    Complete(Request, Result<(), IoError>, Option<Payload>),
+}
+
+/// What the engine is to be told within the same turn.
+pub(crate) enum Feedback {
+    /// There was no disk for it.
+    DiskGone(Cookie),
+    /// As above, for metadata.
+    MetaGone(Cookie),
+    /// A session could not be offered.
+    NotOffered(NodeId, SessionId),
+}
+
+/// The engine's lock, and what is to be done once it is released.
+#[must_use]
+pub(crate) struct Turn<'a> {
+    resource: &'a Arc<Resource>,
+    state: MutexGuard<'a, State>,
+    actions: Fifo<Action>,
+    now: Time,
+    _no_io: NoIo,
+}
+
+impl<'a> Turn<'a> {
+    /// Takes the engine's lock.
+    pub(crate) fn begin(resource: &'a Arc<Resource>) -> Self {
+        let no_io = NoIo::enter();
+        let state = resource.state.lock();
+        Self { resource, state, actions: Fifo::new(), now: resource.now(), _no_io: no_io }
+    }
+
+    /// What the lock protects.
+    pub(crate) fn state(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// Feeds an event, and what its effects lead to at once.
+    pub(crate) fn handle(&mut self, event: Event<'_, Kernel>) {
+        let mut feedback = Fifo::new();
+        self.handle_one(event, &mut feedback);
+        while let Some(next) = feedback.pop() {
+            let event = match next {
+                Feedback::DiskGone(cookie) => Event::DiskDone { cookie, result: Err(DiskError) },
+                Feedback::MetaGone(cookie) => Event::MetaDone { cookie, result: Err(DiskError) },
+                Feedback::NotOffered(peer, session) => {
+                    Event::SessionDown { peer, session, reason: "no memory for its links" }
+                }
+            };
+            self.handle_one(event, &mut feedback);
+        }
+    }
+
+    fn handle_one(&mut self, event: Event<'_, Kernel>, feedback: &mut Fifo<Feedback>) {
+        let State { engine, rest, .. } = &mut *self.state;
+        let mut collector =
+            Collector { resource: self.resource, rest, actions: &mut self.actions, feedback, now: self.now };
+        engine.handle(self.now, event, &mut collector);
+    }
+
+    /// Feeds a request of an application, or keeps it until there is room.
+    pub(crate) fn request(&mut self, request: Stalled) {
+        self.state.stalled.push(&self.resource.stalled, request);
+        self.feed_stalled();
+    }
+
+    fn feed_stalled(&mut self) {
+        while self.state.engine.has_room() {
+            let Some(Stalled { volume, request, io }) = self.state.stalled.pop() else { return };
+            self.handle(Event::Request { volume, request, io });
+        }
+    }
+
+    /// A session ended by itself.
+    pub(crate) fn session_down(&mut self, peer: NodeId, session: SessionId, reason: &str) {
+        self.state.rest.sessions.end(peer, session);
+        self.handle(Event::SessionDown { peer, session, reason });
+    }
+
+    /// Tells the engine that its time has come, if it has.
+    pub(crate) fn expire(&mut self) {
+        if self.state.engine.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.state.armed = None;
+            self.handle(Event::Timer);
+        }
+    }
+
+    /// Releases the lock and does what is to be done; see [`Patience`].
+    pub(crate) fn end(mut self, patience: Patience) {
+        self.feed_stalled();
+        while let Some((peer, session, why)) = self.state.rest.sessions.take_broken() {
+            self.handle(Event::SessionDown { peer, session, reason: why.text() });
+        }
+        let State { engine, rest, .. } = &mut *self.state;
+        for peer in engine.peers() {
+            rest.sessions.set_room(peer, engine.has_peer_room(peer));
+        }
+        self.resource.set_mirrored(rest.sessions.any());
+        self.arm();
+        let Self { resource, state, mut actions, _no_io, .. } = self;
+        drop(state);
+        while let Some(action) = actions.pop() {
+            match action {
+                Action::Disk(disk, job) => crate::disk::start(resource, disk, job, patience),
+                Action::Complete(request, result, data) => request.complete(result, data.as_ref()),
+            }
+        }
+    }
+
+    /// Sets the timer to the engine's deadline.
+    fn arm(&mut self) {
+        let deadline = self.state.engine.deadline();
+        if deadline == self.state.armed {
+            return;
+        }
+        self.state.armed = deadline;
+        match deadline {
+            None => {}
+            Some(deadline) if deadline <= self.now => self.resource.wake(),
+            Some(deadline) => {
+                let nanoseconds = deadline.0.saturating_sub(self.now.0);
+                self.resource.queue.run_in::<_, TIMER>(self.resource.as_arc_borrow(), nanoseconds);
+            }
+        }
+    }
+}
+
+/// Receives the effects of one event.
+struct Collector<'a> {
+    resource: &'a Arc<Resource>,
+    rest: &'a mut crate::resource::Rest,
+    actions: &'a mut Fifo<Action>,
+    feedback: &'a mut Fifo<Feedback>,
+    now: Time,
+}
+
+impl Collector<'_> {
+    fn disk(&mut self, volume: VolumeId, job: Job) {
+        match self.rest.volume(volume).and_then(|volume| volume.disk.clone()) {
+            Some(disk) => self.actions.push(&self.resource.actions, Action::Disk(disk, job)),
+            None => {
+                let feedback = match job {
+                    Job::Io { cookie, .. } => Feedback::DiskGone(cookie),
+                    Job::Meta { cookie, .. } => Feedback::MetaGone(cookie),
+                };
+                self.feedback.push(&self.resource.feedback, feedback);
+            }
+        }
+    }
+
+    fn meta(&mut self, volume: VolumeId, cookie: Cookie, sector: Sector, block: &MetaBlock, flush: bool) {
+        match self.resource.memory.meta.alloc(META_BLOCK_BYTES) {
+            Ok(mut pages) => {
+                pages.fill(block);
+                self.disk(volume, Job::Meta { cookie, sector, block: pages.share(), flush });
+            }
+            Err(_) => self.feedback.push(&self.resource.feedback, Feedback::MetaGone(cookie)),
+        }
+    }
+
+    fn offer(&mut self, peer: NodeId, session: SessionId) {
+        let owner = Arc::new(SessionEnd(self.resource.clone()), GFP_KERNEL).map_err(Error::from);
+        let offered = owner.and_then(|owner| self.rest.sessions.offer(peer, session, owner));
+        if offered.is_err() {
+            self.feedback.push(&self.resource.feedback, Feedback::NotOffered(peer, session));
+        }
+    }
+
+    fn order(&self, order: Order) {
+        self.resource.order(order);
+    }
+}
+
+impl Output<Kernel> for Collector<'_> {
+    fn emit(&mut self, effect: Effect<'_, Kernel>) {
+        match effect {
+            Effect::Disk { volume, cookie, io, data } => self.disk(volume, Job::Io { cookie, io, data }),
+            Effect::Meta { volume, cookie, sector, block, flush } => self.meta(volume, cookie, sector, block, flush),
+            Effect::Send { peer, session, link, header, body, data } => {
+                self.rest.sessions.send(peer, session, link, header, body, payload(data));
+            }
+            Effect::Complete { request, result, data } => {
+                self.actions.push(&self.resource.actions, Action::Complete(request, result, data));
+            }
+            Effect::Offer { peer, session } => self.offer(peer, session),
+            Effect::EndSession { peer, session } => self.rest.sessions.end(peer, session),
+            Effect::Reply { token, result } => {
+                self.order(Order::Replied { token, result: result.map_err(Failure::from) });
+            }
+            Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
+            Effect::CloseDisk { volume } => {
+                if let Some(disk) = self.rest.volume_mut(volume).and_then(|volume| volume.disk.take()) {
+                    self.order(Order::Close(disk));
+                }
+            }
+            Effect::Notify(object) => {
+                let line = self.rest.line.take();
+                self.order(Order::Tell { event: EventKind::Change, object, line });
+            }
+            Effect::Log { level, line } => {
+                self.rest.log.write(self.now, self.resource.name(), level, line);
+                self.rest.line = CString::try_from_fmt(line).ok();
+            }
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        random_u64()
+    }
+}
+
+/// The data of a packet.
+fn payload(data: Data<Kernel>) -> Option<Payload> {
+    match data {
+        Data::None => None,
+        Data::Request(request) => request.payload().cloned(),
+        Data::Buffer(buffer) => Some(buffer),
+    }
+}

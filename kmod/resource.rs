@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A resource: its engine, and everything that the engine needs around it.
+//!
+//! | what | where it runs |
+//! |---|---|
+//! | requests of applications, packets of peers | in the caller's thread |
+//! | ends of disk requests, the engine's timer, requests that waited | the resource's own ordered queue |
+//! | actions of administrators and what follows from them, closing disks, sizes, events | the module's slow queue, in order |
+//!
+//! Lock order: engine → orders. Nothing that may wait for a request of ours is done under the engine's lock.
+//!
+//! A resource is freed when the last reference goes: the registry's, its devices', its disks', its sessions', and those
+//! of queued work. Removing it drops the first; the others belong to things that were removed before.
+
+mod down;
+mod orders;
+
+use crate::block::{AppRequest, Device, Request};
+use crate::disk::{Disk, DiskRequest, Patience, Zeroing};
+use crate::fifo::{Fifo, Places};
+use crate::host::Host;
+use crate::links::{SessionOwner, Sessions};
+use crate::log::Log;
+use crate::pump::{Action, Feedback, Kernel, Turn};
+use crate::registry::MinorLease;
+use crate::sys::bdev::{DoneList, Sink};
+use crate::sys::gendisk::Gendisk;
+use crate::sys::memory::Pool;
+use crate::sys::module::ModuleRef;
+use crate::sys::pages::{PageReserve, Payload};
+use crate::sys::work::OrderedQueue;
+use kernel::{
+    new_delayed_work, new_mutex, new_work,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc, ArcBorrow, Mutex,
+    },
+    time::{Instant, Monotonic},
+    workqueue::{DelayedWork, Work, WorkItem},
+};
+use orders::Orders;
+pub(crate) use orders::Order;
+use weft_engine::effect::Object;
+use weft_engine::event::{Event, Io};
+use weft_engine::host::Time;
+use weft_engine::{Config, Engine};
+use weft_uapi::control::name_of;
+use weft_uapi::limits::{NODES_MAX, PATH_MAX};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::Protocol;
+use weft_uapi::status::{EventKind, Name};
+use weft_uapi::units::{NodeId, NodeSet, SessionId, VolumeId};
+use weft_uapi::wire::{Header, LinkKind};
+
+/// Requests of applications in flight at most; more wait in the order of their arrival.
+const REQUESTS_MAX: usize = 512;
+
+/// Items of each kind that are to be had whatever happens.
+const RESERVED: i32 = 64;
+
+/// A resource on this node.
+#[pin_data]
+pub(crate) struct Resource {
+    name: Name,
+    born: Instant<Monotonic>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) memory: Memory,
+    pub(crate) requests: Arc<Pool<AppRequest>>,
+    pub(crate) actions: Places<Action>,
+    pub(crate) feedback: Places<Feedback>,
+    pub(crate) stalled: Places<Stalled>,
+    pub(crate) zeroings: Arc<Pool<Zeroing>>,
+    pub(crate) queue: OrderedQueue,
+    done: DoneList<Resource>,
+    /// Requests of applications in flight.
+    admitted: Atomic<usize>,
+    /// Whether a bio waits on one of the devices.
+    waiting: Atomic<bool>,
+    /// Whether a session runs.
+    mirrored: Atomic<bool>,
+    #[pin]
+    pub(crate) state: Mutex<State>,
+    #[pin]
+    orders: Orders,
+    #[pin]
+    work: Work<Resource, WORK>,
+    #[pin]
+    timer: DelayedWork<Resource, TIMER>,
+    #[pin]
+    slow_work: Work<Resource, SLOW>,
+}
+
+/// Number of the work item for ends of disk requests.
+pub(crate) const WORK: u64 = 0;
+/// Number of the work item for the engine's timer.
+pub(crate) const TIMER: u64 = 1;
+/// Number of the work item for orders.
+const SLOW: u64 = 2;
+
+kernel::impl_has_work! {
+    impl HasWork<Self, WORK> for Resource { self.work }
+    impl HasWork<Self, SLOW> for Resource { self.slow_work }
+}
+kernel::impl_has_delayed_work! {
+    impl HasDelayedWork<Self, TIMER> for Resource { self.timer }
+}
+
+/// Memory for data. Each purpose has its own reserve, since one may wait for another.
+pub(crate) struct Memory {
+    /// Writes of applications.
+    pub(crate) writes: Arc<PageReserve>,
+    /// Blocks of metadata.
+    pub(crate) meta: Arc<PageReserve>,
+    /// Reads of the disk for peers.
+    pub(crate) reads: Arc<PageReserve>,
+    /// What comes from peers, and bodies of packets.
+    packets: Arc<PageReserve>,
+}
+
+impl Memory {
+    fn new() -> Result<Self> {
+        let reserve = || PageReserve::new(2);
+        Ok(Self { writes: reserve()?, meta: reserve()?, reads: reserve()?, packets: reserve()? })
+    }
+}
+
+/// What is serialised by the engine's lock.
+pub(crate) struct State {
+    pub(crate) engine: Engine<Kernel>,
+    pub(crate) rest: Rest,
+    /// Requests for which the engine had no room.
+    pub(crate) stalled: Fifo<Stalled>,
+    /// When the timer is due.
+    pub(crate) armed: Option<Time>,
+}
+
+/// What the engine's effects work on.
+pub(crate) struct Rest {
+    pub(crate) sessions: Sessions,
+    pub(crate) log: Log,
+    /// The last line of the log that no event has carried yet.
+    pub(crate) line: Option<CString>,
+    volumes: KVec<Volume>,
+    peer_names: KVec<Name>,
+    /// Gone once the resource was removed.
+    in_use: Option<ModuleRef>,
+}
+
+/// A volume with its device and its disk.
+pub(crate) struct Volume {
+    pub(crate) id: VolumeId,
+    pub(crate) disk: Option<Arc<Disk>>,
+    device: Arc<Device>,
+    gendisk: Arc<Gendisk<Device>>,
+    _minor: MinorLease,
+}
+
+/// A request for which the engine had no room.
+pub(crate) struct Stalled {
+    pub(crate) volume: VolumeId,
+    pub(crate) request: Request,
+    pub(crate) io: Io,
+}
+
+impl Rest {
+    /// The volume, if it exists.
+    pub(crate) fn volume(&self, id: VolumeId) -> Option<&Volume> {
+        self.volumes.iter().find(|volume| volume.id == id)
+    }
+
+    /// The volume, if it exists.
+    pub(crate) fn volume_mut(&mut self, id: VolumeId) -> Option<&mut Volume> {
+        self.volumes.iter_mut().find(|volume| volume.id == id)
+    }
+}
+
+impl Resource {
+    /// A resource without volumes and peers, not yet known to anybody. May sleep.
+    pub(crate) fn new(host: Arc<Host>, name: Name, node: NodeId, protocol: Protocol) -> Result<Arc<Self>> {
+        let memory = Memory::new()?;
+        let engine = Engine::new(Config { name, node, protocol, requests_max: REQUESTS_MAX }).map_err(|_| ENOMEM)?;
+        let rest = Rest {
+            sessions: Sessions::new(name, node, host.offers.clone(), memory.packets.clone()),
+            log: Log::new(),
+            line: None,
+            volumes: KVec::new(),
+            peer_names: KVec::from_elem([0; NAME_BYTES], NODES_MAX, GFP_KERNEL)?,
+            in_use: Some(ModuleRef::get()?),
+        };
+        let state = State { engine, rest, stalled: Fifo::new(), armed: None };
+        let queue = CString::try_from_fmt(fmt!("weft_{}", name_of(&name).unwrap_or("")))?;
+        let resource = try_pin_init!(Self {
+            name,
+            born: Instant::now(),
+            host,
+            memory,
+            requests: Pool::new(RESERVED)?,
+            actions: Pool::new(RESERVED)?,
+            feedback: Pool::new(RESERVED)?,
+            stalled: Pool::new(RESERVED)?,
+            zeroings: Pool::new(1)?,
+            queue: OrderedQueue::new(&queue)?,
+            done: DoneList::new(),
+            admitted: Atomic::new(0),
+            waiting: Atomic::new(false),
+            mirrored: Atomic::new(false),
+            state <- new_mutex!(state),
+            orders <- Orders::new(Pool::new(RESERVED)?),
+            work <- new_work!("weft_work"),
+            timer <- new_delayed_work!("weft_timer"),
+            slow_work <- new_work!("weft_slow_work"),
+        }? Error);
+        Arc::pin_init(resource, GFP_KERNEL)
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        name_of(&self.name).unwrap_or("")
+    }
+
+    /// Its name, padded with zeros.
+    pub(crate) fn padded_name(&self) -> Name {
+        self.name
+    }
+
+    /// The time by the engine's clock, which began with the resource.
+    pub(crate) fn now(&self) -> Time {
+        Time(u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(0))
+    }
+
+    /// Looks at the engine. Takes its lock.
+    pub(crate) fn with_engine<R>(&self, look: impl FnOnce(&Engine<Kernel>, Time) -> R) -> R {
+        look(&self.state.lock().engine, self.now())
+    }
+
+    /// Paths of the disk and of the metadata device (or `internal`), padded with zeros; `None` without disk.
+    pub(crate) fn volume_paths(&self, volume: VolumeId) -> Option<([u8; PATH_MAX + 1], [u8; PATH_MAX + 1])> {
+        self.state.lock().rest.volume(volume)?.disk.as_ref().map(|disk| disk.paths())
+    }
+
+    /// Name of a peer; empty if none was given.
+    pub(crate) fn peer_name(&self, peer: NodeId) -> Name {
+        self.state.lock().rest.peer_names.get(peer.index()).copied().unwrap_or([0; NAME_BYTES])
+    }
+
+    /// Feeds one event to the engine and carries out what follows. Process context; may sleep.
+    pub(crate) fn feed(self: &Arc<Self>, event: Event<'_, Kernel>) {
+        let mut turn = Turn::begin(self);
+        turn.handle(event);
+        turn.end(Patience::Wait);
+    }
+
+    /// As [`feed`](Self::feed), for a thread of the daemon, which must not wait for a disk.
+    fn feed_from_link(self: &Arc<Self>, event: Event<'_, Kernel>) {
+        let mut turn = Turn::begin(self);
+        turn.handle(event);
+        turn.end(Patience::Hurry);
+    }
+
+    /// Gives a request of an application to the engine, or keeps it until there is room.
+    pub(crate) fn request(self: &Arc<Self>, volume: VolumeId, request: Request, io: Io) {
+        let mut turn = Turn::begin(self);
+        turn.request(Stalled { volume, request, io });
+        turn.end(Patience::Wait);
+    }
+
+    fn expire(self: &Arc<Self>) {
+        let mut turn = Turn::begin(self);
+        turn.expire();
+        turn.end(Patience::Wait);
+    }
+
+    /// The device of a volume is being opened.
+    pub(crate) fn open(&self, volume: VolumeId, write: bool) -> Result<(), Refusal> {
+        self.state.lock().engine.open(volume, write)
+    }
+
+    /// The device of a volume was closed.
+    pub(crate) fn close(&self, volume: VolumeId) {
+        self.state.lock().engine.close(volume);
+    }
+
+    /// The daemon came, went, or told which nodes it reaches.
+    pub(crate) fn daemon_changed(self: &Arc<Self>, served: bool, connected: NodeSet) {
+        self.feed(Event::Daemon { served, connected });
+    }
+
+    /// Sends an event about an object, later and in order.
+    pub(crate) fn tell(self: &Arc<Self>, event: EventKind, object: Object) {
+        self.order(Order::Tell { event, object, line: None });
+    }
+
+    /// Whether one more request may be in flight; then it is, until [`dismiss`](Self::dismiss).
+    pub(crate) fn admit(&self) -> bool {
+        if self.admitted.fetch_add(1, Full) < REQUESTS_MAX {
+            return true;
+        }
+        self.admitted.fetch_sub(1, Full);
+        false
+    }
+
+    /// A request is not in flight any more. Any context.
+    pub(crate) fn dismiss(self: &Arc<Self>) {
+        self.admitted.fetch_sub(1, Full);
+        if self.waiting.load(Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// A bio began to wait on a device.
+    pub(crate) fn has_waiting(self: &Arc<Self>) {
+        self.waiting.xchg(true, Full);
+        // Perhaps the last request ended just before.
+        if self.admitted.load(Relaxed) < REQUESTS_MAX {
+            self.wake();
+        }
+    }
+
+    /// Whether data are sent to a peer.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.mirrored.load(Relaxed)
+    }
+
+    /// Notes whether data are sent to a peer.
+    pub(crate) fn set_mirrored(&self, mirrored: bool) {
+        self.mirrored.store(mirrored, Relaxed);
+    }
+
+    /// Lets [`run`](WorkItem::run) of the resource's own queue happen. Any context.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        self.queue.enqueue::<_, WORK>(self.clone());
+    }
+
+    fn start_waiting(&self) {
+        if !self.waiting.xchg(false, Full) {
+            return;
+        }
+        let mut index = 0;
+        while let Some(device) = self.device(index) {
+            device.start_waiting();
+            index = index.saturating_add(1);
+        }
+    }
+
+    fn device(&self, index: usize) -> Option<Arc<Device>> {
+        self.state.lock().rest.volumes.get(index).map(|volume| volume.device.clone())
+    }
+}
+
+const NAME_BYTES: usize = size_of::<Name>();
+
+impl Sink for Resource {
+    type Context = DiskRequest;
+
+    fn done(&self) -> &DoneList<Self> {
+        &self.done
+    }
+
+    fn wake(this: ArcBorrow<'_, Self>) {
+        this.queue.enqueue::<_, WORK>(Arc::from(this));
+    }
+}
+
+impl WorkItem<WORK> for Resource {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        for done in this.done.take() {
+            crate::disk::finish(&this, done);
+        }
+        this.start_waiting();
+        this.expire();
+    }
+}
+
+impl WorkItem<TIMER> for Resource {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.expire();
+    }
+}
+
+impl WorkItem<SLOW> for Resource {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.carry_out_orders();
+    }
+}
+
+/// A resource as its sessions know it.
+pub(crate) struct SessionEnd(pub(crate) Arc<Resource>);
+
+impl SessionOwner for SessionEnd {
+    fn session_up(&self, peer: NodeId, session: SessionId) {
+        self.0.feed_from_link(Event::SessionUp { peer, session });
+    }
+
+    fn packet(
+        &self,
+        peer: NodeId,
+        session: SessionId,
+        link: LinkKind,
+        header: Header,
+        body: &[u8],
+        data: Option<Payload>,
+    ) {
+        self.0.feed_from_link(Event::Packet { peer, session, link, header, body, data });
+    }
+
+    fn session_down(&self, peer: NodeId, session: SessionId, reason: &str) {
+        let mut turn = Turn::begin(&self.0);
+        turn.session_down(peer, session, reason);
+        turn.end(Patience::Hurry);
+    }
+}

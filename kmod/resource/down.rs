@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Taking a resource down: demote, disconnect and forget the peers, detach and remove the volumes, remove the resource.
+//!
+//! There is no list of steps: after each of them the engine's state says which is next. The first refusal ends it.
+
+use super::orders::{Purpose, Waiter};
+use super::Resource;
+use crate::error::Failure;
+use crate::netlink::Answer;
+use crate::pump::Kernel;
+use kernel::sync::Arc;
+use weft_engine::event::Command;
+use weft_engine::host::Time;
+use weft_engine::Engine;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ConnectionState, DiskState, Role};
+
+/// How far it is, and who waits for it.
+pub(super) struct Down {
+    pub(super) answer: Answer,
+    last: Option<Command>,
+}
+
+impl Down {
+    pub(super) fn new(answer: Answer) -> Self {
+        Self { answer, last: None }
+    }
+}
+
+impl Resource {
+    /// Does the next step.
+    pub(super) fn go_down(self: &Arc<Self>, mut down: Down) {
+        match self.with_engine(next_step) {
+            None => self.remove(down.answer),
+            // Done, and yet to be done: somebody works against it.
+            step if step == down.last => Failure::from(Refusal::Busy).give(down.answer),
+            Some(command) => {
+                down.last = Some(command);
+                self.command(Waiter { command, purpose: Purpose::Down(down) });
+            }
+        }
+    }
+
+    /// A step was done or refused.
+    pub(super) fn went_down(self: &Arc<Self>, down: Down, result: Result<(), Failure>) {
+        match result {
+            Ok(()) => self.go_down(down),
+            Err(failure) => failure.give(down.answer),
+        }
+    }
+}
+
+/// What stands first in the way of removing the resource.
+fn next_step(engine: &Engine<Kernel>, now: Time) -> Option<Command> {
+    if engine.resource_info(now).role == Role::Primary.number() {
+        return Some(Command::Secondary);
+    }
+    if let Some(peer) = engine.peers().next() {
+        let alone = engine
+            .peer_info(peer, now)
+            .is_none_or(|info| info.connection == ConnectionState::StandAlone.number());
+        return Some(if alone { Command::DelPeer { peer } } else { Command::Disconnect { peer } });
+    }
+    let volume = engine.volumes().next()?;
+    let diskless = engine
+        .volume_info(volume, now)
+        .is_none_or(|info| info.disk_state == DiskState::Diskless.number());
+    Some(if diskless { Command::DelDevice { volume } } else { Command::Detach { volume } })
+}

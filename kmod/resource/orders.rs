@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a resource does in the slow queue, one thing after the other: actions of administrators, what follows from the
+//! engine's replies, closing disks, sizes of devices, events.
+//!
+//! An action becomes a command of the engine; its answer waits under a token until the engine replied *and* what belongs
+//! to the reply was done here, in order: whoever was told that a disk was detached finds it closed.
+
+use super::down::Down;
+use super::{Resource, Volume};
+use crate::block::Device;
+use crate::disk::{attach::attach, Disk, Patience};
+use crate::error::Failure;
+use crate::fifo::{Fifo, Places};
+use crate::netlink::{self, Answer};
+use crate::pump::Turn;
+use crate::sys::gendisk::Gendisk;
+use crate::sys::work::SlowQueue;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{Arc, Mutex},
+};
+use weft_engine::effect::Object;
+use weft_engine::event::{Command, Event, Token};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::DiskState;
+use weft_uapi::status::{EventKind, Name};
+use weft_uapi::units::{Minor, NodeId, VolumeId};
+
+/// One thing to do.
+pub(crate) enum Order {
+    /// An action of an administrator.
+    Act(netlink::Action, Answer),
+    /// The engine replied to a command.
+    Replied { token: Token, result: Result<(), Failure> },
+    /// The size of a device changed.
+    Resize { volume: VolumeId, sectors: u64 },
+    /// Nothing uses the disk any more.
+    Close(Arc<Disk>),
+    /// An event for listeners.
+    Tell { event: EventKind, object: Object, line: Option<CString> },
+}
+
+/// What is to be done, and who waits for replies of the engine.
+#[pin_data]
+pub(super) struct Orders {
+    places: Places<Order>,
+    #[pin]
+    queue: Mutex<Fifo<Order>>,
+    #[pin]
+    waiters: Mutex<Waiters>,
+}
+
+struct Waiters {
+    last_token: u64,
+    list: KVec<(Token, Waiter)>,
+}
+
+/// What follows a reply of the engine.
+pub(super) struct Waiter {
+    pub(super) command: Command,
+    pub(super) purpose: Purpose,
+}
+
+/// What a command was given for.
+pub(super) enum Purpose {
+    /// It is the action.
+    Itself(Answer),
+    /// It is a step of taking the resource down.
+    Down(Down),
+}
+
+impl Orders {
+    pub(super) fn new(places: Places<Order>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            places,
+            queue <- new_mutex!(Fifo::new()),
+            waiters <- new_mutex!(Waiters { last_token: 0, list: KVec::new() }),
+        })
+    }
+
+    fn pop(&self) -> Option<Order> {
+        self.queue.lock().pop()
+    }
+
+    /// Keeps a waiter until its reply comes; without memory for that it comes back.
+    fn wait(&self, waiter: Waiter) -> Result<Token, Waiter> {
+        let mut waiters = self.waiters.lock();
+        if waiters.list.reserve(1, GFP_KERNEL).is_err() {
+            return Err(waiter);
+        }
+        waiters.last_token = waiters.last_token.saturating_add(1);
+        let token = Token(waiters.last_token);
+        match waiters.list.push_within_capacity((token, waiter)) {
+            Ok(()) => Ok(token),
+            Err(error) => Err(error.0 .1),
+        }
+    }
+
+    fn waiter(&self, token: Token) -> Option<Waiter> {
+        let mut waiters = self.waiters.lock();
+        let index = waiters.list.iter().position(|(other, _)| *other == token)?;
+        waiters.list.remove(index).ok().map(|(_, waiter)| waiter)
+    }
+}
+
+impl Resource {
+    /// Carries an action out, later; never blocks.
+    pub(crate) fn act(self: &Arc<Self>, action: netlink::Action, answer: Answer) {
+        self.order(Order::Act(action, answer));
+    }
+
+    /// Queues an order. Process context.
+    pub(crate) fn order(self: &Arc<Self>, order: Order) {
+        let mut queue = self.orders.queue.lock();
+        queue.push(&self.orders.places, order);
+        drop(queue);
+        SlowQueue::enqueue::<_, { super::SLOW }>(self.clone());
+    }
+
+    pub(super) fn carry_out_orders(self: &Arc<Self>) {
+        while let Some(order) = self.orders.pop() {
+            match order {
+                Order::Act(action, answer) => self.start(action, answer),
+                Order::Replied { token, result } => {
+                    if let Some(waiter) = self.orders.waiter(token) {
+                        self.replied(waiter, result);
+                    }
+                }
+                Order::Resize { volume, sectors } => self.resize(volume, sectors),
+                Order::Close(disk) => drop(disk),
+                Order::Tell { event, object, line } => {
+                    let line = line.as_ref().and_then(|line| line.to_str().ok());
+                    self.host.events.send(event, self, object, line);
+                }
+            }
+        }
+    }
+
+    fn start(self: &Arc<Self>, action: netlink::Action, answer: Answer) {
+        use netlink::Action;
+        if self.is_removed() {
+            return Failure::from(Refusal::NoSuchResource).give(answer);
+        }
+        let command = match action {
+            Action::NewDevice { volume, minor } => return self.new_device(volume, minor, answer),
+            Action::Attach { volume, disk, meta } => return self.attach(volume, &disk, meta.as_deref(), answer),
+            Action::NewPeer { peer, name } => {
+                self.name_peer(peer, name);
+                Command::NewPeer { peer }
+            }
+            Action::Remove => return self.remove(answer),
+            Action::Down => return self.go_down(Down::new(answer)),
+            Action::Options { protocol: None } => return answer.give(Ok(())),
+            Action::Options { protocol: Some(protocol) } => Command::SetProtocol { protocol },
+            Action::DelDevice { volume } => Command::DelDevice { volume },
+            Action::Detach { volume } => Command::Detach { volume },
+            Action::DelPeer { peer } => Command::DelPeer { peer },
+            Action::Connect { peer, discard_my_data } => Command::Connect { peer, discard_my_data },
+            Action::Disconnect { peer } => Command::Disconnect { peer },
+            Action::Primary { force } => Command::Primary { force },
+            Action::Secondary => Command::Secondary,
+        };
+        self.command(Waiter { command, purpose: Purpose::Itself(answer) });
+    }
+
+    /// Gives a command to the engine.
+    pub(super) fn command(self: &Arc<Self>, waiter: Waiter) {
+        let command = waiter.command;
+        match self.orders.wait(waiter) {
+            Ok(token) => self.feed(Event::Command { token, command }),
+            Err(waiter) => waiter.purpose.fail(&Refusal::NoMemory.into()),
+        }
+    }
+
+    /// The engine replied: does what belongs to it and answers.
+    fn replied(self: &Arc<Self>, waiter: Waiter, result: Result<(), Failure>) {
+        let Waiter { command, purpose } = waiter;
+        match (command, &result) {
+            (Command::NewDevice { volume, .. }, Ok(())) => self.tell(EventKind::Create, Object::Volume(volume)),
+            (Command::NewDevice { volume, .. }, Err(_)) => self.drop_volume(volume),
+            (Command::DelDevice { volume }, Ok(())) => {
+                self.drop_volume(volume);
+                self.tell(EventKind::Destroy, Object::Volume(volume));
+            }
+            (Command::NewPeer { peer }, Ok(())) => self.tell(EventKind::Create, Object::Peer(peer)),
+            (Command::DelPeer { peer }, Ok(())) => self.tell(EventKind::Destroy, Object::Peer(peer)),
+            _ => {}
+        }
+        match (purpose, result) {
+            (Purpose::Itself(answer), Ok(())) => answer.give(Ok(())),
+            (Purpose::Itself(answer), Err(failure)) => failure.give(answer),
+            (Purpose::Down(down), result) => self.went_down(down, result),
+        }
+    }
+
+    fn new_device(self: &Arc<Self>, volume: VolumeId, minor: Minor, answer: Answer) {
+        match self.add_volume(volume, minor) {
+            Ok(()) => {
+                let command = Command::NewDevice { volume, minor };
+                self.command(Waiter { command, purpose: Purpose::Itself(answer) });
+            }
+            Err(failure) => failure.give(answer),
+        }
+    }
+
+    /// Makes the block device, which cannot be opened before the engine knows the volume.
+    fn add_volume(self: &Arc<Self>, id: VolumeId, minor: Minor) -> Result<(), Failure> {
+        if self.state.lock().rest.volume(id).is_some() {
+            return Err(Failure::new(Refusal::VolumeExists, format_args!("Volume {id}.")));
+        }
+        let lease = self.host.registry.lease(minor);
+        let lease = lease.map_err(|refusal| Failure::new(refusal, format_args!("Minor {minor}.")))?;
+        let failed = |_| Failure::new(Refusal::NoMemory, format_args!("/dev/weft{minor}."));
+        let device = Device::new(self.clone(), id).map_err(failed)?;
+        let gendisk = Gendisk::add(&self.host.major, minor.0, device.clone()).map_err(failed)?;
+        let gendisk = Arc::new(gendisk, GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+        let volume = Volume { id, disk: None, device, gendisk, _minor: lease };
+        let pushed = self.state.lock().rest.volumes.push(volume, GFP_KERNEL);
+        pushed.map_err(|_| Refusal::NoMemory.into())
+    }
+
+    fn drop_volume(&self, id: VolumeId) {
+        let mut state = self.state.lock();
+        let index = state.rest.volumes.iter().position(|volume| volume.id == id);
+        let volume = index.and_then(|index| state.rest.volumes.remove(index).ok());
+        drop(state);
+        // Waits for the last users of the block device: not under the lock.
+        drop(volume);
+    }
+
+    fn attach(self: &Arc<Self>, volume: VolumeId, disk: &CStr, meta: Option<&CStr>, answer: Answer) {
+        let result = self.may_attach(volume).and_then(|node| attach(self, (node, volume), disk, meta));
+        let (disk, mut loaded) = match result {
+            Ok(attached) => attached,
+            Err(failure) => {
+                pr_warn!(
+                    "resource {}: volume {} not attached: {} {}\n",
+                    self.name(),
+                    volume.0,
+                    failure.refusal.text(),
+                    failure.detail()
+                );
+                return failure.give(answer);
+            }
+        };
+        // No command of the engine, but answered like one; a detach is what undoes it.
+        let waiter = Waiter { command: Command::Detach { volume }, purpose: Purpose::Itself(answer) };
+        let token = match self.orders.wait(waiter) {
+            Ok(token) => token,
+            Err(waiter) => return waiter.purpose.fail(&Refusal::NoMemory.into()),
+        };
+        let mut turn = Turn::begin(self);
+        if let Some(place) = turn.state().rest.volume_mut(volume) {
+            place.disk = Some(disk);
+        }
+        turn.handle(Event::Attach { token, volume, disk: &mut loaded });
+        turn.end(Patience::Wait);
+    }
+
+    /// Whether the volume exists and has no disk; returns this node's id.
+    fn may_attach(&self, volume: VolumeId) -> Result<NodeId, Failure> {
+        let refuse = |refusal| Failure::new(refusal, format_args!("Volume {volume}."));
+        self.with_engine(|engine, now| {
+            let info = engine.volume_info(volume, now).ok_or_else(|| refuse(Refusal::NoSuchVolume))?;
+            if info.disk_state != DiskState::Diskless.number() {
+                return Err(refuse(Refusal::DiskAttached));
+            }
+            NodeId::new(engine.resource_info(now).node_id).ok_or_else(|| refuse(Refusal::Internal))
+        })
+    }
+
+    fn resize(&self, volume: VolumeId, sectors: u64) {
+        let state = self.state.lock();
+        let Some((gendisk, disk)) = state.rest.volume(volume).map(|volume| (volume.gendisk.clone(), volume.disk.clone()))
+        else {
+            return;
+        };
+        drop(state);
+        if let Some(disk) = disk {
+            if gendisk.set_limits(Some(disk.data())).is_err() {
+                pr_warn!("resource {}: volume {} keeps its old limits\n", self.name(), volume.0);
+            }
+        }
+        gendisk.set_sectors(sectors);
+    }
+
+    fn name_peer(&self, peer: NodeId, name: Name) {
+        let mut state = self.state.lock();
+        let is_new = state.engine.peers().all(|other| other != peer);
+        if let Some(place) = state.rest.peer_names.get_mut(peer.index()).filter(|_| is_new) {
+            *place = name;
+        }
+    }
+
+    /// Forgets the resource if it is empty. After that it only waits for its last references to go.
+    pub(super) fn remove(self: &Arc<Self>, answer: Answer) {
+        if let Err(refusal) = self.with_engine(|engine, _| engine.may_remove()) {
+            return Failure::from(refusal).give(answer);
+        }
+        self.host.registry.remove(self);
+        self.host.events.send(EventKind::Destroy, self, Object::Resource, None);
+        let in_use = self.state.lock().rest.in_use.take();
+        self.queue.cancel::<_, { super::TIMER }>(self.as_arc_borrow());
+        drop(in_use);
+        answer.give(Ok(()));
+    }
+
+    fn is_removed(&self) -> bool {
+        self.state.lock().rest.in_use.is_none()
+    }
+}
+
+impl Purpose {
+    fn fail(self, failure: &Failure) {
+        match self {
+            Self::Itself(answer) => failure.give(answer),
+            Self::Down(down) => failure.give(down.answer),
+        }
+    }
+}
