@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Many runs on all cores, with a summary and the command that repeats a failure.
+
+use crate::canary::Canary;
+use crate::world::{Plan, Tally, Violation, World};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Failures after which a campaign stops.
+const FAILURES_MAX: usize = 20;
+
+/// Runs one seed; a panic counts as a violation.
+pub(crate) fn run(plan: Plan) -> Result<Tally, Violation> {
+    catch_unwind(AssertUnwindSafe(|| World::new(plan).run())).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+            .unwrap_or_default();
+        Err(Violation {
+            checker: "panic",
+            text,
+        })
+    })
+}
+
+pub(crate) fn report(seed: u64, violation: &Violation) -> String {
+    format!(
+        "seed {seed:#x}: {}: {}\n  repeat it: scripts/sim --seed {seed:#x}\n  keep it: a line in kmod/engine/tests/sim/seeds.txt",
+        violation.checker, violation.text
+    )
+}
+
+/// A decimal or hexadecimal number.
+pub(crate) fn parse_seed(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+pub(crate) fn seed_of_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(parse_seed(&text).unwrap_or_else(|| panic!("{name}: {text} is not a number")))
+}
+
+/// Whether the checkers see through a canary within a number of seeds.
+pub(crate) fn catches(canary: Canary, seeds: u64) -> bool {
+    let caught = (0..seeds).find(|&seed| {
+        run(Plan {
+            seed,
+            canary: Some(canary),
+            verbose: false,
+        })
+        .is_err()
+    });
+    if let Some(seed) = caught {
+        println!("{canary:?}: caught with seed {seed}");
+    }
+    caught.is_some()
+}
+
+pub(crate) struct Campaign {
+    first: u64,
+    seeds: Option<u64>,
+    time: Option<Duration>,
+    show: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub failures: Vec<(u64, Violation)>,
+    runs: u64,
+    total: Tally,
+    took: Duration,
+}
+
+impl Campaign {
+    pub(crate) fn from_environment(default: Duration) -> Self {
+        let fresh = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_nanos() as u64)
+        };
+        let seeds = seed_of_environment("WEFT_SIM_SEEDS");
+        let seconds = seed_of_environment("WEFT_SIM_SECONDS").map(Duration::from_secs);
+        let time = if seeds.is_some() {
+            seconds
+        } else {
+            Some(seconds.unwrap_or(default))
+        };
+        Self {
+            first: seed_of_environment("WEFT_SIM_FIRST").unwrap_or_else(fresh),
+            seeds,
+            time,
+            show: std::env::var_os("WEFT_SIM_PROGRESS").is_some(),
+        }
+    }
+
+    pub(crate) fn go(&self) -> Outcome {
+        let next = AtomicU64::new(0);
+        let outcome = Mutex::new(Outcome::default());
+        let start = Instant::now();
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        std::thread::scope(|scope| {
+            for _ in 0..cores {
+                scope.spawn(|| self.work(&next, &outcome, start));
+            }
+        });
+        let mut outcome = outcome.into_inner().unwrap();
+        outcome.took = start.elapsed();
+        outcome
+    }
+
+    fn work(&self, next: &AtomicU64, outcome: &Mutex<Outcome>, start: Instant) {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let is_over = self.seeds.is_some_and(|seeds| number >= seeds)
+                || self.time.is_some_and(|time| start.elapsed() > time)
+                || outcome.lock().unwrap().failures.len() >= FAILURES_MAX;
+            if is_over {
+                return;
+            }
+            // Neighbouring numbers make unlike seeds, since every seed is stirred first.
+            let seed = self.first.wrapping_add(number);
+            let result = run(Plan {
+                seed,
+                canary: None,
+                verbose: false,
+            });
+            let mut outcome = outcome.lock().unwrap();
+            outcome.runs += 1;
+            match result {
+                Ok(tally) => outcome.total.add(&tally),
+                Err(violation) => {
+                    println!("{}", report(seed, &violation));
+                    outcome.failures.push((seed, violation));
+                }
+            }
+            if self.show && outcome.runs % 100 == 0 {
+                let rate = outcome.runs as f64 / start.elapsed().as_secs_f64();
+                eprintln!(
+                    "{} runs, {rate:.0} runs/s, {} failures",
+                    outcome.runs,
+                    outcome.failures.len()
+                );
+            }
+        }
+    }
+}
+
+impl Outcome {
+    pub(crate) fn summary(&self) -> String {
+        let rate = self.runs as f64 / self.took.as_secs_f64().max(0.001);
+        format!(
+            "{} runs, {rate:.0} runs/s, {} failures; in all {:?}",
+            self.runs,
+            self.failures.len(),
+            self.total
+        )
+    }
+
+    pub(crate) fn reports(&self) -> String {
+        let lines: Vec<String> = self
+            .failures
+            .iter()
+            .map(|(seed, violation)| report(*seed, violation))
+            .collect();
+        lines.join("\n")
+    }
+}

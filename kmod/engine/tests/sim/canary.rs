@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Rules broken on purpose, by a host that does not do what the engine was promised. Each one stands for a mistake in
+//! the engine that would have the same consequence; the checkers have to see every one of them.
+
+/// A way to cheat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Canary {
+    /// Metadata are written without making the data before them stable.
+    MetaWithoutFlush,
+    /// Transactions of the activity log are answered, but not written.
+    SwallowLog,
+    /// Superblocks are answered, but not written.
+    SwallowSuperblock,
+    /// Blocks of the bitmap are answered, but not written.
+    SwallowBitmap,
+    /// A sync target does not record that it is inconsistent.
+    DropInconsistent,
+    /// A flush is answered, but not done.
+    FakeStable,
+    /// A write of the peer is acknowledged while it is still on its way to the disk.
+    FakeWritten,
+    /// Pages of the bitmap get lost on the way to the peer.
+    DropBitmapPages,
+    /// Two packets with data change places on the link.
+    ReorderSends,
+    /// The peer says that a generation is durable as soon as it hears of it.
+    FakeDurable,
+    /// A write does not reach the peer's disk.
+    LoseWrite,
+    /// Data sent for a resync are not written.
+    LoseResync,
+}
+
+impl Canary {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::MetaWithoutFlush,
+        Self::SwallowLog,
+        Self::SwallowSuperblock,
+        Self::SwallowBitmap,
+        Self::DropInconsistent,
+        Self::FakeStable,
+        Self::FakeWritten,
+        Self::DropBitmapPages,
+        Self::ReorderSends,
+        Self::FakeDurable,
+        Self::LoseWrite,
+        Self::LoseResync,
+    ];
+}

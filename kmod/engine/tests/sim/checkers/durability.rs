@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! I2 and I6: an acknowledged write is on every member, a flushed one survives a power cut there, and a disk has what
+//! its superblock claims.
+
+use crate::host::Stamp;
+use crate::world::World;
+use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
+use weft_uapi::state::Protocol;
+
+/// The generation in force on a node: its own disk's, or that of the peer that it works on.
+pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
+    let at = if world.nodes[node].is_attached {
+        node
+    } else {
+        1 - node
+    };
+    world.nodes[at]
+        .superblock()
+        .map_or(Generation::default(), |block| block.generation)
+}
+
+/// The application on `node` was told that its write is done.
+pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, fua: bool) {
+    let generation = generation_of(world, node);
+    let promised = world.protocol == Protocol::C || fua;
+    world
+        .history
+        .acknowledge(stamp, world.moment, generation.id.0, promised, fua);
+    if promised {
+        check_members(world, node, generation, stamp, fua);
+    }
+}
+
+/// The application on `node` was told that a flush is done that it sent at `moment`.
+pub(crate) fn flush_done(world: &mut World, node: usize, moment: u64) {
+    let generation = generation_of(world, node);
+    let life = world.nodes[node].life;
+    for stamp in world.history.flush((node, life), moment) {
+        check_members(world, node, generation, stamp, true);
+    }
+}
+
+/// All members of the generation must have the write now.
+fn check_members(
+    world: &mut World,
+    node: usize,
+    generation: Generation,
+    stamp: Stamp,
+    stable: bool,
+) {
+    let Some(write) = world.history.write(stamp) else {
+        return;
+    };
+    let range = write.sector..write.sector + write.sectors;
+    let mut missing = None;
+    for member in generation.members.iter() {
+        let this = &world.nodes[member.index()];
+        let view = if stable {
+            &this.disk.stable
+        } else {
+            &this.disk.current
+        };
+        let promise = |sector| {
+            world
+                .history
+                .promises(sector)
+                .iter()
+                .copied()
+                .find(|p| p.write == stamp)
+        };
+        let lacks = range.clone().find(|&sector| {
+            promise(sector).is_some_and(|promise| {
+                world.history.breaks(sector, view[sector as usize], promise)
+                    && !world.history.is_excused(member.index(), sector, stamp)
+            })
+        });
+        if let Some(sector) = lacks {
+            missing = Some((member, sector, view[sector as usize]));
+        }
+    }
+    if let Some((member, sector, value)) = missing {
+        let what = if stable { "flushed" } else { "acknowledged" };
+        let text = format!(
+            "n{node} was told that write {stamp} is {what} in generation {}, but member n{member} has {value} in sector {sector}",
+            generation.id
+        );
+        world.fail("durability", text);
+    }
+}
+
+/// What the superblock of `node` claims is true, now and after a power cut.
+pub(crate) fn claims(world: &mut World, node: usize) {
+    let this = &world.nodes[node];
+    let Some(superblock) = this.superblock() else {
+        return world.fail(
+            "claims",
+            format!("n{node}: no superblock would survive a power cut"),
+        );
+    };
+    if superblock.flags & FLAG_INCONSISTENT != 0 {
+        return;
+    }
+    let generation = superblock.generation.id.0;
+    let duties = world.history.duties(generation);
+    let now = world
+        .history
+        .broken(node, &this.disk.current, &duties, false);
+    let later = world.history.broken(node, &this.disk.stable, &duties, true);
+    for (broken, when) in [(now, "lacks"), (later, "would lack after a power cut")] {
+        if let Some((sector, value, promise)) = broken {
+            let text = format!(
+                "n{node} of generation {generation:016x} {when} write {} of generation {:016x} in sector {sector}: it holds {value}",
+                promise.write, promise.generation
+            );
+            world.fail("claims", text);
+        }
+    }
+}
+
+/// `node` became primary: its application must find everything that was promised.
+pub(crate) fn promoted(world: &mut World, node: usize) {
+    claims(world, node);
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the application was told, and so what the disks owe it.
+//!
+//! Moments are numbers of events, so "before" is exact. A write *precedes* another one when it was over before the
+//! other one was submitted; after an acknowledged write, a sector may hold that write or one that does not precede it.
+
+use crate::host::Stamp;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use weft_uapi::ondisk::Generation;
+
+/// First number of a write; smaller ones but 0 stand for what was on the disks before.
+pub(crate) const FIRST_WRITE: Stamp = 1000;
+
+/// Promises per sector from which on it is worth looking for pointless ones.
+const PROMISES_MAX: usize = 8;
+
+pub(crate) struct Write {
+    pub sector: u64,
+    pub sectors: u64,
+    pub submitted: u64,
+    /// When it was completed, or its node died.
+    pub ended: Option<u64>,
+    pub zeroes: bool,
+    /// The generation in force when it was acknowledged.
+    pub acknowledged: Option<u64>,
+    /// It is promised to be on all members.
+    pub promised: bool,
+    /// A later flush, or its own FUA, was acknowledged.
+    pub flushed: bool,
+    /// The application that wrote it: node and life.
+    pub writer: (usize, u32),
+}
+
+/// From `write` on, a sector holds it or a newer one on every disk that has `generation` in its past.
+#[derive(Clone, Copy)]
+pub(crate) struct Promise {
+    pub write: Stamp,
+    pub generation: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct History {
+    writes: Vec<Write>,
+    /// Promises and zeroing writes by sector.
+    promises: BTreeMap<u64, Vec<Promise>>,
+    zeroes: HashMap<u64, Vec<Stamp>>,
+    parents: HashMap<u64, u64>,
+    /// Generations whose past was given up by force.
+    amnesties: HashSet<u64>,
+    /// Per node: what a power cut took before it was flushed.
+    excused: Vec<HashSet<(u64, Stamp)>>,
+}
+
+impl History {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            excused: vec![HashSet::new(); nodes],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn begin(&mut self, write: Write) -> Stamp {
+        let stamp = FIRST_WRITE + self.writes.len() as u64;
+        if write.zeroes {
+            for sector in write.sector..write.sector + write.sectors {
+                self.zeroes.entry(sector).or_default().push(stamp);
+            }
+        }
+        self.writes.push(write);
+        stamp
+    }
+
+    pub(crate) fn write(&self, stamp: Stamp) -> Option<&Write> {
+        self.writes.get(stamp.checked_sub(FIRST_WRITE)? as usize)
+    }
+
+    /// Whether a write was acknowledged in one of these generations.
+    pub(crate) fn has_acknowledged(&self, generations: &BTreeSet<u64>) -> bool {
+        let mut acknowledged = self.writes.iter().filter_map(|write| write.acknowledged);
+        acknowledged.any(|generation| generations.contains(&generation))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// The write was acknowledged in `generation`; `promised`: it is said to be on all members already.
+    pub(crate) fn acknowledge(
+        &mut self,
+        stamp: Stamp,
+        moment: u64,
+        generation: u64,
+        promised: bool,
+        flushed: bool,
+    ) {
+        let write = self.write_mut(stamp);
+        write.ended = Some(moment);
+        write.acknowledged = Some(generation);
+        write.flushed = flushed;
+        if promised {
+            self.promise_all(stamp);
+        }
+    }
+
+    /// The write failed or its node died: it may have happened or not.
+    pub(crate) fn give_up(&mut self, stamp: Stamp, moment: u64) {
+        self.write_mut(stamp).ended = Some(moment);
+    }
+
+    /// Somebody has read what an application of the past left behind without an acknowledgement.
+    pub(crate) fn observe(&mut self, sector: u64, stamp: Stamp, generation: u64) {
+        let known = self
+            .promises
+            .get(&sector)
+            .is_some_and(|list| list.iter().any(|p| p.write == stamp));
+        if !known {
+            self.promise(
+                sector,
+                Promise {
+                    write: stamp,
+                    generation,
+                },
+            );
+        }
+    }
+
+    /// A flush was acknowledged that began at `moment`: gives the writes that it made stable.
+    pub(crate) fn flush(&mut self, writer: (usize, u32), moment: u64) -> Vec<Stamp> {
+        let covered = |write: &Write| {
+            write.writer == writer
+                && write.acknowledged.is_some()
+                && !write.flushed
+                && write.ended.is_some_and(|ended| ended < moment)
+        };
+        let writes = (FIRST_WRITE..).zip(&self.writes);
+        let flushed: Vec<Stamp> = writes
+            .filter(|(_, write)| covered(write))
+            .map(|(stamp, _)| stamp)
+            .collect();
+        for &stamp in &flushed {
+            self.write_mut(stamp).flushed = true;
+            self.promise_all(stamp);
+        }
+        flushed
+    }
+
+    /// Notes a generation; true when it was not known before.
+    pub(crate) fn record(&mut self, generation: Generation) -> bool {
+        generation.id.0 != 0
+            && self
+                .parents
+                .insert(generation.id.0, generation.parent.0)
+                .is_none()
+    }
+
+    /// `generation` was made by force: nothing is owed from before it.
+    pub(crate) fn forgive(&mut self, generation: u64) {
+        self.amnesties.insert(generation);
+    }
+
+    /// A generation and all it follows from.
+    pub(crate) fn line(&self, generation: u64) -> BTreeSet<u64> {
+        self.walk(generation, |_| false)
+    }
+
+    /// The generations whose promises a disk of `generation` has to keep.
+    pub(crate) fn duties(&self, generation: u64) -> BTreeSet<u64> {
+        self.walk(generation, |id| self.amnesties.contains(&id))
+    }
+
+    fn walk(&self, generation: u64, stop: impl Fn(u64) -> bool) -> BTreeSet<u64> {
+        let mut line = BTreeSet::new();
+        let mut at = generation;
+        while at != 0 && line.insert(at) && !stop(at) {
+            at = self.parents.get(&at).copied().unwrap_or(0);
+        }
+        line
+    }
+
+    /// Whether `value` in `sector` breaks the promise.
+    pub(crate) fn breaks(&self, sector: u64, value: Stamp, promise: Promise) -> bool {
+        if value == promise.write {
+            return false;
+        }
+        let promised = self.write(promise.write).unwrap();
+        let precedes = |stamp: Stamp| {
+            self.write(stamp)
+                .is_none_or(|write| write.ended.is_some_and(|ended| ended <= promised.submitted))
+        };
+        if value == 0 {
+            let zeroes = self.zeroes.get(&sector).map_or(&[][..], Vec::as_slice);
+            return !promised.zeroes && zeroes.iter().all(|&stamp| precedes(stamp));
+        }
+        precedes(value)
+    }
+
+    /// The first promise of `duties` that a disk breaks; `flushed_only`: only those that must survive a power cut.
+    pub(crate) fn broken(
+        &self,
+        node: usize,
+        view: &[Stamp],
+        duties: &BTreeSet<u64>,
+        flushed_only: bool,
+    ) -> Option<(u64, Stamp, Promise)> {
+        self.promises.iter().find_map(|(&sector, promises)| {
+            let value = view[sector as usize];
+            let owed = promises
+                .iter()
+                .filter(|promise| duties.contains(&promise.generation));
+            let broken = owed.copied().find(|&promise| {
+                (!flushed_only || self.is_flushed(promise.write))
+                    && self.breaks(sector, value, promise)
+                    && !self.is_excused(node, sector, promise.write)
+            });
+            broken.map(|promise| (sector, value, promise))
+        })
+    }
+
+    pub(crate) fn promises(&self, sector: u64) -> &[Promise] {
+        self.promises.get(&sector).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn is_flushed(&self, stamp: Stamp) -> bool {
+        self.write(stamp).is_some_and(|write| write.flushed)
+    }
+
+    pub(crate) fn is_excused(&self, node: usize, sector: u64, stamp: Stamp) -> bool {
+        self.excused[node].contains(&(sector, stamp))
+    }
+
+    /// A power cut of `node` turned `before` into `after`: what was acknowledged without a flush may be gone.
+    pub(crate) fn excuse_lost(&mut self, node: usize, before: &[Stamp], after: &[Stamp]) {
+        let mut lost = Vec::new();
+        for (&sector, promises) in &self.promises {
+            let (old, new) = (before[sector as usize], after[sector as usize]);
+            if old == new {
+                continue;
+            }
+            for &promise in promises {
+                let excusable =
+                    !self.is_flushed(promise.write) && self.breaks(sector, new, promise);
+                if excusable && !self.breaks(sector, old, promise) {
+                    lost.push((sector, promise.write));
+                }
+            }
+        }
+        self.excused[node].extend(lost);
+    }
+
+    /// `target` fetches from `source`, and so shares its losses.
+    pub(crate) fn inherit_excuses(&mut self, target: usize, source: usize) {
+        let inherited = self.excused[source].clone();
+        self.excused[target].extend(inherited);
+    }
+
+    fn write_mut(&mut self, stamp: Stamp) -> &mut Write {
+        &mut self.writes[(stamp - FIRST_WRITE) as usize]
+    }
+
+    fn promise_all(&mut self, stamp: Stamp) {
+        let write = self.write_mut(stamp);
+        let generation = write.acknowledged.unwrap_or(0);
+        if !std::mem::replace(&mut write.promised, true) {
+            for sector in write.sector..write.sector + write.sectors {
+                self.promise(
+                    sector,
+                    Promise {
+                        write: stamp,
+                        generation,
+                    },
+                );
+            }
+        }
+    }
+
+    fn promise(&mut self, sector: u64, promise: Promise) {
+        let Self {
+            writes, promises, ..
+        } = self;
+        let list = promises.entry(sector).or_default();
+        if list.len() >= PROMISES_MAX {
+            // What was over before a flushed write of the same generation began is pointless.
+            let write = |stamp: Stamp| &writes[(stamp - FIRST_WRITE) as usize];
+            let flushed: Vec<Promise> = list
+                .iter()
+                .copied()
+                .filter(|newer| write(newer.write).flushed)
+                .collect();
+            list.retain(|old| {
+                let superseded = |newer: &Promise| {
+                    let ended = write(old.write).ended;
+                    newer.generation == old.generation
+                        && ended.is_some_and(|ended| ended <= write(newer.write).submitted)
+                };
+                !flushed.iter().any(superseded)
+            });
+        }
+        list.push(promise);
+    }
+}

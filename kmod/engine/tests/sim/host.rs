@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The types of the simulated host, and the engine's effects with everything they borrow copied.
+
+use crate::random::Random;
+use std::rc::Rc;
+use weft_engine::effect::{Data, Effect, IoError, Level};
+use weft_engine::event::{Cookie, Io, Token};
+use weft_engine::host::{Host, NoMemory, Output};
+use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::units::{NodeId, Sector, SessionId};
+use weft_uapi::wire::{Header, LinkKind};
+
+/// Content of a sector: the number of the write that put it there; 0 stands for zeros.
+pub(crate) type Stamp = u64;
+
+/// Content of a range, a stamp per sector.
+pub(crate) type Content = Rc<[Stamp]>;
+
+/// Handle of a request of the application.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct RequestId(pub u64);
+
+pub(crate) struct SimHost;
+
+impl Host for SimHost {
+    type Request = RequestId;
+    type Buffer = Content;
+    type Slab<T> = Vec<T>;
+
+    fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Vec<T>, NoMemory> {
+        Ok(std::iter::repeat_with(item).take(len).collect())
+    }
+}
+
+/// An effect that owns what it needs. Those without consequences in the simulator are left out.
+pub(crate) enum Act {
+    Disk {
+        cookie: Cookie,
+        io: Io,
+        data: Data<SimHost>,
+    },
+    Meta {
+        cookie: Cookie,
+        sector: Sector,
+        block: Box<MetaBlock>,
+        flush: bool,
+    },
+    Send {
+        peer: NodeId,
+        session: SessionId,
+        link: LinkKind,
+        header: Header,
+        body: Vec<u8>,
+        data: Data<SimHost>,
+    },
+    Complete {
+        request: RequestId,
+        result: Result<(), IoError>,
+        data: Option<Content>,
+    },
+    Offer {
+        peer: NodeId,
+        session: SessionId,
+    },
+    EndSession {
+        peer: NodeId,
+        session: SessionId,
+    },
+    Reply {
+        token: Token,
+        result: Result<(), (Refusal, String)>,
+    },
+    CloseDisk,
+    Log {
+        level: Level,
+        line: String,
+    },
+}
+
+/// Collects the effects of one event.
+pub(crate) struct Outbox<'a> {
+    pub acts: Vec<Act>,
+    pub random: &'a mut Random,
+}
+
+impl Output<SimHost> for Outbox<'_> {
+    fn emit(&mut self, effect: Effect<'_, SimHost>) {
+        self.acts.push(match effect {
+            Effect::Disk {
+                volume: _,
+                cookie,
+                io,
+                data,
+            } => Act::Disk { cookie, io, data },
+            Effect::Meta {
+                volume: _,
+                cookie,
+                sector,
+                block,
+                flush,
+            } => Act::Meta {
+                cookie,
+                sector,
+                block: Box::new(*block),
+                flush,
+            },
+            Effect::Send {
+                peer,
+                session,
+                link,
+                header,
+                body,
+                data,
+            } => Act::Send {
+                peer,
+                session,
+                link,
+                header,
+                body: body.to_vec(),
+                data,
+            },
+            Effect::Complete {
+                request,
+                result,
+                data,
+            } => Act::Complete {
+                request,
+                result,
+                data,
+            },
+            Effect::Offer { peer, session } => Act::Offer { peer, session },
+            Effect::EndSession { peer, session } => Act::EndSession { peer, session },
+            Effect::Reply { token, result } => Act::Reply {
+                token,
+                result: result.map_err(|refused| (refused.refusal, refused.detail.to_string())),
+            },
+            Effect::CloseDisk { .. } => Act::CloseDisk,
+            Effect::Log { level, line } => Act::Log {
+                level,
+                line: line.to_string(),
+            },
+            Effect::Capacity { .. } | Effect::Notify(_) => return,
+        });
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random.next()
+    }
+}

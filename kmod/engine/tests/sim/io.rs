@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a machine does with its disk for the engine: operations under way, and what the canaries make of them.
+
+use crate::canary::Canary;
+use crate::disk::Op;
+use crate::host::{Content, RequestId, SimHost};
+use crate::world::{Happening, World, MS, US};
+use std::rc::Rc;
+use weft_engine::effect::Data;
+use weft_engine::event::{Cookie, DiskError, Event, Io, Op as Kind};
+use weft_uapi::limits::SECTOR_BYTES;
+use weft_uapi::ondisk::{Superblock, AL_BLOCKS, FLAG_INCONSISTENT};
+
+/// An operation of the disk that the engine waits for.
+pub(crate) enum Doing {
+    Read {
+        sector: u64,
+        sectors: u64,
+        request: Option<RequestId>,
+    },
+    Change(Op),
+}
+
+pub(crate) struct Pending {
+    pub cookie: Cookie,
+    pub doing: Doing,
+    /// Answered with success, but not carried out.
+    pub is_swallowed: bool,
+}
+
+impl World {
+    /// The content behind a reference of the engine.
+    pub(crate) fn content_of(
+        &mut self,
+        node: usize,
+        data: &Data<SimHost>,
+    ) -> Result<Option<Content>, ()> {
+        match data {
+            Data::None => Ok(None),
+            Data::Buffer(content) => Ok(Some(content.clone())),
+            Data::Request(request) => match self.nodes[node].app.content(*request) {
+                Some(content) => Ok(Some(content)),
+                None => {
+                    self.fail(
+                        "contract",
+                        format!("n{node}: {request:?} has no data or was completed already"),
+                    );
+                    Err(())
+                }
+            },
+        }
+    }
+
+    pub(crate) fn submit(&mut self, node: usize, cookie: Cookie, io: Io, data: Data<SimHost>) {
+        let sector = io.sector.0;
+        let sectors = u64::from(io.bytes / SECTOR_BYTES);
+        if sector + sectors > self.nodes[node].disk.layout.data_sectors() {
+            return self.fail(
+                "contract",
+                format!("n{node}: {io:?} is outside of the disk"),
+            );
+        }
+        let mut is_swallowed = false;
+        let doing = match io.op {
+            Kind::Read => {
+                let request = if let Data::Request(request) = data {
+                    Some(request)
+                } else {
+                    None
+                };
+                Doing::Read {
+                    sector,
+                    sectors,
+                    request,
+                }
+            }
+            Kind::Write => {
+                let Ok(Some(content)) = self.content_of(node, &data) else {
+                    return self.fail("contract", format!("n{node}: a write without data"));
+                };
+                if content.len() as u64 != sectors {
+                    return self.fail(
+                        "contract",
+                        format!("n{node}: {io:?} with {} sectors of data", content.len()),
+                    );
+                }
+                let is_resync = self.nodes[node]
+                    .resync_buffers
+                    .iter()
+                    .any(|buffer| Rc::ptr_eq(buffer, &content));
+                let is_foreign = matches!(data, Data::Buffer(_));
+                is_swallowed = match self.plan.canary {
+                    Some(Canary::LoseResync) => is_resync && self.random.percent(30),
+                    Some(Canary::LoseWrite) => is_foreign && !is_resync && self.random.percent(10),
+                    _ => false,
+                };
+                let op = Op::Write {
+                    sector,
+                    content,
+                    fua: io.fua,
+                };
+                if self.plan.canary == Some(Canary::FakeWritten) && is_foreign && !is_resync {
+                    self.late(node, op.clone());
+                    is_swallowed = true;
+                }
+                Doing::Change(op)
+            }
+            Kind::Discard | Kind::WriteZeroes { .. } => {
+                let content: Content = vec![0; sectors as usize].into();
+                Doing::Change(Op::Write {
+                    sector,
+                    content,
+                    fua: io.fua,
+                })
+            }
+            Kind::Flush => {
+                is_swallowed = self.plan.canary == Some(Canary::FakeStable);
+                Doing::Change(Op::Flush {
+                    mark: self.nodes[node].disk.mark(),
+                })
+            }
+        };
+        self.start(
+            node,
+            Pending {
+                cookie,
+                doing,
+                is_swallowed,
+            },
+        );
+    }
+
+    pub(crate) fn submit_meta(&mut self, node: usize, cookie: Cookie, mut op: Op) {
+        let Op::Meta {
+            sector,
+            block,
+            mark,
+        } = &mut op
+        else {
+            return;
+        };
+        let layout = &self.nodes[node].disk.layout;
+        let is_superblock = [0, 1]
+            .iter()
+            .any(|&copy| layout.superblock(copy).0 == *sector);
+        let is_log = (0..AL_BLOCKS.into()).any(|index| layout.al_block(index).0 == *sector);
+        let mut is_swallowed = match self.plan.canary {
+            Some(Canary::SwallowLog) => is_log,
+            Some(Canary::SwallowSuperblock) => is_superblock && self.random.percent(30),
+            Some(Canary::SwallowBitmap) => !is_log && !is_superblock,
+            _ => false,
+        };
+        if is_superblock {
+            let Ok(mut superblock) = Superblock::parse(block) else {
+                return self.fail(
+                    "claims",
+                    format!("n{node}: the engine wrote a bad superblock"),
+                );
+            };
+            let known = !self.history.record(superblock.generation);
+            if self.nodes[node].is_forcing && !known {
+                self.history.forgive(superblock.generation.id.0);
+            }
+            if self.plan.canary == Some(Canary::DropInconsistent) {
+                superblock.flags &= !FLAG_INCONSISTENT;
+                superblock.encode(block);
+            }
+        }
+        if self.plan.canary == Some(Canary::MetaWithoutFlush) && mark.is_some() {
+            *mark = Some(0);
+        }
+        if self.plan.canary == Some(Canary::FakeDurable) && is_superblock {
+            self.late(node, op.clone());
+            is_swallowed = true;
+        }
+        self.start(
+            node,
+            Pending {
+                cookie,
+                doing: Doing::Change(op),
+                is_swallowed,
+            },
+        );
+    }
+
+    /// Something that was answered already happens later, unless the machine dies before.
+    pub(crate) fn late(&mut self, node: usize, op: Op) {
+        let life = self.nodes[node].life;
+        let delay = self.random.duration(10 * MS..500 * MS);
+        self.after(delay, Happening::Late { node, life, op });
+    }
+
+    pub(crate) fn on_late(&mut self, node: usize, life: u32, op: &Op) {
+        if self.nodes[node].life == life {
+            let old = self.nodes[node].disk.superblock().copied();
+            self.nodes[node].disk.perform(op);
+            self.on_stable_superblock(node, old);
+        }
+    }
+
+    pub(crate) fn start(&mut self, node: usize, pending: Pending) {
+        let delay = if self.random.percent(3) {
+            self.random.duration(MS..200 * MS)
+        } else {
+            self.random.duration(20 * US..2 * MS)
+        };
+        let this = &mut self.nodes[node];
+        let op = this.next_op;
+        this.next_op += 1;
+        this.ops.insert(op, pending);
+        let life = this.life;
+        self.after(delay, Happening::OpDone { node, life, op });
+    }
+
+    pub(crate) fn on_op_done(&mut self, node: usize, life: u32, op: u64) {
+        let this = &mut self.nodes[node];
+        if this.life != life {
+            return;
+        }
+        let Some(Pending {
+            cookie,
+            doing,
+            is_swallowed,
+        }) = this.ops.remove(&op)
+        else {
+            return;
+        };
+        let event = match doing {
+            Doing::Read {
+                sector,
+                sectors,
+                request,
+            } => {
+                let content = this.disk.read(sector, sectors);
+                let result: Result<Option<Content>, DiskError> = match request {
+                    Some(request) => {
+                        this.app.fill(request, content);
+                        Ok(None)
+                    }
+                    None => Ok(Some(content)),
+                };
+                Event::DiskDone { cookie, result }
+            }
+            Doing::Change(op) => {
+                if !is_swallowed {
+                    let old = this.disk.superblock().copied();
+                    this.disk.perform(&op);
+                    self.on_stable_superblock(node, old);
+                }
+                match op {
+                    Op::Meta { .. } => Event::MetaDone {
+                        cookie,
+                        result: Ok(()),
+                    },
+                    Op::Write { .. } | Op::Flush { .. } => Event::DiskDone {
+                        cookie,
+                        result: Ok(None),
+                    },
+                }
+            }
+        };
+        self.feed(node, event);
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The network between the nodes: connections with two links each, delays, cuts and deaths that only one side sees.
+
+use crate::host::Content;
+use std::collections::VecDeque;
+use weft_uapi::units::SessionId;
+use weft_uapi::wire::{Header, LinkKind};
+
+pub(crate) struct Packet {
+    pub header: Header,
+    pub body: Vec<u8>,
+    pub data: Option<Content>,
+    /// When it reaches the other side.
+    pub due: u64,
+}
+
+/// One direction of one link.
+#[derive(Default)]
+pub(crate) struct Channel {
+    pub queue: VecDeque<Packet>,
+    /// Nothing arrives, though both sides believe in the connection.
+    pub is_stalled: bool,
+    /// The sender is gone: nothing follows behind the queue.
+    pub is_finished: bool,
+    pub last_due: u64,
+    pub is_polled: bool,
+}
+
+/// One side of a connection.
+pub(crate) struct End {
+    pub node: usize,
+    pub life: u32,
+    pub session: SessionId,
+    /// The engine was told that it is there.
+    pub is_up: bool,
+    /// The engine was told that it is gone, or has ended it.
+    pub is_closed: bool,
+    /// A death is on its way to the engine.
+    pub is_dying: bool,
+}
+
+/// One life of a connection. `channels[side][link]` carries what `ends[side]` sends.
+pub(crate) struct Connection {
+    pub ends: [End; 2],
+    pub channels: [[Channel; 2]; 2],
+}
+
+impl Connection {
+    pub(crate) fn new(ends: [End; 2]) -> Self {
+        Self {
+            ends,
+            channels: Default::default(),
+        }
+    }
+
+    /// The side that is this session of this node.
+    pub(crate) fn side_of(&self, node: usize, life: u32, session: SessionId) -> Option<usize> {
+        self.ends
+            .iter()
+            .position(|end| end.node == node && end.life == life && end.session == session)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.ends.iter().all(|end| end.is_closed)
+    }
+
+    /// Nothing is under way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.channels
+            .iter()
+            .flatten()
+            .all(|channel| channel.queue.is_empty())
+    }
+}
+
+pub(crate) fn index_of(link: LinkKind) -> usize {
+    match link {
+        LinkKind::Data => 0,
+        LinkKind::Meta => 1,
+    }
+}
+
+/// What the cables between two nodes do, by direction: `blocked[from < to]`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Cable {
+    pub blocked: [bool; 2],
+    /// Extra delay of every packet, in nanoseconds.
+    pub slow: u64,
+}
+
+impl Cable {
+    pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.blocked[usize::from(from < to)]
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.blocked == [false, false]
+    }
+}

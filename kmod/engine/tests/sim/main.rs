@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The simulator: whole clusters of engines in virtual time, with disks that lose their caches, links that die and
+//! machines that crash at any step. One 64-bit seed makes one history; checkers watch it from the outside.
+//!
+//! Environment of the fresh part: `WEFT_SIM_SEEDS` (how many), `WEFT_SIM_SECONDS` (for how long), `WEFT_SIM_SEED` (one
+//! seed, with every step printed), `WEFT_SIM_FIRST` (the first seed; by default it differs from run to run).
+
+mod admin;
+mod app;
+mod campaign;
+mod canary;
+mod checkers;
+mod disk;
+mod history;
+mod host;
+mod io;
+mod link;
+mod net;
+mod node;
+mod random;
+mod world;
+
+use campaign::{run, Campaign};
+use canary::Canary;
+use std::time::Duration;
+use world::Plan;
+
+/// Seeds that a canary may take to be caught.
+const CANARY_SEEDS: u64 = 400;
+
+#[test]
+fn every_seed_that_ever_failed_passes() {
+    for line in include_str!("seeds.txt").lines() {
+        let seed = line.split('#').next().unwrap_or("").trim();
+        if seed.is_empty() {
+            continue;
+        }
+        let seed = campaign::parse_seed(seed).expect("a seed in seeds.txt");
+        if let Err(violation) = run(Plan {
+            seed,
+            canary: None,
+            verbose: false,
+        }) {
+            panic!("{}", campaign::report(seed, &violation));
+        }
+    }
+}
+
+#[test]
+fn fresh_histories_keep_every_rule() {
+    if let Some(seed) = campaign::seed_of_environment("WEFT_SIM_SEED") {
+        match run(Plan {
+            seed,
+            canary: None,
+            verbose: true,
+        }) {
+            Ok(tally) => println!("{tally:?}"),
+            Err(violation) => panic!("{}", campaign::report(seed, &violation)),
+        }
+        return;
+    }
+    let campaign = Campaign::from_environment(Duration::from_secs(15));
+    let outcome = campaign.go();
+    println!("{}", outcome.summary());
+    assert!(outcome.failures.is_empty(), "{}", outcome.reports());
+}
+
+#[test]
+fn a_seed_makes_the_same_history_every_time() {
+    let tallies = [0, 1].map(|_| {
+        run(Plan {
+            seed: 7,
+            canary: None,
+            verbose: false,
+        })
+        .map(|tally| format!("{tally:?}"))
+    });
+    assert_eq!(tallies[0].as_ref().ok(), tallies[1].as_ref().ok());
+}
+
+#[test]
+fn every_canary_is_caught() {
+    let survivors: Vec<Canary> = Canary::ALL
+        .into_iter()
+        .filter(|&canary| !campaign::catches(canary, CANARY_SEEDS))
+        .collect();
+    assert!(survivors.is_empty(), "not caught: {survivors:?}");
+}

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the daemons and the network do: they turn two offers into a session, carry packets, and fail.
+
+use crate::canary::Canary;
+use crate::host::Content;
+use crate::link::{index_of, Cable, Connection, End, Packet};
+use crate::node::node_id;
+use crate::world::{note, Happening, World, MS, SECOND, US};
+use weft_engine::event::Event;
+use weft_uapi::limits::SECTOR_BYTES;
+use weft_uapi::units::SessionId;
+use weft_uapi::wire::{Header, LinkKind, PacketKind, FLAG_CRC};
+
+/// How long it takes at most until a side notices that nothing comes any more.
+const DEAD_AFTER: u64 = 5 * SECOND;
+
+const LINKS: [LinkKind; 2] = [LinkKind::Data, LinkKind::Meta];
+
+impl World {
+    /// The daemons try to meet in a moment.
+    pub(crate) fn meet_soon(&mut self) {
+        let delay = self.random.duration(100 * US..300 * MS);
+        self.after(delay, Happening::Meet { nodes: [0, 1] });
+    }
+
+    pub(crate) fn on_meet(&mut self, nodes: [usize; 2]) {
+        let [a, b] = nodes;
+        let can = |from: usize, to: usize| {
+            let node = &self.nodes[from];
+            node.serves.then(|| node.offers.get(&to).copied()).flatten()
+        };
+        let (Some(offer_a), Some(offer_b)) = (can(a, b), can(b, a)) else {
+            return;
+        };
+        if !self.cable.is_whole() {
+            return;
+        }
+        self.nodes[a].offers.remove(&b);
+        self.nodes[b].offers.remove(&a);
+        let end = |node: usize, session: SessionId| End {
+            node,
+            life: self.nodes[node].life,
+            session,
+            is_up: false,
+            is_closed: false,
+            is_dying: false,
+        };
+        self.tally.sessions += 1;
+        let connection = self.connections.len();
+        self.connections
+            .push(Connection::new([end(a, offer_a), end(b, offer_b)]));
+        note!(self, "connection {connection} is there");
+        for side in 0..2 {
+            let delay = self.random.duration(10 * US..50 * MS);
+            self.after(delay, Happening::Up { connection, side });
+        }
+    }
+
+    pub(crate) fn on_up(&mut self, connection: usize, side: usize) {
+        let end = &mut self.connections[connection].ends[side];
+        if end.is_closed || self.nodes[end.node].life != end.life {
+            return;
+        }
+        end.is_up = true;
+        let (node, session) = (end.node, end.session);
+        note!(self, "n{node} session {session} is up");
+        self.feed(
+            node,
+            Event::SessionUp {
+                peer: node_id(1 - node),
+                session,
+            },
+        );
+        for link in 0..2 {
+            self.poll(connection, 1 - side, link, 0);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn send(
+        &mut self,
+        node: usize,
+        _peer: usize,
+        session: SessionId,
+        link: LinkKind,
+        mut header: Header,
+        body: Vec<u8>,
+        data: Option<Content>,
+    ) {
+        header.payload_len = match &data {
+            Some(content) => content.len() as u32 * SECTOR_BYTES,
+            None => body.len() as u32,
+        };
+        if data.is_some() {
+            header.flags |= FLAG_CRC;
+        }
+        if Header::parse(&header.encode(), link) != Ok(header) {
+            return self.fail(
+                "contract",
+                format!("n{node}: sends what cannot be parsed: {header:?}"),
+            );
+        }
+        let life = self.nodes[node].life;
+        let found = self
+            .connections
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(index, connection)| {
+                Some((index, connection.side_of(node, life, session)?))
+            });
+        let Some((index, side)) = found else {
+            return;
+        };
+        if self.connections[index].ends[side].is_closed {
+            return;
+        }
+        if self.plan.canary == Some(Canary::DropBitmapPages) && header.kind == PacketKind::Bitmap {
+            return;
+        }
+        note!(
+            self,
+            "n{node} sends {:?} seq {} sector {} bytes {} arg {:x}",
+            header.kind,
+            header.seq,
+            header.sector,
+            header.bytes,
+            header.arg
+        );
+        let slow = self.cable.slow;
+        let delay = slow
+            + if self.random.percent(2) {
+                self.random.duration(MS..300 * MS)
+            } else {
+                self.random.duration(10 * US..MS)
+            };
+        let swap = self.plan.canary == Some(Canary::ReorderSends) && self.random.percent(30);
+        let now = self.now;
+        let channel = &mut self.connections[index].channels[side][index_of(link)];
+        let due = channel.last_due.max(now + delay);
+        channel.last_due = due;
+        channel.queue.push_back(Packet {
+            header,
+            body,
+            data,
+            due,
+        });
+        let len = channel.queue.len();
+        if swap
+            && len >= 2
+            && channel
+                .queue
+                .range(len - 2..)
+                .all(|packet| packet.data.is_some())
+        {
+            channel.queue.swap(len - 1, len - 2);
+        }
+        self.poll(index, side, index_of(link), due - now);
+    }
+
+    /// Looks at a channel after `delay`, unless somebody does so already.
+    fn poll(&mut self, connection: usize, side: usize, link: usize, delay: u64) {
+        let channel = &mut self.connections[connection].channels[side][link];
+        if !channel.is_polled {
+            channel.is_polled = true;
+            self.after(
+                delay,
+                Happening::Arrive {
+                    connection,
+                    side,
+                    link,
+                },
+            );
+        }
+    }
+
+    pub(crate) fn on_arrive(&mut self, connection: usize, side: usize, link: usize) {
+        let now = self.now;
+        let this = &mut self.connections[connection];
+        let receiver = &this.ends[1 - side];
+        let (node, life, session) = (receiver.node, receiver.life, receiver.session);
+        let is_open = receiver.is_up && !receiver.is_closed;
+        let channel = &mut this.channels[side][link];
+        channel.is_polled = false;
+        if receiver.is_closed {
+            return channel.queue.clear();
+        }
+        if !is_open || channel.is_stalled || self.nodes[node].life != life {
+            return;
+        }
+        let Some(first) = channel.queue.front() else {
+            if channel.is_finished {
+                self.die(connection, 1 - side, "the peer closed the connection", 0);
+            }
+            return;
+        };
+        if first.due > now {
+            let delay = first.due - now;
+            return self.poll(connection, side, link, delay);
+        }
+        let peer = node_id(1 - node);
+        if !self.nodes[node]
+            .engine
+            .as_ref()
+            .is_some_and(|engine| engine.has_peer_room(peer))
+        {
+            return self.poll(connection, side, link, 50 * US);
+        }
+        let Some(packet) = channel.queue.pop_front() else {
+            return;
+        };
+        note!(
+            self,
+            "n{node} receives {:?} seq {}",
+            packet.header.kind,
+            packet.header.seq
+        );
+        if let (PacketKind::ResyncData, Some(content)) = (packet.header.kind, &packet.data) {
+            self.remember_resync(node, content);
+        }
+        self.feed(
+            node,
+            Event::Packet {
+                peer,
+                session,
+                link: LINKS[link],
+                header: packet.header,
+                body: &packet.body,
+                data: packet.data,
+            },
+        );
+        self.poll(connection, side, link, 0);
+    }
+
+    /// A side learns after `delay` that its session is over.
+    fn die(&mut self, connection: usize, side: usize, reason: &'static str, delay: u64) {
+        let end = &mut self.connections[connection].ends[side];
+        if !end.is_closed && !end.is_dying {
+            end.is_dying = true;
+            self.after(
+                delay,
+                Happening::Down {
+                    connection,
+                    side,
+                    reason,
+                },
+            );
+        }
+    }
+
+    pub(crate) fn on_down(&mut self, connection: usize, side: usize, reason: &'static str) {
+        let end = &self.connections[connection].ends[side];
+        if end.is_closed {
+            return;
+        }
+        let (node, life, session) = (end.node, end.life, end.session);
+        self.close_end(connection, side);
+        if self.nodes[node].life == life {
+            note!(self, "n{node} session {session} is down: {reason}");
+            self.feed(
+                node,
+                Event::SessionDown {
+                    peer: node_id(1 - node),
+                    session,
+                    reason,
+                },
+            );
+        }
+    }
+
+    pub(crate) fn end_session(&mut self, node: usize, peer: usize, session: SessionId) {
+        note!(self, "n{node} ends session {session}");
+        if self.nodes[node].offers.get(&peer) == Some(&session) {
+            self.nodes[node].offers.remove(&peer);
+        }
+        let life = self.nodes[node].life;
+        let found = self
+            .connections
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(index, connection)| {
+                Some((index, connection.side_of(node, life, session)?))
+            });
+        if let Some((index, side)) = found {
+            self.close_end(index, side);
+        }
+    }
+
+    /// This side is gone. What it sent may still arrive in part, and the other side learns of it sooner or later.
+    fn close_end(&mut self, connection: usize, side: usize) {
+        let this = &mut self.connections[connection];
+        if std::mem::replace(&mut this.ends[side].is_closed, true) {
+            return;
+        }
+        for link in 0..2 {
+            let this = &mut self.connections[connection];
+            this.channels[1 - side][link].queue.clear();
+            let channel = &mut this.channels[side][link];
+            channel.is_finished = true;
+            if self.random.coin() {
+                let kept = self.random.range(0..channel.queue.len() as u64 + 1);
+                channel.queue.truncate(kept as usize);
+            }
+            if !self.random.percent(20) {
+                let delay = self.random.duration(10 * US..10 * MS);
+                let delay = channel.last_due.saturating_sub(self.now) + delay;
+                self.after(
+                    delay,
+                    Happening::Arrive {
+                        connection,
+                        side,
+                        link,
+                    },
+                );
+            }
+        }
+        let timeout = self.random.range(SECOND / 10..DEAD_AFTER);
+        if !self.connections[connection].ends[1 - side].is_dying {
+            self.after(
+                timeout,
+                Happening::Down {
+                    connection,
+                    side: 1 - side,
+                    reason: "no sign of life",
+                },
+            );
+        }
+    }
+
+    /// All connections of a node end, as its daemon sees it.
+    pub(crate) fn end_connections(&mut self, node: usize, reason: &'static str) {
+        for connection in 0..self.connections.len() {
+            for side in 0..2 {
+                let end = &self.connections[connection].ends[side];
+                if end.node == node && end.life == self.nodes[node].life {
+                    self.die(connection, side, reason, 0);
+                }
+            }
+        }
+    }
+
+    /// A node died without a word.
+    pub(crate) fn drop_connections(&mut self, node: usize) {
+        for connection in 0..self.connections.len() {
+            for side in 0..2 {
+                if self.connections[connection].ends[side].node == node {
+                    self.close_end(connection, side);
+                }
+            }
+        }
+    }
+
+    /// The newest connection is reset: both sides notice.
+    pub(crate) fn reset_connection(&mut self) {
+        let Some(connection) = self.connections.len().checked_sub(1) else {
+            return;
+        };
+        note!(self, "connection {connection} is reset");
+        for side in 0..2 {
+            for link in 0..2 {
+                let channel = &mut self.connections[connection].channels[side][link];
+                let kept = self.random.range(0..channel.queue.len() as u64 + 1);
+                channel.queue.truncate(kept as usize);
+            }
+            let delay = self.random.duration(10 * US..SECOND);
+            self.die(connection, side, "connection reset", delay);
+        }
+    }
+
+    pub(crate) fn on_cable(&mut self, nodes: [usize; 2], cable: Cable) {
+        note!(
+            self,
+            "cable {nodes:?}: {:?}, {} us slow",
+            cable.blocked,
+            cable.slow / US
+        );
+        self.cable = cable;
+        for connection in 0..self.connections.len() {
+            if self.connections[connection].is_over() {
+                continue;
+            }
+            for side in 0..2 {
+                let (from, to) = {
+                    let ends = &self.connections[connection].ends;
+                    (ends[side].node, ends[1 - side].node)
+                };
+                let blocked = cable.is_blocked(from, to);
+                for link in 0..2 {
+                    self.connections[connection].channels[side][link].is_stalled = blocked;
+                    if !blocked {
+                        self.poll(connection, side, link, 0);
+                    }
+                }
+                if blocked {
+                    // Both sides miss an answer: one its data, the other one its acknowledgements.
+                    for side in 0..2 {
+                        let timeout = self.random.range(SECOND / 10..DEAD_AFTER);
+                        self.after(
+                            timeout,
+                            Happening::Down {
+                                connection,
+                                side,
+                                reason: "no sign of life",
+                            },
+                        );
+                    }
+                }
+            }
+        }
+        self.tell_connected();
+        self.meet_soon();
+    }
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Virtual time: what happens next, and the run from its seed to its verdict.
+
+use crate::canary::Canary;
+use crate::checkers;
+use crate::history::History;
+use crate::link::{Cable, Connection};
+use crate::node::{Node, Setup};
+use crate::random::Random;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use weft_uapi::state::Protocol;
+
+pub(crate) const US: u64 = 1_000;
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+/// More events than any honest run needs.
+const MOMENTS_MAX: u64 = 3_000_000;
+/// Most events between two looks at everything.
+const INSPECTION_GAP_MAX: u64 = 300;
+/// Lines of the trace that are kept for a report.
+const TRACE_MAX: usize = 400;
+
+/// What a run is made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub seed: u64,
+    pub canary: Option<Canary>,
+    /// Print every step.
+    pub verbose: bool,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    pub checker: &'static str,
+    pub text: String,
+}
+
+/// What a run was like.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Tally {
+    pub moments: u64,
+    pub writes: u64,
+    pub crashes: u64,
+    pub promotions: u64,
+    pub resyncs: u64,
+    pub split_brains: u64,
+    pub sessions: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.moments += other.moments;
+        self.writes += other.writes;
+        self.crashes += other.crashes;
+        self.promotions += other.promotions;
+        self.resyncs += other.resyncs;
+        self.split_brains += other.split_brains;
+        self.sessions += other.sessions;
+    }
+}
+
+/// One thing that is going to happen.
+pub(crate) enum Happening {
+    OpDone {
+        node: usize,
+        life: u32,
+        op: u64,
+    },
+    Late {
+        node: usize,
+        life: u32,
+        op: crate::disk::Op,
+    },
+    Arrive {
+        connection: usize,
+        side: usize,
+        link: usize,
+    },
+    Up {
+        connection: usize,
+        side: usize,
+    },
+    Down {
+        connection: usize,
+        side: usize,
+        reason: &'static str,
+    },
+    Meet {
+        nodes: [usize; 2],
+    },
+    Timer {
+        node: usize,
+        life: u32,
+    },
+    App {
+        node: usize,
+        life: u32,
+    },
+    Boot {
+        node: usize,
+    },
+    Setup {
+        node: usize,
+        life: u32,
+        step: Setup,
+    },
+    Daemon {
+        node: usize,
+        life: u32,
+        serves: bool,
+    },
+    Cable {
+        nodes: [usize; 2],
+        cable: Cable,
+    },
+    Fault,
+    Calm,
+}
+
+struct Due {
+    time: u64,
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (Reverse(self.time), Reverse(self.order)).cmp(&(Reverse(other.time), Reverse(other.order)))
+    }
+}
+
+pub(crate) struct World {
+    pub plan: Plan,
+    pub now: u64,
+    /// Number of the current event; orders everything.
+    pub moment: u64,
+    pub random: Random,
+    pub nodes: Vec<Node>,
+    pub connections: Vec<Connection>,
+    pub cable: Cable,
+    pub history: History,
+    pub protocol: Protocol,
+    /// First sectors of the places that the applications like.
+    pub spots: Vec<u64>,
+    /// Longest pause of an application.
+    pub pace: u64,
+    pub faults_left: u32,
+    /// Faults are over since this time.
+    pub calm_since: Option<u64>,
+    /// All was well since this time.
+    pub well_since: Option<u64>,
+    pub is_done: bool,
+    next_inspection: u64,
+    pub violation: Option<Violation>,
+    pub tally: Tally,
+    pub trace: VecDeque<String>,
+    queue: BinaryHeap<Due>,
+    order: u64,
+}
+
+/// Notes a line for the report.
+macro_rules! note {
+    ($world:expr, $($arg:tt)*) => {
+        if $world.plan.verbose {
+            let line = format!($($arg)*);
+            $world.note(line);
+        }
+    };
+}
+pub(crate) use note;
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed);
+        let sectors = *random.pick(&[2048, 8192, 20_480]);
+        let protocol = *random.pick(&[
+            Protocol::C,
+            Protocol::C,
+            Protocol::C,
+            Protocol::B,
+            Protocol::A,
+        ]);
+        let nodes = (0..2)
+            .map(|id| Node::new(id, sectors, &mut random))
+            .collect();
+        let spots = (0..random.range(2..10))
+            .map(|_| random.range(0..sectors - 300) & !7)
+            .collect();
+        let pace = *random.pick(&[MS, 10 * MS, 300 * MS]);
+        let faults_left = random.range(0..14) as u32;
+        let mut world = Self {
+            plan,
+            now: 0,
+            moment: 0,
+            random,
+            nodes,
+            connections: Vec::new(),
+            cable: Cable::default(),
+            history: History::new(2),
+            protocol,
+            spots,
+            pace,
+            faults_left,
+            calm_since: None,
+            well_since: None,
+            is_done: false,
+            next_inspection: 0,
+            violation: None,
+            tally: Tally::default(),
+            trace: VecDeque::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+        };
+        for node in 0..world.nodes.len() {
+            let delay = world.random.duration(MS..SECOND);
+            world.after(delay, Happening::Boot { node });
+        }
+        world.after(SECOND, Happening::Fault);
+        world
+    }
+
+    /// Runs to the end. A panic of the engine comes out as a panic of this function.
+    pub(crate) fn run(&mut self) -> Result<Tally, Violation> {
+        while self.violation.is_none() && !self.is_done {
+            let Some(due) = self.queue.pop() else {
+                self.fail("progress", "nothing happens any more".into());
+                break;
+            };
+            self.now = self.now.max(due.time);
+            self.moment += 1;
+            if self.moment > MOMENTS_MAX {
+                self.fail("progress", format!("{MOMENTS_MAX} events and no end"));
+                break;
+            }
+            self.happen(due.what);
+            if self.moment >= self.next_inspection {
+                checkers::inspect(self);
+                self.next_inspection = self.moment + self.random.range(1..INSPECTION_GAP_MAX);
+            }
+        }
+        self.tally.moments = self.moment;
+        self.tally.writes = self.history.len() as u64;
+        self.violation.clone().map_or(Ok(self.tally), Err)
+    }
+
+    pub(crate) fn after(&mut self, delay: u64, what: Happening) {
+        self.order += 1;
+        self.queue.push(Due {
+            time: self.now + delay,
+            order: self.order,
+            what,
+        });
+    }
+
+    /// Notes the first violation; the run ends with it.
+    pub(crate) fn fail(&mut self, checker: &'static str, text: String) {
+        if self.violation.is_none() {
+            note!(self, "VIOLATION {checker}: {text}");
+            self.violation = Some(Violation { checker, text });
+        }
+    }
+
+    pub(crate) fn note(&mut self, line: String) {
+        let line = format!(
+            "{:>12.6} {:>6} {line}",
+            self.now as f64 / SECOND as f64,
+            self.moment
+        );
+        if self.trace.len() == TRACE_MAX {
+            self.trace.pop_front();
+        }
+        if self.plan.verbose {
+            println!("{line}");
+        }
+        self.trace.push_back(line);
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::OpDone { node, life, op } => self.on_op_done(node, life, op),
+            Happening::Late { node, life, op } => self.on_late(node, life, &op),
+            Happening::Arrive {
+                connection,
+                side,
+                link,
+            } => self.on_arrive(connection, side, link),
+            Happening::Up { connection, side } => self.on_up(connection, side),
+            Happening::Down {
+                connection,
+                side,
+                reason,
+            } => self.on_down(connection, side, reason),
+            Happening::Meet { nodes } => self.on_meet(nodes),
+            Happening::Timer { node, life } => self.on_timer(node, life),
+            Happening::App { node, life } => self.on_app(node, life),
+            Happening::Boot { node } => self.boot(node),
+            Happening::Setup { node, life, step } => self.on_setup(node, life, step),
+            Happening::Daemon { node, life, serves } => self.on_daemon(node, life, serves),
+            Happening::Cable { nodes, cable } => self.on_cable(nodes, cable),
+            Happening::Fault => self.on_fault(),
+            Happening::Calm => self.on_calm(),
+        }
+    }
+}
