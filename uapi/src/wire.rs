@@ -82,8 +82,8 @@ states! {
         PromoteReply = 57 "promote-reply",
         /// The sender is no longer primary.
         Demoted = 58 "demoted",
-        /// The sender leaves in good order.
-        Goodbye = 60 "goodbye",
+        /// The sender is primary now.
+        Promoted = 59 "promoted",
 
         /// `seq` is in memory (protocol B).
         Received = 64 "received",

@@ -1,14 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The state machine of one resource.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `objects` | volumes and peers come and go; opening devices |
+//! | `volume` | one volume; `Volume::run` does what has become possible |
+//! | `request`, `mirror` | the application's requests; what becomes of writes after they were sent |
+//! | `peer_op`, `received` | what peers send; what is remembered of it |
+//! | `disk`, `attach` | metadata writers; a disk's coming and going |
+//! | `session`, `negotiate`, `exchange` | connections; rounds and decisions; bitmaps |
+//! | `source`, `target` | resync |
+//! | `change`, `role` | generation records; promotion and demotion |
+//! | `check`, `transitions` | what must always hold; legal state changes |
 
-use crate::event::Event;
+mod attach;
+mod change;
+mod check;
+mod context;
+mod cookie;
+mod disk;
+mod exchange;
+mod mirror;
+mod negotiate;
+mod objects;
+mod peer_op;
+mod received;
+mod replica;
+mod request;
+mod role;
+mod session;
+mod slots;
+mod source;
+mod status;
+mod target;
+mod transitions;
+mod volume;
+
+use crate::effect::{Effect, Object};
+use crate::event::{Command, Cookie, DiskError, Event, Token};
 use crate::host::{Host, NoMemory, Output, Time};
-use core::marker::PhantomData;
+use context::{ensure, Context, Facts, Fault};
+use cookie::Work;
+use role::Transition;
+use session::Peer;
+use weft_uapi::limits::{NODES_MAX, VOLUMES_MAX};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::Protocol;
-use weft_uapi::status::{GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo};
-use weft_uapi::units::{NodeId, VolumeId};
+use weft_uapi::state::{Protocol, Role};
+use weft_uapi::units::{NodeId, NodeSet, SessionId};
+use weft_uapi::wire::{Header, LinkKind, PacketKind};
 
 /// What never changes about a resource.
 #[derive(Clone, Copy, Debug)]
@@ -26,80 +66,222 @@ pub struct Config {
 /// The replication core of one resource on one node.
 pub struct Engine<H: Host> {
     config: Config,
-    host: PhantomData<H>,
+    protocol: Protocol,
+    role: Role,
+    transition: Option<Transition>,
+    /// One item per volume, allocated when it is configured.
+    volumes: H::Slab<objects::Place<H>>,
+    peers: H::Slab<Option<Peer>>,
+    is_served: bool,
+    reachable: NodeSet,
+    suspended_since: Option<Time>,
+}
+
+/// A packet as it came in.
+struct Packet<'a, H: Host> {
+    link: LinkKind,
+    header: Header,
+    body: &'a [u8],
+    data: Option<H::Buffer>,
 }
 
 impl<H: Host> Engine<H> {
     /// A resource without volumes and peers. Context: may sleep.
     pub fn new(config: Config) -> Result<Self, NoMemory> {
-        Ok(Self { config, host: PhantomData })
+        Ok(Self {
+            config,
+            protocol: config.protocol,
+            role: Role::Secondary,
+            transition: None,
+            volumes: H::slab(VOLUMES_MAX, objects::Place::default)?,
+            peers: H::slab(NODES_MAX, || None)?,
+            is_served: false,
+            reachable: NodeSet::EMPTY,
+            suspended_since: None,
+        })
     }
 
     /// Takes one event and tells `out` what has to be done.
+    ///
+    /// Context: [`Event::Attach`] and the commands that configure something allocate and may sleep; nothing else does.
     pub fn handle(&mut self, now: Time, event: Event<'_, H>, out: &mut impl Output<H>) {
-        let _ = (now, event, out);
+        let mut cx = Context::new(now, self.facts(), out);
+        match event {
+            Event::Command { token, command } => self.on_command(&mut cx, token, command),
+            Event::Attach { token, volume, disk } => {
+                if let Some(disk) = disk.take() {
+                    match self.volume_mut(volume) {
+                        Some(volume) => volume.on_attach(&mut cx, token, disk),
+                        None => {
+                            cx.reply(token, Err(Refusal::NoSuchVolume));
+                            cx.emit(Effect::CloseDisk { volume });
+                        }
+                    }
+                }
+            }
+            Event::Request { volume, request, io } => match self.volume_mut(volume) {
+                Some(volume) => volume.on_request(&mut cx, request, io),
+                None => {
+                    let result = Err(crate::effect::IoError::NoData);
+                    cx.emit(Effect::Complete { request, result, data: None });
+                }
+            },
+            Event::DiskDone { cookie, result } => self.on_disk_done(&mut cx, cookie, result),
+            Event::MetaDone { cookie, result } => {
+                if let Some((volume, work)) = Work::of(cookie) {
+                    if let Some(volume) = self.volume_mut(volume) {
+                        volume.on_meta_done(&mut cx, work, result);
+                    }
+                }
+            }
+            Event::SessionUp { peer, session } => self.on_session_up(&mut cx, peer, session),
+            Event::Packet { peer, session, link, header, body, data } => {
+                self.on_packet(&mut cx, peer, session, Packet { link, header, body, data });
+            }
+            Event::SessionDown { peer, session, reason } => self.on_session_down(&mut cx, peer, session, reason),
+            Event::Daemon { served, connected } => self.on_daemon(&mut cx, served, connected),
+            Event::Timer => {
+                for volume in self.each_volume_mut() {
+                    volume.recheck = true;
+                }
+            }
+        }
+        self.settle(&mut cx);
     }
 
-    /// When [`Event::Timer`] is wanted; `None`: not at all for now.
-    pub fn deadline(&self) -> Option<Time> {
-        None
+    /// Does all that has become possible.
+    fn settle<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        // A volume's step may let the role go on, and the other way round; a handful of turns suffices.
+        for _ in 0..4 {
+            cx.facts = self.facts();
+            for volume in self.each_volume_mut() {
+                volume.run(cx);
+            }
+            self.run_sessions(cx);
+            cx.facts = self.facts();
+            self.run_role(cx);
+            if !self.each_volume().any(|volume| volume.recheck) {
+                break;
+            }
+        }
+        let is_suspended = self.suspended() != 0;
+        match self.suspended_since {
+            None if is_suspended => self.suspended_since = Some(cx.now),
+            Some(_) if !is_suspended => self.suspended_since = None,
+            _ => {}
+        }
     }
 
-    /// Whether one more [`Event::Request`] can be taken.
-    pub fn has_room(&self) -> bool {
-        self.config.requests_max > 0
+    fn facts(&self) -> Facts {
+        let peers_quiet = self.peers.iter().flatten().all(|peer| peer.role != Role::Primary);
+        Facts {
+            node: self.config.node,
+            role: self.role,
+            protocol: self.protocol,
+            in_transition: self.transition.is_some(),
+            is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),
+        }
     }
 
-    /// Whether one more [`Event::Packet`] from this peer can be taken.
-    pub fn has_peer_room(&self, _peer: NodeId) -> bool {
-        true
+    fn on_disk_done<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        cookie: Cookie,
+        result: Result<Option<H::Buffer>, DiskError>,
+    ) {
+        let Some((volume, work)) = Work::of(cookie) else {
+            return;
+        };
+        let Some(volume) = self.volume_mut(volume) else {
+            return;
+        };
+        if let Some(disk) = &mut volume.disk {
+            disk.io_pending = disk.io_pending.saturating_sub(1);
+            volume.recheck |= disk.stage != disk::Stage::Running;
+        }
+        match work {
+            Work::Request(number) => volume.on_request_done(cx, number, result.map(|_| ())),
+            Work::PeerOp(number) => volume.on_op_done(cx, number, result),
+            Work::TailFlush => volume.on_tail_flushed(cx, result.map(|_| ())),
+            Work::ReceivedFlush(peer) => volume.on_received_flushed(cx, peer, result.map(|_| ())),
+            Work::Superblock | Work::Log | Work::Bitmap(_) => {}
+        }
     }
 
-    /// The device of a volume is being opened. `Ok` counts until [`Self::close`].
-    pub fn open(&mut self, _volume: VolumeId, _write: bool) -> Result<(), Refusal> {
-        Err(Refusal::NoSuchVolume)
+    fn on_packet<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        session: SessionId,
+        packet: Packet<'_, H>,
+    ) {
+        let is_current = self.peer(peer).is_some_and(|peer| peer.session() == session && peer.has_session());
+        if !is_current {
+            return;
+        }
+        if let Err(Fault(sentence)) = self.take_packet(cx, peer, packet) {
+            self.end_session(cx, peer, sentence, false);
+        }
     }
 
-    /// The device of a volume was closed.
-    pub fn close(&mut self, _volume: VolumeId) {}
-
-    /// Whether the resource may go: it has neither volumes nor peers.
-    pub fn may_remove(&self) -> Result<(), Refusal> {
-        Ok(())
+    fn take_packet<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        packet: Packet<'_, H>,
+    ) -> Result<(), Fault> {
+        let Packet { link, header, body, data } = packet;
+        if header.kind == PacketKind::Hello {
+            return self.on_hello(cx, peer, link, body);
+        }
+        ensure(header.kind.belongs_on(link), "a packet came over the wrong link")?;
+        ensure(self.has_greeted(peer, link), "the peer did not say hello first")?;
+        match header.kind {
+            PacketKind::PromoteRequest => self.on_promote_request(cx, peer, body),
+            PacketKind::PromoteReply => self.on_promote_reply(cx, peer, &header, body),
+            PacketKind::Promoted => self.on_peer_role(cx, peer, Role::Primary),
+            PacketKind::Demoted => self.on_peer_role(cx, peer, Role::Secondary),
+            _ => {
+                let id = header.volume.ok_or(Fault("a packet names no volume"))?;
+                match self.volume_mut(id) {
+                    Some(volume) => volume.on_packet(cx, peer, &header, body, data),
+                    None => self.on_foreign_packet(cx, peer, id, &header, body),
+                }
+            }
+        }
     }
 
-    /// The volumes.
-    pub fn volumes(&self) -> impl Iterator<Item = VolumeId> + '_ {
-        core::iter::empty()
+    fn on_daemon<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, served: bool, connected: NodeSet) {
+        let changed = NodeSet(self.reachable.0 ^ connected.0);
+        let is_news = self.is_served != served;
+        (self.is_served, self.reachable) = (served, connected);
+        for peer in NodeId::all().filter(|&peer| is_news || changed.contains(peer)) {
+            if self.peer(peer).is_some() {
+                cx.notify(Object::Peer(peer));
+            }
+        }
     }
 
-    /// The peers.
-    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        core::iter::empty()
-    }
-
-    /// Status of the resource.
-    pub fn resource_info(&self, _now: Time) -> ResourceInfo {
-        zerocopy::FromZeros::new_zeroed()
-    }
-
-    /// Status of a volume; the host fills in the paths.
-    pub fn volume_info(&self, _volume: VolumeId, _now: Time) -> Option<VolumeInfo> {
-        None
-    }
-
-    /// Status of a peer; the host fills in its name.
-    pub fn peer_info(&self, _peer: NodeId, _now: Time) -> Option<PeerInfo> {
-        None
-    }
-
-    /// Status of a volume towards a peer.
-    pub fn peer_volume_info(&self, _peer: NodeId, _volume: VolumeId, _now: Time) -> Option<PeerVolumeInfo> {
-        None
-    }
-
-    /// The generations of a volume.
-    pub fn generation_info(&self, _volume: VolumeId) -> Option<GenerationInfo> {
-        None
+    fn on_command<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, command: Command) {
+        let result = match command {
+            Command::Primary { force } => return self.on_primary(cx, token, force),
+            Command::Secondary => return self.on_secondary(cx, token),
+            Command::Detach { volume } => match self.volume_mut(volume) {
+                Some(volume) => return volume.on_detach(cx, token),
+                None => Err(Refusal::NoSuchVolume),
+            },
+            Command::NewDevice { volume, minor } => self.on_new_device(cx, volume, minor),
+            Command::DelDevice { volume } => self.on_del_device(cx, volume),
+            Command::NewPeer { peer } => self.on_new_peer(cx, peer),
+            Command::DelPeer { peer } => self.on_del_peer(cx, peer),
+            Command::Connect { peer, discard_my_data } => self.on_connect(cx, peer, discard_my_data),
+            Command::Disconnect { peer } => self.on_disconnect(cx, peer),
+            Command::SetProtocol { protocol } => {
+                self.protocol = protocol;
+                cx.notify(Object::Resource);
+                Ok(())
+            }
+        };
+        cx.reply(token, result);
     }
 }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A disk comes and goes.
+//!
+//! ```text
+//! Diskless -> Attaching -> Inconsistent | Outdated | Consistent (-> UpToDate)
+//!    ^            |                        |
+//!    +- leaving: peers told, nothing in flight, metadata clean (unless failed), closed
+//! ```
+
+use super::context::Context;
+use super::disk::{Disk, Stage};
+use super::volume::Volume;
+use crate::effect::{Effect, Level};
+use crate::event::Token;
+use crate::host::{Host, Output};
+use crate::load::LoadedDisk;
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::DiskState;
+use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
+
+impl<H: Host> Volume<H> {
+    /// Takes a disk, or refuses it.
+    pub(super) fn on_attach<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        token: Token,
+        loaded: LoadedDisk<H>,
+    ) {
+        match self.take_disk(cx, token, loaded) {
+            Ok(()) => self.recheck = true,
+            Err(refusal) => {
+                cx.reply(token, Err(refusal));
+                if self.disk.is_none() {
+                    cx.emit(Effect::CloseDisk { volume: self.id });
+                }
+            }
+        }
+    }
+
+    fn take_disk<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        token: Token,
+        loaded: LoadedDisk<H>,
+    ) -> Result<(), Refusal> {
+        if self.disk.is_some() {
+            return Err(Refusal::DiskAttached);
+        }
+        if cx.facts.is_primary() || cx.facts.in_transition {
+            return Err(Refusal::DataNotCurrent);
+        }
+        let mut disk = Disk::new(loaded, token).map_err(|_| Refusal::NoMemory)?;
+        for peer in self.each_replica().map(|(peer, _)| peer) {
+            disk.ensure_slot(peer);
+        }
+        // INVARIANT: an incarnation is durable before anything else is allowed with the disk (G7).
+        disk.superblock.incarnation = Incarnation(disk.superblock.incarnation.0.saturating_add(1));
+        disk.superblock.attach_id = cx.random_id();
+        disk.touch();
+        self.required = disk.superblock.generation.members;
+        self.disk = Some(disk);
+        self.set_disk_state(cx, DiskState::Attaching);
+        Ok(())
+    }
+
+    /// Finishes an attach once the new incarnation is durable.
+    pub(super) fn run_attach<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        let Stage::Attaching(token) = disk.stage else {
+            return;
+        };
+        if !disk.is_settled() {
+            return;
+        }
+        disk.stage = Stage::Running;
+        let state = if disk.superblock.generation.id == GenerationId::NONE || disk.has_flag(FLAG_INCONSISTENT) {
+            DiskState::Inconsistent
+        } else if disk.has_flag(FLAG_OUTDATED) {
+            DiskState::Outdated
+        } else {
+            DiskState::Consistent
+        };
+        self.set_disk_state(cx, state);
+        self.tell_capacity(cx);
+        self.negotiate_all();
+        cx.reply(token, Ok(()));
+    }
+
+    /// Lets the disk go in good order.
+    pub(super) fn on_detach<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+        let refusal = match &self.disk {
+            None => Some(Refusal::NoDisk),
+            Some(disk) if disk.stage != Stage::Running => Some(Refusal::Busy),
+            Some(_) if cx.facts.is_primary() => Some(Refusal::LastCopy),
+            Some(_) if cx.facts.in_transition || self.change.is_some() => Some(Refusal::Busy),
+            Some(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            cx.reply(token, Err(refusal));
+            return;
+        }
+        if let Some(disk) = &mut self.disk {
+            disk.stage = Stage::Leaving(Some(token));
+        }
+        self.negotiate_all();
+        self.recheck = true;
+    }
+
+    /// The disk cannot be trusted any more: nothing new is started, and it is closed when all is answered.
+    pub(super) fn fail_disk<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, sentence: &str) {
+        if self.disk_state() == DiskState::Failed {
+            return;
+        }
+        let Some(disk) = &self.disk else {
+            return;
+        };
+        let token = match disk.stage {
+            Stage::Attaching(token) => {
+                cx.reply(token, Err(Refusal::MetaIo));
+                None
+            }
+            Stage::Running => None,
+            Stage::Leaving(token) => token,
+        };
+        if let Some(disk) = &mut self.disk {
+            disk.stage = Stage::Leaving(token);
+        }
+        cx.log(Level::Error, format_args!("volume {}: {}; the disk is let go", self.id, sentence));
+        self.set_disk_state(cx, DiskState::Failed);
+        self.negotiate_all();
+    }
+
+    /// Takes the leave of a disk as far as it goes.
+    pub(super) fn run_leaving<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let has_failed = self.disk_state() == DiskState::Failed;
+        let Some(Stage::Leaving(token)) = self.disk.as_ref().map(|disk| disk.stage) else {
+            return;
+        };
+        // A failed disk is not waited for; a good one leaves when the peers send nothing more.
+        if !has_failed && (self.is_negotiating() || self.ops.used() > 0 || self.requests.used() > 0) {
+            return;
+        }
+        self.forget_tails();
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        if !has_failed {
+            disk.wants_clean = true;
+            if !disk.is_clean() {
+                return;
+            }
+        }
+        if disk.io_pending > 0 {
+            return;
+        }
+        self.disk = None;
+        self.required = NodeSet::EMPTY;
+        self.change = None;
+        self.wants_shrink = false;
+        self.set_disk_state(cx, DiskState::Diskless);
+        self.tell_capacity(cx);
+        cx.emit(Effect::CloseDisk { volume: self.id });
+        if let Some(token) = token {
+            cx.reply(token, Ok(()));
+        }
+    }
+
+    /// Turns what is not known to be stable everywhere into bits and gives the references to the log back.
+    fn forget_tails(&mut self) {
+        for node in NodeId::all() {
+            self.lose_tail(node);
+            self.lose_received(node);
+        }
+        self.trim_tail();
+    }
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! New generation records: made by the writer (or the source of a resync), durable here first, then at every peer that
+//! receives writes, and only then in force.
+//!
+//! ```text
+//! (wanted) -> Local: in the superblock -> Remote: sent, waiting for the peers -> in force
+//! ```
+//! While a change is under way no new write starts, and a write that is under way is complete only when the members of
+//! both records have it ([`Volume::required`]).
+
+use super::context::{ensure, Context, Fault};
+use super::disk::Stage as DiskStage;
+use super::replica::Adopting;
+use super::request::Stage;
+use super::volume::Volume;
+use crate::effect::{Level, Object};
+use crate::host::{Host, Output};
+use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::state::{DiskState, ReplicationState};
+use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
+use weft_uapi::wire::{GenerationBody, Header, PacketKind};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Why a record is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reason {
+    /// A node becomes primary.
+    Promotion {
+        /// Everything that peers acknowledged is forgotten: this disk's data are declared to be the right ones.
+        anew: bool,
+    },
+    /// A member was lost.
+    Shrink,
+    /// A sync target is equal now.
+    Grow(NodeId),
+}
+
+/// A promotion that this volume has to make durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Promotion {
+    /// See [`Reason::Promotion`].
+    pub(super) anew: bool,
+    pub(super) term: Term,
+}
+
+/// How far a change is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Progress {
+    /// The superblock with this number has it.
+    Local(u64),
+    /// These peers have not answered.
+    Remote(NodeSet),
+}
+
+/// A record being made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Change {
+    record: Generation,
+    reason: Reason,
+    progress: Progress,
+}
+
+impl<H: Host> Volume<H> {
+    /// Begins a change that is wanted, or goes on with the one under way.
+    pub(super) fn run_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        match self.change.map(|change| (change, change.progress)) {
+            None => self.begin_wanted_change(cx),
+            Some((change, Progress::Local(number))) => {
+                if self.disk.as_ref().is_some_and(|disk| disk.is_durable(number)) {
+                    self.on_change_local(cx, change);
+                }
+            }
+            Some((change, Progress::Remote(waits))) => {
+                let waits = waits.intersection(self.receivers());
+                self.change = Some(Change { progress: Progress::Remote(waits), ..change });
+                if waits.is_empty() {
+                    self.on_change_done(cx, change);
+                }
+            }
+        }
+    }
+
+    fn begin_wanted_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        if !self.may_change() {
+            return;
+        }
+        let node = cx.facts.node;
+        let joining = self.each_replica().find(|(peer, replica)| {
+            let is_clean = self.disk.as_ref().is_some_and(|disk| disk.marked(*peer) == 0);
+            replica.wants_member && replica.replication == ReplicationState::SyncSource && is_clean
+        });
+        let joining = joining.map(|(peer, _)| peer);
+        if self.wants_shrink && cx.facts.is_primary() {
+            self.wants_shrink = false;
+            if !self.lost_members(node).is_empty() {
+                self.begin_change(cx, Reason::Shrink, self.term());
+            }
+        } else if let Some(promotion) = self.wants_promotion.take() {
+            self.begin_change(cx, Reason::Promotion { anew: promotion.anew }, promotion.term);
+        } else if let Some(peer) = joining {
+            self.begin_change(cx, Reason::Grow(peer), self.term());
+        }
+    }
+
+    /// Whether a change may begin.
+    pub(super) fn may_change(&self) -> bool {
+        let is_running = self.disk.as_ref().is_some_and(|disk| disk.stage == DiskStage::Running);
+        let is_exchanging = self.each_replica().any(|(_, replica)| {
+            let state = replica.replication;
+            matches!(state, ReplicationState::BitmapSource | ReplicationState::BitmapTarget)
+                || replica.adopting.is_some()
+        });
+        is_running && self.change.is_none() && !self.is_negotiating() && !is_exchanging && !self.is_broken
+    }
+
+    /// Writes a new record, child of the current one.
+    pub(super) fn begin_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, reason: Reason, term: Term) {
+        let (node, id) = (cx.facts.node, GenerationId(cx.random_id()));
+        let present = self.receivers().with(node);
+        let members = match reason {
+            Reason::Promotion { anew: true } => NodeSet::of(node),
+            Reason::Promotion { anew: false } | Reason::Shrink => self.required.with(node).intersection(present),
+            Reason::Grow(peer) => self.required.with(node).with(peer).intersection(present),
+        };
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        let record = Generation { id, parent: disk.superblock.generation.id, term, writer: Some(node), members };
+        let mut line = disk.ancestry();
+        line.push(record);
+        disk.set_ancestry(&line);
+        if let Reason::Promotion { anew } = reason {
+            disk.set_flag(FLAG_WRITER_ACTIVE, true);
+            disk.set_flag(FLAG_OUTDATED, false);
+            if anew {
+                disk.set_flag(FLAG_INCONSISTENT, false);
+                disk.superblock.since.fill(GenerationId::NONE);
+            }
+        }
+        let number = disk.touch();
+        self.required = self.required.union(members);
+        self.change = Some(Change { record, reason, progress: Progress::Local(number) });
+        self.recheck = true;
+        let line = format_args!("volume {}: generation {} (parent {}), members {:#x}", self.id, id, record.parent, members.0);
+        cx.log(Level::Info, line);
+        cx.notify(Object::Volume(self.id));
+    }
+
+    /// The record is durable here.
+    fn on_change_local<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
+        let receivers = self.receivers();
+        let body = GenerationBody { generation: change.record.into() };
+        for peer in receivers.iter() {
+            if let Some(line) = self.line(peer) {
+                cx.send(line, Header::new(PacketKind::Generation, Some(self.id)), body.as_bytes());
+            }
+        }
+        self.change = Some(Change { progress: Progress::Remote(receivers), ..change });
+        self.recheck = true;
+    }
+
+    /// The record is durable wherever it has to be.
+    fn on_change_done<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
+        self.change = None;
+        self.required = change.record.members;
+        match change.reason {
+            Reason::Shrink => {}
+            Reason::Promotion { .. } => self.set_disk_state(cx, DiskState::UpToDate),
+            Reason::Grow(peer) if change.record.members.contains(peer) => self.on_member(cx, peer),
+            Reason::Grow(_) => {}
+        }
+        self.recheck = true;
+    }
+
+    /// A sync target has become a member.
+    fn on_member<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let now = cx.now;
+        let Some(replica) = self.replica_mut(peer).filter(|replica| replica.receives) else {
+            return;
+        };
+        replica.wants_member = false;
+        replica.source = None;
+        replica.peer_disk = DiskState::UpToDate;
+        replica.progress.ended = Some(now);
+        // Writes that began before the session: the resync has carried what they wrote.
+        for request in self.requests.iter_mut().filter(|request| request.stage == Stage::Writing) {
+            if !request.sent.contains(peer) {
+                request.acked = request.acked.with(peer);
+            }
+        }
+        self.reconciled(cx);
+        cx.log(Level::Info, format_args!("volume {}, peer {}: resync done", self.id, peer));
+        self.set_replication(cx, peer, ReplicationState::Established);
+    }
+
+    /// A peer has a record durable.
+    pub(super) fn on_generation_durable(&mut self, peer: NodeId, header: &Header) -> Result<(), Fault> {
+        let id = GenerationId(header.arg);
+        let Some(disk) = &mut self.disk else {
+            return Ok(());
+        };
+        ensure(disk.superblock.generation.id == id, "the peer acknowledged a generation that is not current")?;
+        disk.set_since(peer, id);
+        if let Some(source) = self.replica_mut(peer).and_then(|replica| replica.source.as_mut()) {
+            source.is_peer_ready = true;
+        }
+        if let Some(Change { progress: Progress::Remote(waits), .. }) = &mut self.change {
+            *waits = waits.without(peer);
+        }
+        self.recheck = true;
+        Ok(())
+    }
+
+    /// A peer made a new record.
+    pub(super) fn on_generation<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let body = GenerationBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed generation"))?;
+        let record = body.generation.decode().ok_or(Fault("the peer sent a malformed generation"))?;
+        let is_own_matter = cx.facts.is_primary() || self.change.is_some();
+        ensure(!is_own_matter && record.writer == Some(peer), "the peer made a generation that is not its to make")?;
+        let (Some(disk), Some(replica)) =
+            (&mut self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+        else {
+            return Err(Fault("the peer sent a generation to a node without disk"));
+        };
+        let current = disk.superblock.generation;
+        let follows = record.parent == current.id && record.id != current.id && record.term >= current.term;
+        ensure(follows, "the peer's generation does not follow the current one")?;
+        ensure(replica.accepts && replica.adopting.is_none(), "the peer sent a generation out of turn")?;
+        let is_member = record.members.contains(cx.facts.node);
+        let joins = is_member && disk.has_flag(FLAG_INCONSISTENT);
+        let is_finished = replica.target.as_ref().is_some_and(|target| target.is_finished);
+        ensure(!joins || is_finished, "the peer named this node a member before the resync was done")?;
+        let mut line = disk.ancestry();
+        line.push(record);
+        disk.set_ancestry(&line);
+        disk.set_since(peer, record.id);
+        if joins {
+            // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
+            disk.set_flag(FLAG_INCONSISTENT, false);
+            disk.set_flag(FLAG_WRITER_ACTIVE, false);
+        }
+        replica.accepts = false;
+        replica.adopting = Some(Adopting { id: record.id, superblock: Some(disk.touch()), joins });
+        self.required = record.members;
+        self.recheck = true;
+        Ok(())
+    }
+
+    /// A peer's record may have become durable here.
+    pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let (Some(disk), Some(replica)) =
+            (&self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        let durable = |adopting: &Adopting| adopting.superblock.is_some_and(|number| disk.is_durable(number));
+        let Some(adopting) = replica.adopting.filter(durable) else {
+            return;
+        };
+        if replica.replication == ReplicationState::BitmapTarget {
+            return;
+        }
+        replica.adopting = None;
+        replica.accepts = true;
+        if adopting.joins {
+            replica.target = None;
+            replica.progress.ended = Some(cx.now);
+        }
+        // The source has the newest data by definition, and equal ones from now on.
+        let is_equal = replica.target.is_none();
+        replica.receives = is_equal;
+        if is_equal {
+            self.set_replication(cx, peer, ReplicationState::Established);
+            self.set_disk_state(cx, DiskState::UpToDate);
+        }
+        self.acknowledge_generation(cx, peer, adopting.id);
+        cx.notify(Object::Volume(self.id));
+        self.recheck = true;
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What every handler needs while one event is handled: the time, the host's output and a few facts of the resource.
+
+use crate::effect::{Data, Effect, Level, Object, Refused};
+use crate::event::Token;
+use crate::host::{Host, Output, Time};
+use core::fmt;
+use core::marker::PhantomData;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{Protocol, Role};
+use weft_uapi::units::{NodeId, SessionId};
+use weft_uapi::wire::{Header, LinkKind};
+
+/// Facts of the resource that the volumes need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    /// This node.
+    pub(super) node: NodeId,
+    /// Its role.
+    pub(super) role: Role,
+    /// When writes are complete.
+    pub(super) protocol: Protocol,
+    /// A promotion or demotion is under way.
+    pub(super) in_transition: bool,
+    /// No node in reach is primary.
+    pub(super) is_quiet: bool,
+}
+
+impl Facts {
+    /// Whether this node is primary.
+    pub(super) fn is_primary(&self) -> bool {
+        self.role == Role::Primary
+    }
+}
+
+/// One event being handled.
+pub(super) struct Context<'a, H: Host, O: Output<H>> {
+    /// The time of the event.
+    pub(super) now: Time,
+    /// Facts of the resource.
+    pub(super) facts: Facts,
+    out: &'a mut O,
+    host: PhantomData<H>,
+}
+
+impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
+    pub(super) fn new(now: Time, facts: Facts, out: &'a mut O) -> Self {
+        Self { now, facts, out, host: PhantomData }
+    }
+
+    pub(super) fn emit(&mut self, effect: Effect<'_, H>) {
+        self.out.emit(effect);
+    }
+
+    /// A random number that is not 0, which stands for "none" everywhere.
+    pub(super) fn random_id(&mut self) -> u64 {
+        self.out.random().max(1)
+    }
+
+    pub(super) fn notify(&mut self, object: Object) {
+        self.emit(Effect::Notify(object));
+    }
+
+    pub(super) fn log(&mut self, level: Level, line: fmt::Arguments<'_>) {
+        self.emit(Effect::Log { level, line });
+    }
+
+    pub(super) fn reply(&mut self, token: Token, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.emit(Effect::Reply { token, result: Ok(()) }),
+            Err(refusal) => self.refuse(token, refusal, format_args!("")),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, token: Token, refusal: Refusal, detail: fmt::Arguments<'_>) {
+        self.emit(Effect::Reply { token, result: Err(Refused { refusal, detail }) });
+    }
+
+    /// Sends a packet; the link follows from its kind.
+    pub(super) fn send(&mut self, to: Line, header: Header, body: &[u8]) {
+        self.send_on(to, link_of(&header), header, body);
+    }
+
+    /// Sends a packet with data of the device.
+    pub(super) fn send_data(&mut self, to: Line, header: Header, data: Data<H>) {
+        let link = link_of(&header);
+        self.emit(Effect::Send { peer: to.peer, session: to.session, link, header, body: &[], data });
+    }
+
+    /// Sends a packet over a link that its kind leaves open.
+    pub(super) fn send_on(&mut self, to: Line, link: LinkKind, mut header: Header, body: &[u8]) {
+        header.payload_len = u32::try_from(body.len()).unwrap_or(0);
+        self.emit(Effect::Send { peer: to.peer, session: to.session, link, header, body, data: Data::None });
+    }
+}
+
+/// The link that packets of this kind travel on.
+fn link_of(header: &Header) -> LinkKind {
+    if header.kind.belongs_on(LinkKind::Data) {
+        LinkKind::Data
+    } else {
+        LinkKind::Meta
+    }
+}
+
+/// Where packets to a peer go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Line {
+    /// The peer.
+    pub(super) peer: NodeId,
+    /// The running session.
+    pub(super) session: SessionId,
+}
+
+/// The peer broke the protocol, or something that a session cannot survive happened: the session ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Fault(pub(super) &'static str);
+
+/// `Ok` when the peer kept to the protocol.
+pub(super) fn ensure(kept: bool, sentence: &'static str) -> Result<(), Fault> {
+    if kept {
+        Ok(())
+    } else {
+        Err(Fault(sentence))
+    }
+}

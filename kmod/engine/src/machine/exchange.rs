@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Both sides of a resync send each other their bitmap, so that both know every block that may differ.
+//!
+//! The target then makes three things durable, in this order: the union of the bitmaps; that it is inconsistent, with
+//! the source's line of generations; and only then it says so and takes data. After a crash at any point either the
+//! old record or the bits tell what is missing.
+
+use super::context::{ensure, Context, Fault};
+use super::replica::{Adopting, Replica};
+use super::volume::Volume;
+use crate::host::{Host, Output, Time};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED};
+use weft_uapi::state::{DiskState, ReplicationState};
+use weft_uapi::units::{GenerationId, NodeId};
+use weft_uapi::wire::{BitmapBody, Header, PacketKind, BODY_BYTES_MAX, FLAG_YES};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
+
+const HEAD_BYTES: usize = size_of::<BitmapBody>();
+/// Words of one packet.
+const WORDS_MAX: usize = 256;
+const BODY_BYTES: usize = HEAD_BYTES + WORDS_MAX * 8;
+/// Packets looked at per event, so that the lock is not held for long.
+const PACKETS_MAX: u32 = 64;
+
+const _: () = assert!(BODY_BYTES <= BODY_BYTES_MAX as usize);
+
+/// How far the exchange is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Pages {
+    /// All bits are set; no words need to be sent.
+    full: bool,
+    /// The next word to be sent.
+    next_word: u64,
+    /// Everything was sent.
+    pub(super) is_sent: bool,
+    /// Everything was received.
+    pub(super) is_received: bool,
+}
+
+impl Pages {
+    pub(super) fn new(full: bool) -> Self {
+        Self { full, ..Self::default() }
+    }
+}
+
+impl<H: Host> Replica<H> {
+    fn pages_mut(&mut self) -> Option<&mut Pages> {
+        let source = self.source.as_mut().map(|source| &mut source.pages);
+        source.or(self.target.as_mut().map(|target| &mut target.pages))
+    }
+
+    fn pages(&self) -> Option<&Pages> {
+        let source = self.source.as_ref().map(|source| &source.pages);
+        source.or(self.target.as_ref().map(|target| &target.pages))
+    }
+
+    /// Whether bits are still to be sent: new writes wait so that none gets between them.
+    pub(super) fn is_sending_bits(&self) -> bool {
+        self.pages().is_some_and(|pages| !pages.is_sent)
+    }
+
+    /// When this replica wants to be looked at without an event.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.session?;
+        let at_once = (self.is_sending_bits() || self.target.as_ref().is_some_and(|target| target.is_scanning))
+            .then_some(Time(0));
+        at_once.or(self.round.deadline())
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Goes on with every exchange.
+    pub(super) fn run_exchanges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for peer in self.sessions().iter() {
+            self.send_bits(cx, peer);
+            self.run_adoption(cx, peer);
+            self.begin_sync_source(cx, peer);
+        }
+    }
+
+    fn send_bits<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let Some(line) = self.line(peer) else {
+            return;
+        };
+        let id = self.id;
+        for _ in 0..PACKETS_MAX {
+            let (Some(disk), Some(replica)) =
+                (&self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+            else {
+                return;
+            };
+            let (Some(slot), Some(pages)) = (disk.slot(peer), replica.pages_mut()) else {
+                return;
+            };
+            if pages.is_sent {
+                return;
+            }
+            let words = disk.bits.words(slot, pages.next_word, WORDS_MAX);
+            if pages.full || words.is_empty() {
+                pages.is_sent = true;
+                let mut header = Header::new(PacketKind::BitmapEnd, Some(id));
+                header.flags = if pages.full { FLAG_YES } else { 0 };
+                replica.receives = replica.source.is_some();
+                cx.send(line, header, &[]);
+                self.recheck = true;
+                return;
+            }
+            if words.iter().any(|&word| word != 0) {
+                let mut buffer = [0; BODY_BYTES];
+                let body = page(&mut buffer, pages.next_word, words);
+                cx.send(line, Header::new(PacketKind::Bitmap, Some(id)), body);
+            }
+            pages.next_word = pages.next_word.saturating_add(WORDS_MAX as u64);
+        }
+    }
+
+    /// A part of the peer's bitmap.
+    pub(super) fn on_bitmap(&mut self, peer: NodeId, body: &[u8]) -> Result<(), Fault> {
+        const MALFORMED: &str = "the peer sent a malformed bitmap";
+        let (head, rest) = BitmapBody::read_from_prefix(body).map_err(|_| Fault(MALFORMED))?;
+        let words = usize::try_from(head.words.get()).map_err(|_| Fault(MALFORMED))?;
+        let has_length = words.checked_mul(8) == Some(rest.len()) && head.reserved.get() == 0;
+        ensure(has_length && self.expects_bits(peer), MALFORMED)?;
+        let Some((disk, slot)) = self.disk.as_mut().and_then(|disk| disk.slot(peer).map(|slot| (disk, slot))) else {
+            return Err(Fault(MALFORMED));
+        };
+        let first = head.first_word.get();
+        for (index, bytes) in (0u64..).zip(rest.chunks_exact(8)) {
+            let word = bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let at = first.checked_add(index).ok_or(Fault(MALFORMED))?;
+            ensure(disk.bits.union_word(slot, at, word), MALFORMED)?;
+        }
+        Ok(())
+    }
+
+    /// The peer's bitmap is complete.
+    pub(super) fn on_bitmap_end(&mut self, peer: NodeId, header: &Header) -> Result<(), Fault> {
+        ensure(self.expects_bits(peer), "the peer sent a bitmap unasked")?;
+        if header.flags & FLAG_YES != 0 {
+            if let Some(disk) = &mut self.disk {
+                if let Some(slot) = disk.slot(peer) {
+                    disk.bits.set_all(slot);
+                }
+            }
+        }
+        let total = self.disk.as_ref().map_or(0, |disk| disk.marked(peer));
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.progress.total_bits = total;
+            if let Some(pages) = replica.pages_mut() {
+                pages.is_received = true;
+            }
+        }
+        self.recheck = true;
+        Ok(())
+    }
+
+    fn expects_bits(&self, peer: NodeId) -> bool {
+        self.replica(peer).and_then(Replica::pages).is_some_and(|pages| !pages.is_received)
+    }
+
+    /// Takes the target through its durable steps.
+    fn run_adoption<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let (Some(disk), Some(replica)) =
+            (&mut self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        let is_exchanged = replica.target.as_ref().is_some_and(|target| target.pages.is_sent && target.pages.is_received);
+        if replica.replication != ReplicationState::BitmapTarget || !is_exchanged {
+            return;
+        }
+        let Some(line) = replica.round.peer.map(|said| said.side.ancestry) else {
+            return;
+        };
+        match replica.adopting {
+            None => {
+                disk.wants_bitmaps = true;
+                let id = line.current().id;
+                replica.adopting = Some(Adopting { id, superblock: None, joins: false });
+                self.recheck = true;
+            }
+            Some(adopting) if adopting.superblock.is_none() && disk.are_bitmaps_written() => {
+                disk.set_ancestry(&line);
+                disk.set_flag(FLAG_INCONSISTENT, true);
+                disk.set_flag(FLAG_OUTDATED, false);
+                disk.set_since(peer, adopting.id);
+                replica.adopting = Some(Adopting { superblock: Some(disk.touch()), ..adopting });
+                self.required = line.current().members;
+                self.set_disk_state(cx, DiskState::Inconsistent);
+                self.recheck = true;
+            }
+            Some(adopting) if adopting.superblock.is_some_and(|number| disk.is_durable(number)) => {
+                replica.adopting = None;
+                replica.accepts = true;
+                self.acknowledge_generation(cx, peer, adopting.id);
+                self.set_replication(cx, peer, ReplicationState::SyncTarget);
+                self.recheck = true;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Tells the peer that its generation is durable here.
+    pub(super) fn acknowledge_generation<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        id: GenerationId,
+    ) {
+        if let Some(line) = self.line(peer) {
+            let mut header = Header::new(PacketKind::GenerationDurable, Some(self.id));
+            header.arg = id.0;
+            cx.send(line, header, &[]);
+        }
+    }
+
+    /// The resync begins when both bitmaps were exchanged and the target's record is durable.
+    fn begin_sync_source<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let Some(replica) = self.replica(peer) else {
+            return;
+        };
+        let is_ready = replica.source.as_ref().is_some_and(|source| {
+            source.is_peer_ready && source.pages.is_sent && source.pages.is_received
+        });
+        if is_ready && replica.replication == ReplicationState::BitmapSource {
+            self.set_replication(cx, peer, ReplicationState::SyncSource);
+            self.recheck = true;
+        }
+    }
+}
+
+/// The body of a bitmap packet.
+fn page<'a>(buffer: &'a mut [u8; BODY_BYTES], first_word: u64, words: &[u64]) -> &'a [u8] {
+    let count = words.len().min(WORDS_MAX);
+    let head = BitmapBody {
+        first_word: U64::new(first_word),
+        words: U32::new(count as u32),
+        reserved: U32::ZERO,
+    };
+    let parts = head.as_bytes().iter().copied().chain(words.iter().take(count).flat_map(|word| word.to_le_bytes()));
+    for (to, from) in buffer.iter_mut().zip(parts) {
+        *to = from;
+    }
+    buffer.get(..HEAD_BYTES.saturating_add(count.saturating_mul(8))).unwrap_or(&[])
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What becomes of writes after they were sent: acknowledgements, flushes, and when they are forgotten.
+//!
+//! A write stays in the tail until it is stable on this disk and on every peer that got it; until then its extents are
+//! hot, and the loss of a peer turns it into bits (G2, G4).
+
+use super::context::{ensure, Context, Fault};
+use super::cookie::Work;
+use super::request::{Hold, Stage, UNACKED_BYTES_MAX};
+use super::volume::Volume;
+use crate::effect::{Data, Effect, IoError};
+use crate::event::{DiskError, Io, Op};
+use crate::host::{Host, Output, Time};
+use crate::ranges::Span;
+use crate::tail::{Entry, Kind};
+use weft_uapi::state::Protocol;
+use weft_uapi::units::{NodeId, NodeSet, Sector, Seq};
+use weft_uapi::wire::{Header, PacketKind};
+
+/// Entries finished before peers are told to forget them.
+const TRIM_ENTRIES: u64 = 64;
+/// A tail that got no new writes for so long is flushed, in milliseconds.
+const TAIL_IDLE_MS: u64 = 1000;
+
+/// A flush of everything.
+pub(super) const FLUSH: Io = Io { op: Op::Flush, sector: Sector(0), bytes: 0, fua: false, preflush: false };
+
+fn span(entry: &Entry) -> Span {
+    Span { sector: entry.sector, bytes: entry.bytes }
+}
+
+impl<H: Host> Volume<H> {
+    /// The peer has a write in memory.
+    pub(super) fn on_received<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        header: &Header,
+    ) -> Result<(), Fault> {
+        let entry = self.tail.entry(header.seq).copied();
+        let entry = entry.filter(|entry| entry.waits_written.contains(peer));
+        let entry = entry.ok_or(Fault("the peer acknowledged what it was not sent"))?;
+        if let Some(request) = entry.request.filter(|_| cx.facts.protocol == Protocol::B) {
+            self.on_request_acked(cx, request, entry.seq, peer);
+        }
+        Ok(())
+    }
+
+    /// The peer has a write on disk.
+    pub(super) fn on_written<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        header: &Header,
+    ) -> Result<(), Fault> {
+        let unexpected = Fault("the peer acknowledged what it was not sent");
+        let entry = self.tail.on_written(peer, header.seq, false).map_err(|_| unexpected)?;
+        if let Some(replica) = self.replica_mut(peer) {
+            let was_full = replica.unacked_bytes >= UNACKED_BYTES_MAX;
+            replica.count_acked(entry.bytes);
+            self.recheck |= was_full;
+        }
+        if let Some(request) = entry.request {
+            self.on_request_acked(cx, request, entry.seq, peer);
+        }
+        self.trim_tail();
+        Ok(())
+    }
+
+    /// Everything up to a number is stable at the peer.
+    pub(super) fn on_stable<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        upto: Seq,
+    ) -> Result<(), Fault> {
+        ensure(self.tail.may_be_stable(peer, upto), "the peer called stable what it did not write")?;
+        while let Some(entry) = self.tail.next_stable(peer, upto) {
+            if entry.kind == Kind::Resync {
+                // INVARIANT: stable there, sent in this session; a newer write of the range is in the tail itself (G4).
+                self.on_resync_stable(peer, &entry);
+            }
+        }
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.stable = replica.stable.max(upto);
+        }
+        self.trim_tail();
+        self.wake_flushes(cx);
+        Ok(())
+    }
+
+    fn on_resync_stable(&mut self, peer: NodeId, entry: &Entry) {
+        if let Some(disk) = &mut self.disk {
+            disk.unmark(peer, span(entry));
+        }
+        self.recheck = true;
+    }
+
+    fn wake_flushes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for number in self.requests.numbers() {
+            if self.requests.get(number).is_some_and(|request| request.stage == Stage::Flushing) {
+                self.advance_request(cx, number);
+            }
+        }
+    }
+
+    /// Removes what waits for nothing any more, and gives its extents free.
+    pub(super) fn trim_tail(&mut self) {
+        while let Some(entry) = self.tail.pop_finished() {
+            if entry.kind == Kind::Write {
+                self.cool(span(&entry), &mut Hold { is_held: true, transaction: 0 });
+            }
+        }
+    }
+
+    /// A peer is lost: what is not known to be stable there becomes bits.
+    pub(super) fn lose_tail(&mut self, peer: NodeId) {
+        while let Some(entry) = self.tail.next_lost(peer) {
+            if let Some(disk) = &mut self.disk {
+                disk.mark(peer, span(&entry));
+            }
+        }
+        for request in self.requests.iter_mut() {
+            request.sent = request.sent.without(peer);
+        }
+    }
+
+    /// A connected peer has no use for writes any more.
+    pub(super) fn stop_mirroring(&mut self, peer: NodeId) {
+        self.lose_tail(peer);
+        self.lose_received(peer);
+        self.trim_tail();
+        self.note_loss();
+    }
+
+    /// A peer that got writes does not get them any more: writes under way may depend on a record without it.
+    pub(super) fn note_loss(&mut self) {
+        let depends = |stage| matches!(stage, Stage::Writing | Stage::Flushing);
+        if self.requests.iter().any(|(_, request)| depends(request.stage)) {
+            self.wants_shrink = true;
+        }
+        self.recheck = true;
+    }
+
+    /// How far a flush of this disk that starts now covers the tail.
+    fn covered_here(&self, node: NodeId) -> Seq {
+        let open = self.tail.entries().find(|entry| entry.waits_written.contains(node));
+        let end = open.map_or(self.tail.next_seq(), |entry| entry.seq);
+        Seq(end.0.saturating_sub(1))
+    }
+
+    /// A flush of this disk covered the tail up to a number.
+    pub(super) fn on_stable_here<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, upto: Seq) {
+        while self.tail.next_stable(cx.facts.node, upto).is_some() {}
+        self.trim_tail();
+    }
+
+    /// Starts a flush for the application, here and at every receiver.
+    pub(super) fn start_flush<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        let (volume, node) = (self.id, cx.facts.node);
+        let (local_upto, seq) = (self.covered_here(node), Seq(self.tail.next_seq().0.saturating_sub(1)));
+        let (Some(disk), Some(request)) = (&mut self.disk, self.requests.get_mut(number)) else {
+            return;
+        };
+        request.stage = Stage::Flushing;
+        request.seq = seq;
+        request.local_upto = local_upto;
+        request.is_local_done = false;
+        disk.io_pending = disk.io_pending.saturating_add(1);
+        let cookie = Work::Request(number).cookie(volume);
+        cx.emit(Effect::Disk { volume, cookie, io: FLUSH, data: Data::None });
+        self.send_flushes(cx, seq);
+    }
+
+    /// Asks every receiver to make everything up to `seq` stable, unless it did or was asked.
+    fn send_flushes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, seq: Seq) {
+        for peer in self.receivers().iter() {
+            let Some(line) = self.line(peer) else {
+                continue;
+            };
+            let id = self.id;
+            let Some(replica) = self.replica_mut(peer) else {
+                continue;
+            };
+            if replica.stable < seq && replica.flush_sent < seq {
+                replica.flush_sent = seq;
+                cx.send(line, Header { seq, ..Header::new(PacketKind::Flush, Some(id)) }, &[]);
+            }
+        }
+    }
+
+    /// Looks whether a flush is done: here, and at every member.
+    pub(super) fn advance_flushing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        let Some(request) = self.requests.get(number).filter(|request| request.is_local_done) else {
+            return;
+        };
+        if request.has_failed {
+            self.complete(cx, number, Err(IoError::Disk), None);
+            return;
+        }
+        let (io, seq) = (request.io, request.seq);
+        let stable = self.each_replica().filter(|(_, replica)| replica.receives && replica.stable >= seq);
+        let stable = stable.fold(NodeSet::of(cx.facts.node), |set, (peer, _)| set.with(peer));
+        if self.required.0 & !stable.0 != 0 || self.is_broken {
+            self.send_flushes(cx, seq);
+            if !self.lost_members(cx.facts.node).is_empty() && !self.wants_shrink {
+                self.wants_shrink = true;
+                self.recheck = true;
+            }
+        } else if io.op == Op::Flush {
+            self.complete(cx, number, Ok(()), None);
+        } else if let Some(request) = self.requests.get_mut(number) {
+            request.stage = Stage::Held;
+            request.io.preflush = false;
+            request.is_local_done = false;
+            request.seq = Seq(0);
+        }
+    }
+
+    /// Flushes the tail when it is time, and tells peers what they may forget.
+    pub(super) fn run_tail<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        self.tail_flush.is_wanted |= self.tail_deadline().is_some_and(|deadline| deadline <= cx.now);
+        if self.tail_flush.is_wanted && !self.tail.is_empty() && self.tail_flush.local.is_none() {
+            self.start_tail_flush(cx);
+        }
+        let trimmed = self.tail.trimmed();
+        for peer in self.receivers().iter() {
+            let sent = self.replica(peer).map_or(trimmed, |replica| replica.trim_sent);
+            let behind = trimmed.0.saturating_sub(sent.0);
+            if behind >= TRIM_ENTRIES || (behind > 0 && self.tail.is_empty()) {
+                self.send_trim(cx, peer, trimmed);
+            }
+        }
+    }
+
+    fn send_trim<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, seq: Seq) {
+        if let Some(line) = self.line(peer) {
+            cx.send(line, Header { seq, ..Header::new(PacketKind::Trim, Some(self.id)) }, &[]);
+        }
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.trim_sent = seq;
+        }
+    }
+
+    fn start_tail_flush<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let covered = self.covered_here(cx.facts.node);
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        self.tail_flush.is_wanted = false;
+        self.tail_flush.local = Some(covered);
+        self.tail_flush.last_write = cx.now;
+        disk.io_pending = disk.io_pending.saturating_add(1);
+        let cookie = Work::TailFlush.cookie(self.id);
+        cx.emit(Effect::Disk { volume: self.id, cookie, io: FLUSH, data: Data::None });
+        self.send_flushes(cx, Seq(self.tail.next_seq().0.saturating_sub(1)));
+        // A peer whose log is full waits for this.
+        let trimmed = self.tail.trimmed();
+        for peer in self.receivers().iter() {
+            if self.replica(peer).is_some_and(|replica| replica.trim_sent < trimmed) {
+                self.send_trim(cx, peer, trimmed);
+            }
+        }
+    }
+
+    /// The flush of this node's own is done.
+    pub(super) fn on_tail_flushed<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        result: Result<(), DiskError>,
+    ) {
+        let covered = self.tail_flush.local.take();
+        match (result, covered) {
+            (Ok(()), Some(upto)) => self.on_stable_here(cx, upto),
+            (Ok(()), None) => {}
+            (Err(DiskError), _) => self.fail_disk(cx, "the disk reported an error"),
+        }
+        self.recheck = true;
+    }
+
+    /// When the tail has been idle for long enough.
+    pub(super) fn tail_deadline(&self) -> Option<Time> {
+        let is_due = !self.tail.is_empty() && self.tail_flush.local.is_none();
+        is_due.then(|| self.tail_flush.last_write.after_ms(TAIL_IDLE_MS))
+    }
+}

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Two sides of a volume tell each other what they have, and decide.
+//!
+//! Either side may ask for a new *round* at any time in a session: at its start, when a disk comes or goes, when a
+//! generation was forced. Both send their state with the number of the round; two states of the same round are decided
+//! together, each side on exactly the two states that were sent, so both come to mirrored results. Nothing that a state
+//! tells may change between the sending and the decision: writes and generation changes wait ([`Volume::is_negotiating`]).
+
+use super::context::{ensure, Context, Fault};
+use super::disk::Stage;
+use super::exchange::Pages;
+use super::replica::Progress;
+use super::source::Source;
+use super::target::Target;
+use super::transitions;
+use super::volume::Volume;
+use crate::ancestry::Ancestry;
+use crate::decide::{decide, Outcome, Side};
+use crate::effect::{Level, Object};
+use crate::host::{Host, Output, Time};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::state::{DiskState, ReplicationState, Role};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId};
+use weft_uapi::wire::{
+    Header, PacketKind, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED,
+};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// How long a peer may take to answer a state, in milliseconds.
+const ROUND_TIMEOUT_MS: u64 = 20_000;
+
+/// What one side said about its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Said {
+    pub(super) round: u32,
+    pub(super) sectors: u64,
+    pub(super) disk: DiskState,
+    pub(super) role: Role,
+    pub(super) side: Side,
+}
+
+/// How far the negotiation with one peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Round {
+    /// The highest round that either side asked for.
+    pub(super) wanted: u32,
+    /// The last round decided.
+    pub(super) decided: u32,
+    /// What was sent last.
+    pub(super) own: Option<Said>,
+    /// What was received last.
+    pub(super) peer: Option<Said>,
+    /// Since when the wanted round has been waiting.
+    pub(super) since: Time,
+    /// This side's data are given up after a split brain.
+    pub(super) discards: bool,
+}
+
+impl Round {
+    fn sent(&self) -> u32 {
+        self.own.map_or(0, |said| said.round)
+    }
+
+    /// Whether a round is wanted and not decided.
+    pub(super) fn is_open(&self) -> bool {
+        self.wanted > self.decided
+    }
+
+    /// When the peer has had enough time.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.is_open().then(|| self.since.after_ms(ROUND_TIMEOUT_MS))
+    }
+}
+
+impl Said {
+    fn from_body(body: &StateBody, peer: NodeId, role: Role) -> Option<Self> {
+        let disk = DiskState::from_number(body.disk_state.get().into())?;
+        let flag = |bit| body.flags.get() & bit != 0;
+        let line = Ancestry::new(body.generation.decode()?, body.ancestry.map(|id| GenerationId(id.get())));
+        let side = Side {
+            node: peer,
+            ancestry: line,
+            incarnation: Incarnation(body.incarnation.get()),
+            attach_id: body.attach_id.get(),
+            seen_incarnation: Incarnation(body.seen_incarnation.get()),
+            seen_attach_id: body.seen_attach_id.get(),
+            since: GenerationId(body.since.get()),
+            is_dirty: body.bits.get() > 0,
+            is_inconsistent: flag(STATE_INCONSISTENT),
+            is_writer: role == Role::Primary && disk == DiskState::UpToDate,
+            has_crashed: flag(STATE_CRASHED),
+            discards: flag(STATE_DISCARDS),
+            tail_seq: body.tail_seq.get(),
+        };
+        Some(Self { round: body.round.get(), sectors: body.sectors.get(), disk, role, side })
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Whether anything is being negotiated: no new writes, no generation changes.
+    pub(super) fn is_negotiating(&self) -> bool {
+        self.each_replica().any(|(_, replica)| {
+            replica.session.is_some() && (replica.round.is_open() || replica.is_sending_bits())
+        })
+    }
+
+    /// Asks every connected peer for a new round.
+    pub(super) fn negotiate_all(&mut self) {
+        for replica in self.replicas.iter_mut().flatten().filter(|replica| replica.session.is_some()) {
+            replica.round.wanted = replica.round.sent().saturating_add(1);
+        }
+        self.recheck = true;
+    }
+
+    /// Sends states and decides, where it is time.
+    pub(super) fn run_negotiations<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for peer in self.sessions().iter() {
+            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
+                continue;
+            };
+            if round.deadline().is_some_and(|deadline| deadline <= cx.now) {
+                self.condemn(peer, "the peer did not answer in time");
+                continue;
+            }
+            if round.wanted > round.sent() && self.is_calm() {
+                self.send_state(cx, peer, round.wanted);
+            }
+            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
+                continue;
+            };
+            if let (Some(own), Some(said)) = (round.own, round.peer) {
+                if own.round == said.round && own.round > round.decided {
+                    self.on_both_states(cx, peer, &own, &said);
+                }
+            }
+        }
+    }
+
+    /// Ends the session with a peer, to be tried again.
+    pub(super) fn condemn(&mut self, peer: NodeId, sentence: &'static str) {
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.condemn(sentence, false);
+        }
+    }
+
+    /// Whether what a state tells will stay true.
+    fn is_calm(&self) -> bool {
+        let is_attaching = self.disk.as_ref().is_some_and(|disk| matches!(disk.stage, Stage::Attaching(_)));
+        !is_attaching && self.change.is_none() && !self.each_replica().any(|(_, replica)| replica.adopting.is_some())
+    }
+
+    fn send_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, round: u32) {
+        let Some(line) = self.line(peer) else {
+            return;
+        };
+        let body = self.state_body(cx.facts.role, peer, round);
+        let Some(said) = Said::from_body(&body, cx.facts.node, cx.facts.role) else {
+            self.break_down(cx, "this node's own state is malformed");
+            return;
+        };
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.round.own = Some(said);
+            replica.round.since = cx.now;
+        }
+        cx.send(line, Header::new(PacketKind::State, Some(self.id)), body.as_bytes());
+    }
+
+    fn state_body(&self, role: Role, peer: NodeId, round: u32) -> StateBody {
+        let mut body = StateBody::new_zeroed();
+        body.round = U32::new(round);
+        body.role = U16::new(role as u16);
+        body.disk_state = U16::new(DiskState::Diskless as u16);
+        body.generation = weft_uapi::ondisk::Generation::default().into();
+        let Some(disk) = self.disk.as_ref().filter(|disk| disk.stage == Stage::Running) else {
+            return body;
+        };
+        let superblock = &disk.superblock;
+        let discards = self.replica(peer).is_some_and(|replica| replica.round.discards);
+        let flags = [
+            (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
+            (disk.has_flag(FLAG_WRITER_ACTIVE) && role != Role::Primary, STATE_CRASHED),
+            (disk.has_flag(FLAG_OUTDATED), STATE_OUTDATED),
+            (discards, STATE_DISCARDS),
+        ];
+        let at = peer.index();
+        body.sectors = U64::new(self.sectors());
+        body.disk_state = U16::new(self.disk_state() as u16);
+        body.flags = U32::new(flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit));
+        body.generation = superblock.generation.into();
+        body.ancestry = superblock.ancestry.map(|id| U64::new(id.0));
+        body.incarnation = U64::new(superblock.incarnation.0);
+        body.attach_id = U64::new(superblock.attach_id);
+        body.seen_incarnation = U64::new(superblock.seen_incarnation.get(at).copied().unwrap_or_default().0);
+        body.seen_attach_id = U64::new(superblock.seen_attach_id.get(at).copied().unwrap_or_default());
+        body.since = U64::new(disk.since(peer).0);
+        body.tail_seq = U64::new(superblock.tail_seq);
+        body.bits = U64::new(disk.marked(peer));
+        body.promised_term = U64::new(superblock.promised_term.0);
+        body
+    }
+
+    /// The peer told its state.
+    pub(super) fn on_state<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let malformed = Fault("the peer sent a malformed state");
+        let body = StateBody::read_from_bytes(body).map_err(|_| malformed)?;
+        let role = Role::from_number(body.role.get().into()).ok_or(malformed)?;
+        let said = Said::from_body(&body, peer, role).filter(|_| body.is_valid()).ok_or(malformed)?;
+        let replica = self.replica_mut(peer).ok_or(malformed)?;
+        let last = replica.round.peer.map_or(0, |said| said.round);
+        // At most one ahead of what was asked for, so the number never runs away.
+        let is_next = said.round > last && said.round <= replica.round.wanted.saturating_add(1);
+        ensure(is_next, "the peer's rounds are out of order")?;
+        if said.round > replica.round.wanted {
+            replica.round.wanted = said.round;
+            replica.round.since = cx.now;
+        }
+        replica.round.peer = Some(said);
+        replica.peer_disk = said.disk;
+        cx.notify(Object::PeerVolume(peer, self.id));
+        self.recheck = true;
+        Ok(())
+    }
+
+    /// Both states of a round are there.
+    fn on_both_states<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        own: &Said,
+        said: &Said,
+    ) {
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.round.decided = own.round;
+            replica.receives = false;
+            replica.accepts = false;
+            replica.wants_member = false;
+            replica.source = None;
+            replica.target = None;
+        }
+        self.recheck = true;
+        let have_disks = own.disk != DiskState::Diskless && said.disk != DiskState::Diskless;
+        if own.role == Role::Primary && said.role == Role::Primary {
+            self.stand_alone(cx, peer, "two-primaries", "both nodes are primary");
+        } else if have_disks && own.sectors != said.sectors {
+            self.stand_alone(cx, peer, "size", "the disks have different sizes");
+        } else if have_disks {
+            self.decide(cx, peer, own, said);
+        } else {
+            self.on_decided(cx, peer, "no-disk", ReplicationState::Established);
+            self.stop_mirroring(peer);
+        }
+    }
+
+    fn decide<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, own: &Said, said: &Said) {
+        let decision = decide(&own.side, &said.side);
+        let rule = decision.rule.name();
+        if let Some(disk) = &mut self.disk {
+            disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
+            if disk.ensure_slot(peer).is_none() {
+                self.stand_alone(cx, peer, rule, "every bitmap slot of the disk is taken");
+                return;
+            }
+        }
+        match decision.outcome {
+            Outcome::None => self.on_equal(cx, peer, rule),
+            Outcome::NoSource => {
+                self.on_decided(cx, peer, rule, ReplicationState::Established);
+                self.stop_mirroring(peer);
+            }
+            Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
+            Outcome::SyncTarget { full } => self.on_target(cx, peer, rule, full),
+            Outcome::SplitBrain => self.stand_alone(cx, peer, rule, "split brain: a person has to choose whose data to discard"),
+            Outcome::Refuse => self.stand_alone(cx, peer, rule, "the disks hold unrelated data"),
+        }
+    }
+
+    /// The disks are equal.
+    fn on_equal<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str) {
+        self.on_decided(cx, peer, rule, ReplicationState::Established);
+        if let Some(disk) = &mut self.disk {
+            let id = disk.superblock.generation.id;
+            // Both states named this generation as durable.
+            disk.set_since(peer, id);
+        }
+        self.reconciled(cx);
+        self.set_disk_state(cx, DiskState::UpToDate);
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.receives = true;
+            replica.accepts = true;
+            replica.peer_disk = DiskState::UpToDate;
+        }
+    }
+
+    /// A crash of this disk's node does not matter any more: a peer agreed on what counts.
+    pub(super) fn reconciled<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let is_primary = cx.facts.is_primary() || cx.facts.in_transition;
+        if let Some(disk) = self.disk.as_mut().filter(|_| !is_primary) {
+            disk.set_flag(FLAG_WRITER_ACTIVE, false);
+        }
+    }
+
+    fn on_source<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str, full: bool) {
+        self.on_decided(cx, peer, rule, ReplicationState::BitmapSource);
+        self.set_disk_state(cx, DiskState::UpToDate);
+        let now = cx.now;
+        self.mark_all_if(peer, full);
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.source = Some(Source { pages: Pages::new(full), is_peer_ready: false });
+            replica.progress = Progress { started: now, ..Progress::default() };
+        }
+    }
+
+    fn on_target<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str, full: bool) {
+        self.on_decided(cx, peer, rule, ReplicationState::BitmapTarget);
+        let now = cx.now;
+        self.mark_all_if(peer, full);
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.target = Some(Target::new(Pages::new(full)));
+            replica.progress = Progress { started: now, ..Progress::default() };
+        }
+    }
+
+    fn mark_all_if(&mut self, peer: NodeId, full: bool) {
+        if let Some(disk) = self.disk.as_mut().filter(|_| full) {
+            if let Some(slot) = disk.slot(peer) {
+                disk.bits.set_all(slot);
+            }
+        }
+    }
+
+    /// Notes and tells the result of a decision.
+    fn on_decided<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        rule: &'static str,
+        replication: ReplicationState,
+    ) {
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.rule = rule;
+            replica.round.discards = false;
+        }
+        let line = format_args!("volume {}, peer {}: rule {}: {}", self.id, peer, rule, replication);
+        cx.log(Level::Info, line);
+        self.set_replication(cx, peer, replication);
+    }
+
+    /// The disks must not meet before a person has had a look.
+    fn stand_alone<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        rule: &'static str,
+        sentence: &'static str,
+    ) {
+        cx.log(Level::Error, format_args!("volume {}, peer {}: rule {}: {}", self.id, peer, rule, sentence));
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.rule = rule;
+            replica.condemn(sentence, true);
+        }
+    }
+
+    /// Changes the replication state; an illegal change breaks the volume.
+    pub(super) fn set_replication<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        state: ReplicationState,
+    ) {
+        let Some(replica) = self.replica_mut(peer) else {
+            return;
+        };
+        let old = core::mem::replace(&mut replica.replication, state);
+        if old == state {
+            return;
+        }
+        if !transitions::replication_may_change(old, state) {
+            self.break_down(cx, "illegal change of the replication state");
+        }
+        cx.notify(Object::PeerVolume(peer, self.id));
+    }
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Volumes and peers come and go; devices are opened and closed.
+
+use super::context::{Context, Fault};
+use super::replica::Replica;
+use super::session::Peer;
+use super::volume::Volume;
+use super::Engine;
+use crate::effect::Object;
+use crate::host::{Host, NoMemory, Output, Time};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ConnectionState, DiskState, Role};
+use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
+use weft_uapi::wire::{Header, PacketKind, StateBody};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// Where a volume is kept: in memory of its own, since most volume numbers are never used.
+pub(super) struct Place<H: Host>(Option<H::Slab<Option<Volume<H>>>>);
+
+impl<H: Host> Default for Place<H> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<H: Host> Place<H> {
+    fn get(&self) -> Option<&Volume<H>> {
+        self.0.as_ref()?.first()?.as_ref()
+    }
+
+    fn get_mut(&mut self) -> Option<&mut Volume<H>> {
+        self.0.as_mut()?.first_mut()?.as_mut()
+    }
+
+    fn put(&mut self, volume: Volume<H>) -> Result<(), NoMemory> {
+        let mut volume = Some(volume);
+        self.0 = Some(H::slab(1, || volume.take())?);
+        Ok(())
+    }
+}
+
+impl<H: Host> Engine<H> {
+    pub(super) fn volume(&self, id: VolumeId) -> Option<&Volume<H>> {
+        self.volumes.get(usize::from(id.0))?.get()
+    }
+
+    pub(super) fn volume_mut(&mut self, id: VolumeId) -> Option<&mut Volume<H>> {
+        self.volumes.get_mut(usize::from(id.0))?.get_mut()
+    }
+
+    pub(super) fn each_volume(&self) -> impl Iterator<Item = &Volume<H>> {
+        self.volumes.iter().filter_map(Place::get)
+    }
+
+    pub(super) fn each_volume_mut(&mut self) -> impl Iterator<Item = &mut Volume<H>> {
+        self.volumes.iter_mut().filter_map(Place::get_mut)
+    }
+
+    /// Peers with a session.
+    pub(super) fn connected(&self) -> NodeSet {
+        let connected = self.peers().filter(|&id| self.line_to(id).is_some());
+        connected.fold(NodeSet::EMPTY, NodeSet::with)
+    }
+
+    /// An internal rule of the resource was broken: no I/O any more.
+    pub(super) fn break_down<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, sentence: &str) {
+        for volume in self.each_volume_mut() {
+            volume.break_down(cx, sentence);
+        }
+    }
+
+    pub(super) fn on_new_device<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: VolumeId,
+        minor: Minor,
+    ) -> Result<(), Refusal> {
+        if self.volume(id).is_some() {
+            return Err(Refusal::VolumeExists);
+        }
+        if self.role == Role::Primary || self.transition.is_some() {
+            return Err(Refusal::IsPrimary);
+        }
+        let memory = |_: NoMemory| Refusal::NoMemory;
+        let mut volume = Volume::new(id, minor, self.config.requests_max).map_err(memory)?;
+        for peer in self.peers() {
+            volume.add_peer(peer).map_err(memory)?;
+        }
+        let place = self.volumes.get_mut(usize::from(id.0)).ok_or(Refusal::BadArgument)?;
+        place.put(volume).map_err(memory)?;
+        // A session's handshake covers all volumes, so it begins anew.
+        for peer in self.connected().iter() {
+            self.end_session(cx, peer, "a volume was added", false);
+        }
+        cx.notify(Object::Volume(id));
+        Ok(())
+    }
+
+    pub(super) fn on_del_device<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: VolumeId,
+    ) -> Result<(), Refusal> {
+        let volume = self.volume(id).ok_or(Refusal::NoSuchVolume)?;
+        if volume.open_count > 0 {
+            return Err(Refusal::DeviceOpen);
+        }
+        if volume.disk.is_some() {
+            return Err(Refusal::DiskAttached);
+        }
+        if volume.requests.used() > 0 || volume.ops.used() > 0 {
+            return Err(Refusal::Busy);
+        }
+        if let Some(place) = self.volumes.get_mut(usize::from(id.0)) {
+            *place = Place::default();
+        }
+        cx.notify(Object::Volume(id));
+        Ok(())
+    }
+
+    pub(super) fn on_new_peer<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+    ) -> Result<(), Refusal> {
+        if self.peer(id).is_some() || id == self.config.node {
+            return Err(Refusal::PeerExists);
+        }
+        for volume in self.each_volume_mut() {
+            volume.add_peer(id).map_err(|_| Refusal::NoMemory)?;
+        }
+        if let Some(place) = self.peers.get_mut(id.index()) {
+            *place = Some(Peer::new());
+        }
+        cx.notify(Object::Peer(id));
+        Ok(())
+    }
+
+    pub(super) fn on_del_peer<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+    ) -> Result<(), Refusal> {
+        let peer = self.peer(id).ok_or(Refusal::NoSuchPeer)?;
+        if peer.connection() != ConnectionState::StandAlone {
+            return Err(Refusal::PeerConnected);
+        }
+        let is_busy = self.each_volume().any(|volume| {
+            volume.replica(id).is_some_and(|replica| replica.is_flush_running) || volume.has_ops_of(id)
+        });
+        if is_busy {
+            return Err(Refusal::Busy);
+        }
+        for volume in self.each_volume_mut() {
+            if let Some(place) = volume.replicas.get_mut(id.index()) {
+                *place = None;
+            }
+        }
+        if let Some(place) = self.peers.get_mut(id.index()) {
+            *place = None;
+        }
+        cx.notify(Object::Peer(id));
+        Ok(())
+    }
+
+    /// A packet for a volume that this node does not have: a state is answered with "no disk", the rest is ignored.
+    pub(super) fn on_foreign_packet<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        volume: VolumeId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        if header.kind != PacketKind::State {
+            return Ok(());
+        }
+        let said = StateBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed state"))?;
+        let mut answer = StateBody::new_zeroed();
+        answer.round = said.round;
+        answer.role = (self.role as u16).into();
+        answer.disk_state = (DiskState::Diskless as u16).into();
+        answer.generation = weft_uapi::ondisk::Generation::default().into();
+        if let Some(line) = self.line_to(peer) {
+            cx.send(line, Header::new(PacketKind::State, Some(volume)), answer.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// When [`crate::event::Event::Timer`] is wanted; `None`: not at all for now.
+    pub fn deadline(&self) -> Option<Time> {
+        let volumes = self.each_volume().filter_map(Volume::deadline);
+        let peers = self.peers.iter().flatten().filter_map(Peer::deadline);
+        volumes.chain(peers).chain(self.role_deadline()).min()
+    }
+
+    /// Whether one more [`crate::event::Event::Request`] can be taken, of whatever volume.
+    pub fn has_room(&self) -> bool {
+        self.each_volume().all(|volume| volume.requests.room() > 0)
+    }
+
+    /// Whether one more packet can be taken from this peer's *data* link. Its meta link is never held back: what waits
+    /// here may wait for an acknowledgement that comes over it.
+    pub fn has_peer_room(&self, _peer: NodeId) -> bool {
+        self.each_volume().all(|volume| volume.ops.room() > 0)
+    }
+
+    /// The device of a volume is being opened. `Ok` counts until [`Self::close`].
+    pub fn open(&mut self, volume: VolumeId, _write: bool) -> Result<(), Refusal> {
+        let is_primary = self.role == Role::Primary && self.transition.is_none();
+        let volume = self.volume_mut(volume).ok_or(Refusal::NoSuchVolume)?;
+        if !is_primary {
+            return Err(Refusal::NotPrimary);
+        }
+        if volume.disk_state() != DiskState::UpToDate {
+            return Err(Refusal::NoUpToDateDisk);
+        }
+        volume.open_count = volume.open_count.saturating_add(1);
+        Ok(())
+    }
+
+    /// The device of a volume was closed.
+    pub fn close(&mut self, volume: VolumeId) {
+        if let Some(volume) = self.volume_mut(volume) {
+            volume.open_count = volume.open_count.saturating_sub(1);
+        }
+    }
+
+    /// Whether the resource may go: it has neither volumes nor peers.
+    pub fn may_remove(&self) -> Result<(), Refusal> {
+        if self.volumes().next().is_some() || self.peers().next().is_some() {
+            return Err(Refusal::ResourceBusy);
+        }
+        Ok(())
+    }
+
+    /// The volumes.
+    pub fn volumes(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        self.each_volume().map(|volume| volume.id)
+    }
+
+    /// The peers.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        NodeId::all().filter(|&id| self.peer(id).is_some())
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Makes a peer known. Context: may sleep.
+    fn add_peer(&mut self, peer: NodeId) -> Result<(), NoMemory> {
+        let replica = Replica::new()?;
+        if let Some(place) = self.replicas.get_mut(peer.index()) {
+            *place = Some(replica);
+        }
+        if let Some(disk) = &mut self.disk {
+            disk.ensure_slot(peer);
+        }
+        self.recheck = true;
+        Ok(())
+    }
+
+    fn has_ops_of(&self, peer: NodeId) -> bool {
+        self.ops.iter().any(|(_, op)| op.peer == peer)
+    }
+
+    /// Takes a packet for this volume.
+    pub(super) fn on_packet<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        header: &Header,
+        body: &[u8],
+        data: Option<H::Buffer>,
+    ) -> Result<(), Fault> {
+        if self.line(peer).is_none() {
+            return Err(Fault("a packet came before its handshake"));
+        }
+        let is_disk_wanted = !matches!(header.kind, PacketKind::State);
+        if is_disk_wanted && !self.has_running_disk() {
+            // The disk went away; the peer learns it from the state that is on its way.
+            return Ok(());
+        }
+        match header.kind {
+            PacketKind::State => self.on_state(cx, peer, body),
+            PacketKind::Write | PacketKind::Discard | PacketKind::WriteZeroes => {
+                self.on_peer_write(cx, peer, header, data)
+            }
+            PacketKind::Flush => self.on_flush(peer, header.seq),
+            PacketKind::Trim => self.on_trim(peer, header.seq),
+            PacketKind::ResyncRequest => self.on_resync_request(cx, peer, header),
+            PacketKind::ResyncData => self.on_resync_data(cx, peer, header, data),
+            PacketKind::ResyncDone => self.on_resync_done(peer),
+            PacketKind::Bitmap => self.on_bitmap(peer, body),
+            PacketKind::BitmapEnd => self.on_bitmap_end(peer, header),
+            PacketKind::Generation => self.on_generation(cx, peer, body),
+            PacketKind::GenerationDurable => self.on_generation_durable(peer, header),
+            PacketKind::Received => self.on_received(cx, peer, header),
+            PacketKind::Written => self.on_written(cx, peer, header),
+            PacketKind::Stable => self.on_stable(cx, peer, header.seq),
+            _ => Err(Fault("the peer sent a packet that does not belong here")),
+        }
+    }
+}

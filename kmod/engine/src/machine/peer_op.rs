@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a peer asked this disk to do.
+//!
+//! ```text
+//! Held -> (generation durable, range free, extents hot) -> Running -> acknowledged
+//! ```
+//! One whose session ended before it ran is dropped; one that runs is finished, but nobody is told.
+
+use super::context::{ensure, Context, Fault};
+use super::cookie::Work;
+use super::mirror::FLUSH;
+use super::received::{Entry, RECEIVED_MAX};
+use super::request::{on_disk, span_of, Hold};
+use super::volume::{Owner, Volume};
+use crate::effect::{Data, Effect};
+use crate::event::{DiskError, Io, Op};
+use crate::host::{Host, Output};
+use crate::ranges::{RangeId, Span};
+use weft_uapi::state::{DiskState, Protocol, ReplicationState};
+use weft_uapi::units::{NodeId, Seq, SessionId};
+use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
+
+/// What the operation is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// A change that the peer's application made.
+    Write,
+    /// Resync data from the peer.
+    ResyncWrite,
+    /// A range that the peer fetches.
+    ResyncRead,
+}
+
+/// Something a peer asked for.
+pub(super) struct PeerOp<H: Host> {
+    pub(super) peer: NodeId,
+    pub(super) session: SessionId,
+    pub(super) kind: Kind,
+    pub(super) io: Io,
+    pub(super) seq: Seq,
+    pub(super) arg: u64,
+    pub(super) data: Data<H>,
+    pub(super) is_running: bool,
+    pub(super) range: Option<RangeId>,
+    pub(super) is_range_free: bool,
+    pub(super) log: Hold,
+}
+
+impl<H: Host> Volume<H> {
+    /// The peer's application changed something.
+    pub(super) fn on_peer_write<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        header: &Header,
+        data: Option<H::Buffer>,
+    ) -> Result<(), Fault> {
+        let op = match header.kind {
+            PacketKind::Write => Op::Write,
+            PacketKind::Discard => Op::Discard,
+            _ => Op::WriteZeroes { no_unmap: header.flags & FLAG_NO_UNMAP != 0 },
+        };
+        let replication = self.replica(peer).map(|replica| replica.replication);
+        let is_mirrored = matches!(
+            replication,
+            Some(ReplicationState::Established | ReplicationState::BitmapTarget | ReplicationState::SyncTarget)
+        );
+        ensure(is_mirrored && !cx.facts.is_primary(), "the peer sent a write out of turn")?;
+        let io = Io {
+            op,
+            sector: header.sector,
+            bytes: header.bytes,
+            fua: header.flags & FLAG_FUA != 0,
+            preflush: false,
+        };
+        self.take_data(cx, peer, Kind::Write, io, header, data)?;
+        if header.arg == u64::from(Protocol::B.number()) {
+            self.acknowledge(cx, peer, PacketKind::Received, header.seq);
+        }
+        Ok(())
+    }
+
+    /// The peer sent a range that was asked for.
+    pub(super) fn on_resync_data<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        header: &Header,
+        data: Option<H::Buffer>,
+    ) -> Result<(), Fault> {
+        let io = Io { op: Op::Write, sector: header.sector, bytes: header.bytes, fua: false, preflush: false };
+        let target = self.replica(peer).and_then(|replica| replica.target.as_ref());
+        let is_asked_for = target.is_some_and(|target| target.is_outstanding(span_of(&io)));
+        ensure(is_asked_for, "the peer sent resync data that were not asked for")?;
+        self.take_data(cx, peer, Kind::ResyncWrite, io, header, data)
+    }
+
+    /// Queues data behind everything before it that overlaps.
+    fn take_data<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        kind: Kind,
+        io: Io,
+        header: &Header,
+        data: Option<H::Buffer>,
+    ) -> Result<(), Fault> {
+        ensure(self.is_on_device(io.sector, io.bytes), "the peer named a range outside of the device")?;
+        ensure(data.is_some() == (io.op == Op::Write), "the peer sent data of the wrong length")?;
+        let entry = Entry {
+            seq: header.seq,
+            sector: io.sector,
+            bytes: io.bytes,
+            is_resync: kind == Kind::ResyncWrite,
+            is_done: false,
+            has_log: false,
+        };
+        let Some(replica) = self.replica_mut(peer) else {
+            return Err(Fault("the peer is not known"));
+        };
+        ensure(replica.received.push(entry), "the peer's sequence numbers are out of order")?;
+        replica.received_sectors = replica.received_sectors.saturating_add(u64::from(io.bytes / 512));
+        if let Some(disk) = self.disk.as_mut().filter(|_| kind == Kind::Write) {
+            disk.superblock.tail_seq = header.seq.0;
+        }
+        let data = data.map_or(Data::None, Data::Buffer);
+        self.insert_op(cx, peer, kind, io, header, data)
+    }
+
+    /// The peer, a sync target, wants a range.
+    pub(super) fn on_resync_request<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        header: &Header,
+    ) -> Result<(), Fault> {
+        let replica = self.replica(peer).ok_or(Fault("the peer is not known"))?;
+        let is_source = replica.source.as_ref().is_some_and(|source| source.pages.is_received);
+        ensure(is_source, "the peer asked for resync data out of turn")?;
+        let is_aligned = header.sector.0 % 8 == 0 && header.bytes % 4096 == 0;
+        let is_on_device = self.is_on_device(header.sector, header.bytes);
+        ensure(is_aligned && is_on_device, "the peer asked for a range outside of the device")?;
+        let io = Io { op: Op::Read, sector: header.sector, bytes: header.bytes, fua: false, preflush: false };
+        self.insert_op(cx, peer, Kind::ResyncRead, io, header, Data::None)
+    }
+
+    fn insert_op<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        kind: Kind,
+        io: Io,
+        header: &Header,
+        data: Data<H>,
+    ) -> Result<(), Fault> {
+        let line = self.line(peer).ok_or(Fault("the peer has no session"))?;
+        let op = PeerOp {
+            peer,
+            session: line.session,
+            kind,
+            io,
+            seq: header.seq,
+            arg: header.arg,
+            data,
+            is_running: false,
+            range: None,
+            is_range_free: false,
+            log: Hold::default(),
+        };
+        let number = self.ops.insert(op).map_err(|_| Fault("the peer sent more than there is room for"))?;
+        let entered = self.ranges.enter(span_of(&io), Owner::Op(number));
+        match (entered, self.ops.get_mut(number)) {
+            (Some(entered), Some(op)) => {
+                op.range = Some(entered.id);
+                op.is_range_free = entered.is_ready;
+            }
+            _ => self.break_down(cx, "no room for a range"),
+        }
+        self.advance_op(cx, number);
+        Ok(())
+    }
+
+    /// Looks at everything that waits.
+    pub(super) fn run_ops<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for number in self.ops.numbers() {
+            self.advance_op(cx, number);
+        }
+    }
+
+    /// Starts an operation if nothing is in its way any more.
+    fn advance_op<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        let Some(op) = self.ops.get(number).filter(|op| !op.is_running) else {
+            return;
+        };
+        let (peer, kind, io, seq, is_free) = (op.peer, op.kind, op.io, op.seq, op.is_range_free);
+        let is_current = self.line(peer).is_some_and(|line| line.session == op.session);
+        if !is_current || self.disk.is_none() || self.disk_state() == DiskState::Failed {
+            self.drop_op(number);
+            return;
+        }
+        let may_run = is_free
+            && !self.is_broken
+            && match kind {
+                Kind::Write => self.may_run_write(number, peer),
+                Kind::ResyncWrite => true,
+                Kind::ResyncRead => self.has_tail_room(),
+            };
+        if !may_run {
+            return;
+        }
+        if kind == Kind::Write {
+            self.prepare_write(cx, peer, &io, seq);
+        }
+        let volume = self.id;
+        let (Some(disk), Some(op)) = (&mut self.disk, self.ops.get_mut(number)) else {
+            return;
+        };
+        op.is_running = true;
+        disk.io_pending = disk.io_pending.saturating_add(1);
+        let cookie = Work::PeerOp(number).cookie(volume);
+        cx.emit(Effect::Disk { volume, cookie, io: Io { op: on_disk(io.op), ..io }, data: op.data.clone() });
+    }
+
+    /// Whether a peer's write may go to disk: its generation is durable here, and its extents are hot.
+    fn may_run_write(&mut self, number: u32, peer: NodeId) -> bool {
+        if !self.replica(peer).is_some_and(|replica| replica.accepts) {
+            return false;
+        }
+        let writer = self.disk.as_ref().and_then(|disk| disk.superblock.generation.writer);
+        if writer != Some(peer) {
+            self.condemn(peer, "the peer wrote without a generation of its own");
+            return false;
+        }
+        let Some(op) = self.ops.get(number) else {
+            return false;
+        };
+        let (span, mut hold) = (span_of(&op.io), op.log);
+        let is_hot = self.heat(span, &mut hold);
+        if let Some(op) = self.ops.get_mut(number) {
+            op.log = hold;
+        }
+        is_hot
+    }
+
+    /// What has to be noted before a peer's write goes to disk.
+    fn prepare_write<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, io: &Io, seq: Seq) {
+        let members = self.disk.as_ref().map(|disk| disk.superblock.generation.members).unwrap_or_default();
+        self.mark_others(members.with(peer).with(cx.facts.node), span_of(io));
+        // A reference for what is remembered of the write, which outlives the operation.
+        let is_hot = self.heat(span_of(io), &mut Hold::default());
+        if let Some(entry) = self.replica_mut(peer).and_then(|replica| replica.received.find(seq)) {
+            entry.has_log = is_hot;
+        }
+    }
+
+    /// Forgets an operation that never ran.
+    fn drop_op(&mut self, number: u32) {
+        if let Some(mut op) = self.ops.remove(number) {
+            self.leave(op.range.take());
+            self.cool(span_of(&op.io), &mut op.log);
+            self.recheck = true;
+        }
+    }
+
+    /// The disk is done with an operation.
+    pub(super) fn on_op_done<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+        result: Result<Option<H::Buffer>, DiskError>,
+    ) {
+        let Some(mut op) = self.ops.remove(number) else {
+            self.break_down(cx, "the disk answered for no operation");
+            return;
+        };
+        let is_current = self.line(op.peer).is_some_and(|line| line.session == op.session);
+        match result {
+            Err(DiskError) => self.fail_disk(cx, "the disk reported an error"),
+            Ok(_) if !is_current => {}
+            Ok(buffer) => self.answer_op(cx, &op, buffer),
+        }
+        self.leave(op.range.take());
+        self.cool(span_of(&op.io), &mut op.log);
+        self.recheck = true;
+    }
+
+    fn answer_op<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, op: &PeerOp<H>, buffer: Option<H::Buffer>) {
+        if op.kind == Kind::ResyncRead {
+            self.send_resync_data(cx, op, buffer);
+            return;
+        }
+        if let Some(replica) = self.replica_mut(op.peer) {
+            if let Some(entry) = replica.received.find(op.seq) {
+                entry.is_done = true;
+            }
+            if let Some(target) = replica.target.as_mut().filter(|_| op.kind == Kind::ResyncWrite) {
+                target.on_done(span_of(&op.io));
+            }
+        }
+        self.acknowledge(cx, op.peer, PacketKind::Written, op.seq);
+    }
+
+    fn acknowledge<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        kind: PacketKind,
+        seq: Seq,
+    ) {
+        if let Some(line) = self.line(peer) {
+            cx.send(line, Header { seq, ..Header::new(kind, Some(self.id)) }, &[]);
+        }
+    }
+
+    /// The peer wants everything up to a number to be stable.
+    pub(super) fn on_flush(&mut self, peer: NodeId, seq: Seq) -> Result<(), Fault> {
+        let replica = self.replica_mut(peer).ok_or(Fault("the peer is not known"))?;
+        ensure(seq >= replica.received.last(), "the peer's sequence numbers are out of order")?;
+        replica.received.skip_to(seq);
+        replica.flush_wanted = replica.flush_wanted.max(seq);
+        self.recheck = true;
+        Ok(())
+    }
+
+    /// Everything up to a number is stable on all members.
+    pub(super) fn on_trim(&mut self, peer: NodeId, seq: Seq) -> Result<(), Fault> {
+        while let Some(entry) = self.replica_mut(peer).and_then(|replica| replica.received.pop(seq)) {
+            self.forget_entry(&entry);
+            let stable = self.replica(peer).map_or(Seq(0), |replica| replica.received.stable());
+            ensure(entry.seq <= stable, "the peer forgot what is not stable here")?;
+        }
+        Ok(())
+    }
+
+    fn forget_entry(&mut self, entry: &Entry) {
+        let span = Span { sector: entry.sector, bytes: entry.bytes };
+        self.cool(span, &mut Hold { is_held: entry.has_log, transaction: 0 });
+    }
+
+    /// The peer is lost: what is not known to be stable everywhere becomes bits.
+    pub(super) fn lose_received(&mut self, peer: NodeId) {
+        while let Some(entry) = self.replica_mut(peer).and_then(|replica| replica.received.pop(Seq(u64::MAX))) {
+            let stable = self.replica(peer).map_or(Seq(0), |replica| replica.received.stable());
+            // The bits of resync data that are stable here were cleared for good.
+            if !entry.is_resync || entry.seq > stable {
+                if let Some(disk) = &mut self.disk {
+                    disk.mark(peer, Span { sector: entry.sector, bytes: entry.bytes });
+                }
+            }
+            self.forget_entry(&entry);
+        }
+    }
+
+    /// Starts flushes for peers, where it is time.
+    pub(super) fn run_received<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let is_log_full = self.tail_flush.is_wanted && !cx.facts.is_primary();
+        for peer in self.sessions().iter() {
+            self.run_adopted(cx, peer);
+            let Some(replica) = self.replicas.get_mut(peer.index()).and_then(Option::as_mut) else {
+                continue;
+            };
+            let (done, stable) = (replica.received.done_upto(), replica.received.stable());
+            let is_asked = replica.flush_wanted > stable && done >= replica.flush_wanted;
+            let is_full = is_log_full || replica.received.len() > RECEIVED_MAX / 2;
+            let is_due = is_asked || is_full || replica.target.as_ref().is_some_and(|target| target.wants_flush());
+            if !is_due || done <= stable || replica.is_flush_running {
+                continue;
+            }
+            let Some(disk) = &mut self.disk else {
+                continue;
+            };
+            replica.is_flush_running = true;
+            replica.flushing = Some(done);
+            if let Some(target) = &mut replica.target {
+                target.on_flush_started();
+            }
+            disk.io_pending = disk.io_pending.saturating_add(1);
+            let cookie = Work::ReceivedFlush(u32::from(peer.get())).cookie(self.id);
+            cx.emit(Effect::Disk { volume: self.id, cookie, io: FLUSH, data: Data::None });
+        }
+        if !cx.facts.is_primary() {
+            self.tail_flush.is_wanted = false;
+        }
+    }
+
+    /// A flush for a peer is done.
+    pub(super) fn on_received_flushed<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: u32,
+        result: Result<(), DiskError>,
+    ) {
+        self.recheck = true;
+        let Some(peer) = NodeId::new(peer) else {
+            return;
+        };
+        let (Some(disk), Some(replica)) =
+            (&mut self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        replica.is_flush_running = false;
+        let Some(upto) = replica.flushing.take() else {
+            return;
+        };
+        if result.is_err() {
+            self.fail_disk(cx, "the disk reported an error");
+            return;
+        }
+        for entry in replica.received.became_stable(upto) {
+            if entry.is_resync {
+                // INVARIANT: equal to the source's block in this session, and stable (G4).
+                disk.unmark(peer, Span { sector: entry.sector, bytes: entry.bytes });
+            }
+        }
+        self.acknowledge(cx, peer, PacketKind::Stable, upto);
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What one volume has to do with one peer.
+//!
+//! ```text
+//! Off -> (states exchanged, decided) -> Established
+//!                                    -> BitmapSource -> SyncSource -> Established
+//!                                    -> BitmapTarget -> SyncTarget -> Established
+//! ```
+//! A session's end leads back to Off from everywhere; a new round of the negotiation may lead from everywhere to
+//! a new decision.
+
+use super::negotiate::Round;
+use super::received::Received;
+use super::source::Source;
+use super::target::Target;
+use crate::host::{Host, NoMemory, Time};
+use weft_uapi::state::{DiskState, ReplicationState};
+use weft_uapi::units::{GenerationId, Seq, SessionId};
+
+/// A volume towards one peer.
+pub(super) struct Replica<H: Host> {
+    /// The session, once both hellos were right.
+    pub(super) session: Option<SessionId>,
+    pub(super) replication: ReplicationState,
+    pub(super) peer_disk: DiskState,
+    /// Name of the rule that decided last.
+    pub(super) rule: &'static str,
+    pub(super) round: Round,
+    /// It gets every write of this node.
+    pub(super) receives: bool,
+    /// Its writes may be carried out here: the generation that they belong to is durable.
+    pub(super) accepts: bool,
+    /// What was received and is not known to be stable everywhere.
+    pub(super) received: Received<H>,
+    /// Flush what was received at least up to here.
+    pub(super) flush_wanted: Seq,
+    /// The flush under way covers what was received up to here.
+    pub(super) flushing: Option<Seq>,
+    /// A flush for this peer is under way, perhaps of a session that is over.
+    pub(super) is_flush_running: bool,
+    /// A generation record of the peer that is being made durable here, and the superblock to wait for.
+    pub(super) adopting: Option<Adopting>,
+    /// Everything up to here is stable there.
+    pub(super) stable: Seq,
+    /// The last flush sent.
+    pub(super) flush_sent: Seq,
+    /// The last trim sent.
+    pub(super) trim_sent: Seq,
+    /// Its data were exhausted; a record that includes it is due.
+    pub(super) wants_member: bool,
+    pub(super) source: Option<Source>,
+    pub(super) target: Option<Target>,
+    /// Why the session has to end, and whether a person has to look at it.
+    pub(super) verdict: Option<Verdict>,
+    pub(super) unacked: u32,
+    pub(super) unacked_bytes: u64,
+    pub(super) sent_sectors: u64,
+    pub(super) received_sectors: u64,
+    pub(super) progress: Progress,
+}
+
+/// A record being made durable for a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Adopting {
+    /// The generation.
+    pub(super) id: GenerationId,
+    /// Number of the superblock that has it; `None`: bitmaps first.
+    pub(super) superblock: Option<u64>,
+    /// This node becomes a member by it.
+    pub(super) joins: bool,
+}
+
+/// Why a session ends from within.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Verdict {
+    /// A short sentence for people.
+    pub(super) sentence: &'static str,
+    /// Not to be tried again before a person said so.
+    pub(super) stand_alone: bool,
+}
+
+/// How far the running or last resync is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Progress {
+    pub(super) total_bits: u64,
+    pub(super) started: Time,
+    pub(super) ended: Option<Time>,
+}
+
+impl<H: Host> Replica<H> {
+    /// A replica without session. Context: may sleep.
+    pub(super) fn new() -> Result<Self, NoMemory> {
+        Ok(Self {
+            session: None,
+            replication: ReplicationState::Off,
+            peer_disk: DiskState::Unknown,
+            rule: "",
+            round: Round::default(),
+            receives: false,
+            accepts: false,
+            received: Received::new()?,
+            flush_wanted: Seq(0),
+            flushing: None,
+            is_flush_running: false,
+            adopting: None,
+            stable: Seq(0),
+            flush_sent: Seq(0),
+            trim_sent: Seq(0),
+            wants_member: false,
+            source: None,
+            target: None,
+            verdict: None,
+            unacked: 0,
+            unacked_bytes: 0,
+            sent_sectors: 0,
+            received_sectors: 0,
+            progress: Progress::default(),
+        })
+    }
+
+    /// Forgets everything that belongs to one session.
+    pub(super) fn reset(&mut self) {
+        self.session = None;
+        self.peer_disk = DiskState::Unknown;
+        self.round = Round::default();
+        self.receives = false;
+        self.accepts = false;
+        self.received.restart();
+        self.flush_wanted = Seq(0);
+        self.flushing = None;
+        self.adopting = None;
+        self.stable = Seq(0);
+        self.flush_sent = Seq(0);
+        self.trim_sent = Seq(0);
+        self.wants_member = false;
+        self.source = None;
+        self.target = None;
+        self.verdict = None;
+        self.unacked = 0;
+        self.unacked_bytes = 0;
+    }
+
+    /// A data packet goes out that will be acknowledged.
+    pub(super) fn count_sent(&mut self, bytes: u32) {
+        self.unacked = self.unacked.saturating_add(1);
+        self.unacked_bytes = self.unacked_bytes.saturating_add(bytes.into());
+        self.sent_sectors = self.sent_sectors.saturating_add(u64::from(bytes / 512));
+    }
+
+    /// A data packet was acknowledged.
+    pub(super) fn count_acked(&mut self, bytes: u32) {
+        self.unacked = self.unacked.saturating_sub(1);
+        self.unacked_bytes = self.unacked_bytes.saturating_sub(bytes.into());
+    }
+
+    /// The session has to end; the first reason counts.
+    pub(super) fn condemn(&mut self, sentence: &'static str, stand_alone: bool) {
+        self.verdict.get_or_insert(Verdict { sentence, stand_alone });
+    }
+}

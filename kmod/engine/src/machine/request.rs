@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Requests of the application on the primary.
+//!
+//! ```text
+//!          flush, preflush        enough members are stable
+//! Held --------------------> Flushing ---------------------> (flush: complete) (write: Held again)
+//!   |  gate open, range free, extents hot                 local disk and enough members have it
+//!   +--------------------------------------------> Writing --------------------------------> complete
+//!   |  read                        local disk, else a peer, has answered
+//!   +----------------------------> Reading --------------------------------> complete
+//! ```
+
+use super::context::Context;
+use super::cookie::Work;
+use super::volume::{Owner, Volume, PEER_OPS};
+use crate::activity_log::Begin;
+use crate::effect::{Data, Effect, IoError};
+use crate::event::{DiskError, Io, Op};
+use crate::host::{Host, Output};
+use crate::ranges::{RangeId, Span};
+use crate::tail::Kind;
+use weft_uapi::limits::AL_EXTENT_BYTES;
+use weft_uapi::state::{DiskState, Protocol};
+use weft_uapi::units::{NodeId, NodeSet, Seq};
+use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
+
+/// Bytes sent to one peer and not acknowledged at which writes begin to wait.
+pub(super) const UNACKED_BYTES_MAX: u64 = 8 << 20;
+const EXTENT_SECTORS: u64 = (AL_EXTENT_BYTES / 512) as u64;
+
+/// How far a request is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// A write or flush that has not begun.
+    Held,
+    /// The flush is under way.
+    Flushing,
+    /// The data are under way.
+    Writing,
+    /// The read is under way.
+    Reading,
+}
+
+/// References to the extents of a range in the activity log.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Hold {
+    /// The references are held.
+    pub(super) is_held: bool,
+    /// The transaction that makes all of them hot.
+    pub(super) transaction: u64,
+}
+
+/// A request of the application.
+pub(super) struct Request<H: Host> {
+    pub(super) handle: H::Request,
+    pub(super) io: Io,
+    pub(super) stage: Stage,
+    pub(super) range: Option<RangeId>,
+    pub(super) is_range_free: bool,
+    pub(super) log: Hold,
+    /// Its number in the tail; of a flush: everything up to here has to be stable. 0: no peer got it.
+    pub(super) seq: Seq,
+    /// The local flush covers the tail up to here.
+    pub(super) local_upto: Seq,
+    /// The local disk is done with it.
+    pub(super) is_local_done: bool,
+    /// Peers that it was sent to in their current session.
+    pub(super) sent: NodeSet,
+    /// Peers that have it, as far as the protocol demands.
+    pub(super) acked: NodeSet,
+    /// An error of the disk.
+    pub(super) has_failed: bool,
+}
+
+/// The extents that a range touches.
+pub(super) fn extents(span: Span) -> impl Iterator<Item = u32> {
+    let first = span.sector.0 / EXTENT_SECTORS;
+    let last = span.end().saturating_sub(1) / EXTENT_SECTORS;
+    (first..=last).filter_map(|extent| u32::try_from(extent).ok())
+}
+
+/// A discard is carried out as zeroing, so that replicas on different disks stay equal.
+pub(super) fn on_disk(op: Op) -> Op {
+    match op {
+        Op::Discard => Op::WriteZeroes { no_unmap: false },
+        op => op,
+    }
+}
+
+pub(super) fn span_of(io: &Io) -> Span {
+    Span { sector: io.sector, bytes: io.bytes }
+}
+
+impl<H: Host> Volume<H> {
+    /// Takes a request of the application.
+    pub(super) fn on_request<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        handle: H::Request,
+        io: Io,
+    ) {
+        let refused = if !cx.facts.is_primary() {
+            Some(IoError::NoData)
+        } else if io.op != Op::Flush && !self.is_on_device(io.sector, io.bytes) {
+            Some(IoError::Range)
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            cx.emit(Effect::Complete { request: handle, result: Err(error), data: None });
+            return;
+        }
+        let request = Request {
+            handle,
+            io,
+            stage: Stage::Held,
+            range: None,
+            is_range_free: false,
+            log: Hold::default(),
+            seq: Seq(0),
+            local_upto: Seq(0),
+            is_local_done: false,
+            sent: NodeSet::EMPTY,
+            acked: NodeSet::EMPTY,
+            has_failed: false,
+        };
+        match self.requests.insert(request) {
+            Ok(number) => {
+                self.enter_range(cx, number, io);
+                self.advance_request(cx, number);
+            }
+            Err(request) => {
+                self.break_down(cx, "a request came without room for it");
+                let result = Err(IoError::NoData);
+                cx.emit(Effect::Complete { request: request.handle, result, data: None });
+            }
+        }
+    }
+
+    /// Queues a write behind everything that overlaps it.
+    fn enter_range<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32, io: Io) {
+        if !io.op.changes_data() {
+            return;
+        }
+        let entered = self.ranges.enter(span_of(&io), Owner::Request(number));
+        match (entered, self.requests.get_mut(number)) {
+            (Some(entered), Some(request)) => {
+                request.range = Some(entered.id);
+                request.is_range_free = entered.is_ready;
+            }
+            _ => self.break_down(cx, "no room for a range"),
+        }
+    }
+
+    /// Looks at all requests that wait.
+    pub(super) fn run_requests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for number in self.requests.numbers() {
+            self.advance_request(cx, number);
+        }
+    }
+
+    /// Takes one request as far as it goes.
+    pub(super) fn advance_request<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        // Flushing leads back to Held once.
+        for _ in 0..3 {
+            let Some(request) = self.requests.get(number) else {
+                return;
+            };
+            let before = request.stage;
+            match before {
+                Stage::Held => self.advance_held(cx, number),
+                Stage::Flushing => self.advance_flushing(cx, number),
+                Stage::Writing => self.advance_writing(cx, number),
+                Stage::Reading => self.advance_reading(cx, number),
+            }
+            if self.requests.get(number).is_none_or(|request| request.stage == before) {
+                return;
+            }
+        }
+    }
+
+    fn advance_held<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        let Some(io) = self.requests.get(number).map(|request| request.io) else {
+            return;
+        };
+        if self.is_broken {
+            return;
+        }
+        if io.op == Op::Read {
+            self.start_read(cx, number);
+        } else if io.op == Op::Flush || io.preflush {
+            self.start_flush(cx, number);
+        } else if self.may_write(cx, number) {
+            self.start_write(cx, number, io);
+        }
+    }
+
+    fn start_read<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        if self.disk_state() != DiskState::UpToDate {
+            self.complete(cx, number, Err(IoError::NoData), None);
+            return;
+        }
+        let volume = self.id;
+        let (Some(disk), Some(request)) = (&mut self.disk, self.requests.get_mut(number)) else {
+            return;
+        };
+        request.stage = Stage::Reading;
+        self.read_sectors = self.read_sectors.saturating_add(u64::from(request.io.bytes / 512));
+        disk.io_pending = disk.io_pending.saturating_add(1);
+        let data = Data::Request(request.handle.clone());
+        cx.emit(Effect::Disk { volume, cookie: Work::Request(number).cookie(volume), io: request.io, data });
+    }
+
+    fn advance_reading<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        let Some(request) = self.requests.get(number).filter(|request| request.is_local_done) else {
+            return;
+        };
+        let result = if request.has_failed { Err(IoError::Disk) } else { Ok(()) };
+        self.complete(cx, number, result, None);
+    }
+
+    /// Members that get no writes: no write or flush is complete before a record without them is durable (G2).
+    pub(super) fn lost_members(&self, node: NodeId) -> NodeSet {
+        NodeSet(self.required.without(node).0 & !self.receivers().0)
+    }
+
+    /// Whether nothing but the request itself keeps a write from starting; sees to what does.
+    fn may_write<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) -> bool {
+        if !self.is_writable(cx) {
+            return false;
+        }
+        let is_free = self.requests.get(number).is_some_and(|request| request.is_range_free);
+        is_free && self.heat_request(number) && self.has_tail_room()
+    }
+
+    /// Whether the state of the volume lets writes start at all.
+    fn is_writable<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) -> bool {
+        if self.disk_state() != DiskState::UpToDate || self.change.is_some() || self.is_negotiating() {
+            return false;
+        }
+        if !self.lost_members(cx.facts.node).is_empty() {
+            self.wants_shrink = true;
+            self.recheck = true;
+            return false;
+        }
+        let is_congested = |bytes: u64| bytes >= UNACKED_BYTES_MAX;
+        !self.each_replica().any(|(_, replica)| replica.receives && is_congested(replica.unacked_bytes))
+    }
+
+    pub(super) fn has_tail_room(&mut self) -> bool {
+        if self.tail.is_nearly_full() {
+            self.tail_flush.is_wanted = true;
+        }
+        // Ranges being read for a resync need a place each when they are sent.
+        self.tail.len().saturating_add(PEER_OPS as usize) < self.tail.capacity()
+    }
+
+    fn heat_request(&mut self, number: u32) -> bool {
+        let Some(request) = self.requests.get(number) else {
+            return false;
+        };
+        let (span, mut hold) = (span_of(&request.io), request.log);
+        let is_hot = self.heat(span, &mut hold);
+        if let Some(request) = self.requests.get_mut(number) {
+            request.log = hold;
+        }
+        is_hot
+    }
+
+    /// Takes references to the extents of a range; whether all of them are hot.
+    pub(super) fn heat(&mut self, span: Span, hold: &mut Hold) -> bool {
+        let Some(disk) = &mut self.disk else {
+            return false;
+        };
+        if !hold.is_held {
+            for (taken, extent) in extents(span).enumerate() {
+                match disk.log.begin(extent) {
+                    Begin::Hot => {}
+                    Begin::Pending(transaction) => hold.transaction = hold.transaction.max(transaction),
+                    Begin::Full => {
+                        extents(span).take(taken).for_each(|extent| {
+                            disk.log.end(extent);
+                        });
+                        // What the tail holds is given back once it is stable everywhere.
+                        self.tail_flush.is_wanted = true;
+                        return false;
+                    }
+                }
+            }
+            hold.is_held = true;
+        }
+        hold.transaction <= disk.log.committed()
+    }
+
+    /// Gives the references back.
+    pub(super) fn cool(&mut self, span: Span, hold: &mut Hold) {
+        let was_held = core::mem::take(hold).is_held;
+        if let Some(disk) = self.disk.as_mut().filter(|_| was_held) {
+            extents(span).for_each(|extent| {
+                disk.log.end(extent);
+            });
+            self.recheck = true;
+        }
+    }
+
+    /// Starts a write whose extents are hot: bits first, then the packets, then the local disk.
+    fn start_write<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32, io: Io) {
+        let (node, volume, span) = (cx.facts.node, self.id, span_of(&io));
+        let receivers = self.receivers();
+        // INVARIANT: whoever does not get this write has a bit for it before it can differ (G4).
+        self.mark_others(receivers.with(node), span);
+        let mut seq = Seq(0);
+        if !receivers.is_empty() {
+            // A second reference for the tail, which may outlive the request.
+            self.heat(span, &mut Hold::default());
+            seq = self
+                .tail
+                .push(Kind::Write, io.sector, io.bytes, receivers.with(node), Some(number))
+                .unwrap_or_default();
+        }
+        self.tail_flush.last_write = cx.now;
+        self.written_sectors = self.written_sectors.saturating_add(u64::from(io.bytes / 512));
+        let Some(handle) = self.requests.get_mut(number).map(|request| {
+            request.stage = Stage::Writing;
+            request.seq = seq;
+            request.sent = receivers;
+            if cx.facts.protocol == Protocol::A {
+                request.acked = receivers;
+            }
+            request.handle.clone()
+        }) else {
+            return;
+        };
+        let data = if io.op == Op::Write { Data::Request(handle) } else { Data::None };
+        self.send_write(cx, receivers, io, seq, &data);
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        disk.io_pending = disk.io_pending.saturating_add(1);
+        let io = Io { op: on_disk(io.op), preflush: false, ..io };
+        cx.emit(Effect::Disk { volume, cookie: Work::Request(number).cookie(volume), io, data });
+    }
+
+    fn send_write<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        receivers: NodeSet,
+        io: Io,
+        seq: Seq,
+        data: &Data<H>,
+    ) {
+        let kind = match io.op {
+            Op::Discard => PacketKind::Discard,
+            Op::WriteZeroes { .. } => PacketKind::WriteZeroes,
+            _ => PacketKind::Write,
+        };
+        let mut header = Header::new(kind, Some(self.id));
+        (header.seq, header.sector, header.bytes) = (seq, io.sector, io.bytes);
+        header.arg = cx.facts.protocol.number().into();
+        header.term = self.term();
+        if io.fua {
+            header.flags |= FLAG_FUA;
+        }
+        if (io.op == Op::WriteZeroes { no_unmap: true }) {
+            header.flags |= FLAG_NO_UNMAP;
+        }
+        for peer in receivers.iter() {
+            if let Some(line) = self.line(peer) {
+                cx.send_data(line, header, data.clone());
+            }
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.count_sent(io.bytes);
+            }
+        }
+    }
+
+    /// The local disk is done with a request.
+    pub(super) fn on_request_done<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+        result: Result<(), DiskError>,
+    ) {
+        let Some(request) = self.requests.get_mut(number) else {
+            self.break_down(cx, "the disk answered for no request");
+            return;
+        };
+        request.is_local_done = true;
+        request.has_failed = result.is_err();
+        let (io, stage, seq) = (request.io, request.stage, request.seq);
+        if result.is_err() {
+            self.fail_disk(cx, "the disk reported an error");
+        }
+        match stage {
+            Stage::Writing => {
+                let range = self.requests.get_mut(number).and_then(|request| request.range.take());
+                self.leave(range);
+                if seq != Seq(0) && result.is_ok() {
+                    let stable = io.fua;
+                    // Not in the tail any more: every peer was lost meanwhile.
+                    let _ = self.tail.on_written(cx.facts.node, seq, stable);
+                }
+                let mut hold =
+                    self.requests.get_mut(number).map(|request| core::mem::take(&mut request.log)).unwrap_or_default();
+                self.cool(span_of(&io), &mut hold);
+            }
+            Stage::Flushing if result.is_ok() => {
+                let upto = self.requests.get(number).map_or(Seq(0), |request| request.local_upto);
+                self.on_stable_here(cx, upto);
+            }
+            _ => {}
+        }
+        self.advance_request(cx, number);
+    }
+
+    fn advance_writing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        let Some(request) = self.requests.get(number).filter(|request| request.is_local_done) else {
+            return;
+        };
+        if request.has_failed {
+            self.complete(cx, number, Err(IoError::Disk), None);
+            return;
+        }
+        let missing = NodeSet(self.required.without(cx.facts.node).0 & !request.acked.0);
+        if missing.is_empty() && !self.is_broken {
+            self.complete(cx, number, Ok(()), None);
+        } else if !self.lost_members(cx.facts.node).is_empty() && !self.wants_shrink {
+            self.wants_shrink = true;
+            self.recheck = true;
+        }
+    }
+
+    /// Completes a request and forgets it.
+    pub(super) fn complete<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+        result: Result<(), IoError>,
+        data: Option<H::Buffer>,
+    ) {
+        let Some(mut request) = self.requests.remove(number) else {
+            return;
+        };
+        self.leave(request.range.take());
+        self.cool(span_of(&request.io), &mut request.log);
+        cx.emit(Effect::Complete { request: request.handle, result, data });
+    }
+
+    /// A peer has a write, as far as the protocol demands.
+    pub(super) fn on_request_acked<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+        seq: Seq,
+        peer: NodeId,
+    ) {
+        // The slot may have been given to another request since.
+        if let Some(request) = self.requests.get_mut(number).filter(|request| request.seq == seq) {
+            request.acked = request.acked.with(peer);
+            self.advance_request(cx, number);
+        }
+    }
+}

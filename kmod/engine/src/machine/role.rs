@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Promotion and demotion of this node.
+//!
+//! ```text
+//! Secondary --primary--> Asking: peers promise the term --> Recording: every volume's record in force --> Primary
+//! Primary --secondary--> Draining: nothing in flight, tails stable, records say "no writer" --> Secondary
+//! ```
+
+use super::change::Promotion;
+use super::context::{ensure, Context, Fault};
+use super::disk::Stage;
+use super::transitions;
+use super::volume::Volume;
+use super::Engine;
+use crate::effect::{Level, Object};
+use crate::event::Token;
+use crate::host::{Host, Output, Time};
+use weft_uapi::ondisk::FLAG_WRITER_ACTIVE;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
+use weft_uapi::units::{NodeId, NodeSet, Term};
+use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_YES};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// How long a promotion may take, in milliseconds.
+const PROMOTION_TIMEOUT_MS: u64 = 20_000;
+
+/// A change of the role that is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Transition {
+    /// These peers have not answered yet.
+    Asking { token: Token, force: bool, term: Term, waits: NodeSet, since: Time },
+    /// The records are being made durable.
+    Recording { token: Token },
+    /// The last writes are being made stable.
+    Draining { token: Token },
+}
+
+impl<H: Host> Engine<H> {
+    /// Wants this node to be primary.
+    pub(super) fn on_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, force: bool) {
+        if self.role == Role::Primary && self.transition.is_none() {
+            cx.reply(token, Ok(()));
+            return;
+        }
+        if let Err((refusal, peer)) = self.may_promote(force) {
+            match peer {
+                Some(peer) => cx.refuse(token, refusal, format_args!("node {peer}")),
+                None => cx.reply(token, Err(refusal)),
+            }
+            return;
+        }
+        let promised = self.each_volume().filter_map(|volume| volume.disk.as_ref()).map(|disk| {
+            disk.superblock.promised_term.max(disk.superblock.generation.term)
+        });
+        let term = Term(promised.max().unwrap_or_default().0.saturating_add(1));
+        self.promise(term);
+        let mut waits = NodeSet::EMPTY;
+        for peer in NodeId::all() {
+            if let Some(line) = self.line_to(peer) {
+                let body = PromoteBody { term: term.0.into(), ..PromoteBody::new_zeroed() };
+                cx.send(line, Header::new(PacketKind::PromoteRequest, None), body.as_bytes());
+                waits = waits.with(peer);
+            }
+        }
+        self.transition = Some(Transition::Asking { token, force, term, waits, since: cx.now });
+    }
+
+    /// Whether a promotion may begin; the refusal may be about a peer.
+    fn may_promote(&self, force: bool) -> Result<(), (Refusal, Option<NodeId>)> {
+        if self.transition.is_some() {
+            return Err((Refusal::InTransition, None));
+        }
+        if self.volumes().next().is_none() {
+            return Err((Refusal::NoVolume, None));
+        }
+        for id in NodeId::all() {
+            let Some(peer) = self.peer(id) else {
+                continue;
+            };
+            if peer.role == Role::Primary {
+                return Err((Refusal::PeerPrimary, Some(id)));
+            }
+            if peer.connection() == ConnectionState::Handshake || peer.granting.is_some() {
+                return Err((Refusal::InTransition, Some(id)));
+            }
+        }
+        self.each_volume().try_for_each(|volume| volume.may_promote(force).map_err(|refusal| (refusal, None)))
+    }
+
+    /// Refuses lower terms from now on.
+    fn promise(&mut self, term: Term) {
+        for disk in self.each_volume_mut().filter_map(|volume| volume.disk.as_mut()) {
+            disk.superblock.promised_term = term.max(disk.superblock.promised_term);
+            disk.touch();
+        }
+    }
+
+    /// A peer wants to be primary.
+    pub(super) fn on_promote_request<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let body = PromoteBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed promotion"))?;
+        let term = Term(body.term.get());
+        let promised = self.each_volume().filter_map(|volume| volume.disk.as_ref());
+        let promised = promised.map(|disk| disk.superblock.promised_term).max().unwrap_or_default();
+        let other_primary = NodeId::all().any(|other| self.peer(other).is_some_and(|peer| peer.role == Role::Primary));
+        let refusal = if self.role == Role::Primary || other_primary {
+            Some(Refusal::PeerPrimary)
+        } else if self.transition.is_some() || self.each_volume().any(Volume::is_negotiating) {
+            Some(Refusal::InTransition)
+        } else if term < promised {
+            Some(Refusal::ElectionLost)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.answer_promotion(cx, id, promised, Some(refusal));
+            return Ok(());
+        }
+        let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
+        ensure(peer.granting.is_none(), "the peer asked twice for a promotion")?;
+        peer.granting = Some(term);
+        self.promise(term);
+        Ok(())
+    }
+
+    fn answer_promotion<O: Output<H>>(
+        &self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        term: Term,
+        refusal: Option<Refusal>,
+    ) {
+        let Some(line) = self.line_to(id) else {
+            return;
+        };
+        let mut header = Header::new(PacketKind::PromoteReply, None);
+        header.flags = if refusal.is_none() { FLAG_YES } else { 0 };
+        let body = PromoteBody {
+            term: term.0.into(),
+            refusal: refusal.map_or(0, Refusal::number).into(),
+            ..PromoteBody::new_zeroed()
+        };
+        cx.send(line, header, body.as_bytes());
+    }
+
+    /// Grants promotions whose promise is durable.
+    fn run_promises<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let is_settled = self.each_volume().all(|volume| volume.disk.as_ref().is_none_or(|disk| disk.is_settled()));
+        if !is_settled {
+            return;
+        }
+        for id in NodeId::all() {
+            if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
+                self.answer_promotion(cx, id, term, None);
+            }
+        }
+    }
+
+    /// A peer answered the wish to be primary.
+    pub(super) fn on_promote_reply<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let body = PromoteBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed promotion"))?;
+        let Some(Transition::Asking { token, force, term, waits, since }) = self.transition else {
+            // It gave up meanwhile.
+            return Ok(());
+        };
+        ensure(waits.contains(id), "the peer answered a promotion twice")?;
+        if header.flags & FLAG_YES != 0 {
+            self.transition = Some(Transition::Asking { token, force, term, waits: waits.without(id), since });
+        } else {
+            let refusal = Refusal::from_number(body.refusal.get()).unwrap_or(Refusal::ElectionLost);
+            self.promise(Term(body.term.get().min(term.0.saturating_add(1))));
+            self.transition = None;
+            cx.refuse(token, refusal, format_args!("node {id} refused"));
+        }
+        Ok(())
+    }
+
+    /// Wants this node to be secondary.
+    pub(super) fn on_secondary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+        let refusal = if self.transition.is_some() {
+            Some(Refusal::InTransition)
+        } else if self.each_volume().any(|volume| volume.open_count > 0) {
+            Some(Refusal::DeviceOpen)
+        } else {
+            None
+        };
+        if refusal.is_some() || self.role != Role::Primary {
+            cx.reply(token, refusal.map_or(Ok(()), Err));
+        } else {
+            self.transition = Some(Transition::Draining { token });
+        }
+    }
+
+    /// Takes a change of the role as far as it goes.
+    pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        self.run_promises(cx);
+        match self.transition {
+            None => {}
+            Some(Transition::Asking { token, force, term, waits, since }) => {
+                let waits = waits.intersection(self.connected());
+                let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
+                if waits.is_empty() {
+                    self.record_promotion(token, force, term);
+                } else if is_late {
+                    self.transition = None;
+                    cx.reply(token, Err(Refusal::ElectionLost));
+                }
+            }
+            Some(Transition::Recording { token }) => {
+                let is_recorded = |volume: &Volume<H>| {
+                    volume.change.is_none() && volume.wants_promotion.is_none()
+                };
+                if self.each_volume().any(|volume| !volume.has_running_disk()) {
+                    self.each_volume_mut().for_each(|volume| volume.wants_promotion = None);
+                    self.transition = None;
+                    cx.reply(token, Err(Refusal::NoUpToDateDisk));
+                } else if self.each_volume().all(is_recorded) {
+                    self.become_primary(cx, token);
+                }
+            }
+            Some(Transition::Draining { token }) => self.drain(cx, token),
+        }
+    }
+
+    fn record_promotion(&mut self, token: Token, force: bool, term: Term) {
+        for volume in self.each_volume_mut() {
+            // Data that only force makes good ones: what peers have is no longer comparable.
+            let anew = force && volume.disk_state() == DiskState::Inconsistent;
+            volume.wants_promotion = Some(Promotion { anew, term });
+            volume.recheck = true;
+        }
+        self.transition = Some(Transition::Recording { token });
+    }
+
+    fn become_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+        self.transition = None;
+        self.set_role(cx, Role::Primary);
+        self.tell_peers(cx, PacketKind::Promoted);
+        for volume in self.each_volume_mut() {
+            // Peers that did not count as equal are looked at anew.
+            if volume.each_replica().any(|(_, replica)| replica.session.is_some() && !replica.receives) {
+                volume.negotiate_all();
+            }
+        }
+        cx.reply(token, Ok(()));
+    }
+
+    fn drain<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+        let mut is_drained = true;
+        for volume in self.each_volume_mut() {
+            is_drained &= volume.drain();
+        }
+        if !is_drained {
+            return;
+        }
+        self.transition = None;
+        self.set_role(cx, Role::Secondary);
+        self.tell_peers(cx, PacketKind::Demoted);
+        cx.reply(token, Ok(()));
+    }
+
+    fn set_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, role: Role) {
+        let old = core::mem::replace(&mut self.role, role);
+        if !transitions::role_may_change(old, role) {
+            self.break_down(cx, "illegal change of the role");
+        }
+        cx.facts = self.facts();
+        cx.log(Level::Info, format_args!("role {old} -> {role}"));
+        cx.notify(Object::Resource);
+    }
+
+    fn tell_peers<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, kind: PacketKind) {
+        for peer in self.connected().iter() {
+            if let Some(line) = self.line_to(peer) {
+                cx.send(line, Header::new(kind, None), &[]);
+            }
+        }
+    }
+
+    /// A peer changed its role.
+    pub(super) fn on_peer_role<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        role: Role,
+    ) -> Result<(), Fault> {
+        ensure(role != Role::Primary || self.role != Role::Primary, "the peer became primary beside this node")?;
+        if let Some(peer) = self.peer_mut(id) {
+            peer.role = role;
+        }
+        cx.notify(Object::Peer(id));
+        Ok(())
+    }
+
+    /// When a promotion has taken too long.
+    pub(super) fn role_deadline(&self) -> Option<Time> {
+        match self.transition {
+            Some(Transition::Asking { since, .. }) => Some(since.after_ms(PROMOTION_TIMEOUT_MS)),
+            _ => None,
+        }
+    }
+}
+
+impl<H: Host> Volume<H> {
+    pub(super) fn has_running_disk(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.stage == Stage::Running)
+    }
+
+    fn may_promote(&self, force: bool) -> Result<(), Refusal> {
+        if !self.has_running_disk() {
+            return Err(Refusal::NoUpToDateDisk);
+        }
+        let is_syncing = self.each_replica().any(|(_, replica)| {
+            let state = replica.replication;
+            matches!(state, ReplicationState::BitmapSource | ReplicationState::BitmapTarget)
+                || (state == ReplicationState::SyncTarget && force)
+        });
+        if is_syncing || self.is_negotiating() {
+            return Err(Refusal::InTransition);
+        }
+        match self.disk_state() {
+            DiskState::UpToDate | DiskState::Consistent => Ok(()),
+            DiskState::Inconsistent | DiskState::Outdated if force => Ok(()),
+            _ => Err(Refusal::NoUpToDateDisk),
+        }
+    }
+
+    /// Makes the last writes stable everywhere and says on disk that nobody writes; whether that is done.
+    fn drain(&mut self) -> bool {
+        if self.requests.used() > 0 || self.change.is_some() {
+            return false;
+        }
+        let Some(disk) = &mut self.disk else {
+            return true;
+        };
+        if disk.stage == Stage::Running && disk.log.referenced() > 0 {
+            if !self.tail_flush.is_wanted && self.tail_flush.local.is_none() {
+                self.tail_flush.is_wanted = true;
+                self.recheck = true;
+            }
+            return false;
+        }
+        if disk.has_flag(FLAG_WRITER_ACTIVE) {
+            disk.set_flag(FLAG_WRITER_ACTIVE, false);
+            self.recheck = true;
+            return false;
+        }
+        disk.is_settled()
+    }
+}

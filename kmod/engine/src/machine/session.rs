@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The connection to one peer of the resource.
+//!
+//! ```text
+//! StandAlone --connect--> Connecting --both links--> Handshake --all volumes decided--> Connected
+//!     ^                    ^    ^                        |                                |
+//!     |                    |    +------ link lost, protocol broken, no answer ------------+
+//!     +--------- disconnect, or a reason that needs a person -----------------------------+
+//! ```
+//! Every session has a number of its own; whatever comes for another one is ignored.
+
+use super::context::{ensure, Context, Fault, Line};
+use super::transitions;
+use super::volume::Volume;
+use super::Engine;
+use crate::effect::{Effect, Level, Object};
+use crate::host::{Host, Output, Time};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ConnectionState, ReplicationState, Role};
+use weft_uapi::units::{NodeId, SessionId, Term};
+use weft_uapi::version::{FEATURES, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// How long the hellos may take, in milliseconds.
+const HELLO_TIMEOUT_MS: u64 = 20_000;
+const REASON_MAX: usize = 128;
+
+/// A peer of the resource.
+pub(super) struct Peer {
+    connection: ConnectionState,
+    /// The current offer or session.
+    session: SessionId,
+    /// Hellos received: on the data and on the meta link.
+    hellos: [bool; 2],
+    since: Time,
+    pub(super) role: Role,
+    /// The next handshake gives this node's data up.
+    discards: bool,
+    /// A promise to be answered once it is durable.
+    pub(super) granting: Option<Term>,
+    pub(super) reason: [u8; REASON_MAX],
+}
+
+impl Peer {
+    pub(super) fn new() -> Self {
+        Self {
+            connection: ConnectionState::StandAlone,
+            session: SessionId(0),
+            hellos: [false; 2],
+            since: Time(0),
+            role: Role::Unknown,
+            discards: false,
+            granting: None,
+            reason: [0; REASON_MAX],
+        }
+    }
+
+    pub(super) fn connection(&self) -> ConnectionState {
+        self.connection
+    }
+
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Whether a session runs, decided or not.
+    pub(super) fn has_session(&self) -> bool {
+        matches!(self.connection, ConnectionState::Handshake | ConnectionState::Connected)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let is_greeting = self.connection == ConnectionState::Handshake && self.hellos != [true; 2];
+        is_greeting.then(|| self.since.after_ms(HELLO_TIMEOUT_MS))
+    }
+
+    fn set_reason(&mut self, sentence: &str) {
+        self.reason = [0; REASON_MAX];
+        // The last byte stays zero.
+        for (to, from) in self.reason.iter_mut().take(REASON_MAX - 1).zip(sentence.bytes()) {
+            *to = from;
+        }
+    }
+}
+
+impl<H: Host> Engine<H> {
+    pub(super) fn peer(&self, id: NodeId) -> Option<&Peer> {
+        self.peers.get(id.index())?.as_ref()
+    }
+
+    pub(super) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Peer> {
+        self.peers.get_mut(id.index())?.as_mut()
+    }
+
+    /// Where packets to a peer that said hello go.
+    pub(super) fn line_to(&self, id: NodeId) -> Option<Line> {
+        let peer = self.peer(id).filter(|peer| peer.has_session())?;
+        Some(Line { peer: id, session: peer.session })
+    }
+
+    fn set_connection<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, state: ConnectionState) {
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
+        let old = core::mem::replace(&mut peer.connection, state);
+        if old == state {
+            return;
+        }
+        if !transitions::connection_may_change(old, state) {
+            self.break_down(cx, "illegal change of a connection's state");
+        }
+        cx.log(Level::Info, format_args!("peer {id}: {old} -> {state}"));
+        cx.notify(Object::Peer(id));
+    }
+
+    /// Wants a connection.
+    pub(super) fn on_connect<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        discards: bool,
+    ) -> Result<(), Refusal> {
+        let is_primary = cx.facts.is_primary();
+        let peer = self.peer_mut(id).ok_or(Refusal::NoSuchPeer)?;
+        if peer.connection != ConnectionState::StandAlone {
+            return Err(Refusal::AlreadyConnected);
+        }
+        if discards && is_primary {
+            return Err(Refusal::DiscardPrimary);
+        }
+        peer.discards = discards;
+        peer.set_reason("");
+        self.offer(cx, id);
+        Ok(())
+    }
+
+    /// Does not want the connection any more.
+    pub(super) fn on_disconnect<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+    ) -> Result<(), Refusal> {
+        let peer = self.peer(id).ok_or(Refusal::NoSuchPeer)?;
+        if peer.connection == ConnectionState::StandAlone {
+            return Err(Refusal::AlreadyStandAlone);
+        }
+        self.end_session(cx, id, "disconnected by command", true);
+        Ok(())
+    }
+
+    /// Offers the links of a new session.
+    fn offer<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId) {
+        let session = SessionId(cx.random_id());
+        if let Some(peer) = self.peer_mut(id) {
+            peer.session = session;
+            peer.hellos = [false; 2];
+        }
+        self.set_connection(cx, id, ConnectionState::Connecting);
+        cx.emit(Effect::Offer { peer: id, session });
+    }
+
+    /// Both links are connected.
+    pub(super) fn on_session_up<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        session: SessionId,
+    ) {
+        let is_current = self
+            .peer(id)
+            .is_some_and(|peer| peer.session == session && peer.connection == ConnectionState::Connecting);
+        if !is_current {
+            return;
+        }
+        self.set_connection(cx, id, ConnectionState::Handshake);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.since = cx.now;
+        }
+        for link in [LinkKind::Data, LinkKind::Meta] {
+            self.send_hello(cx, Line { peer: id, session }, link);
+        }
+    }
+
+    fn send_hello<O: Output<H>>(&self, cx: &mut Context<'_, H, O>, to: Line, link: LinkKind) {
+        let body = HelloBody {
+            version: PROTOCOL_VERSION.into(),
+            version_min: PROTOCOL_VERSION_MIN.into(),
+            link: (link as u16).into(),
+            role: (self.role as u16).into(),
+            features: FEATURES.into(),
+            session: to.session.0.into(),
+            from: u32::from(self.config.node.get()).into(),
+            to: u32::from(to.peer.get()).into(),
+            resource_crc: weft_uapi::crc32c::crc32c(&self.config.name).into(),
+            volumes: u32::try_from(self.volumes().count()).unwrap_or(0).into(),
+        };
+        cx.send_on(to, link, Header::new(PacketKind::Hello, None), body.as_bytes());
+    }
+
+    /// A hello came in on a link.
+    pub(super) fn on_hello<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        link: LinkKind,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let body = HelloBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed hello"))?;
+        let speaks = body.version.get() >= PROTOCOL_VERSION_MIN && body.version_min.get() <= PROTOCOL_VERSION;
+        ensure(speaks, "the peer speaks no protocol version that this node knows")?;
+        let is_meant = body.link.get() == link as u16
+            && body.from.get() == u32::from(id.get())
+            && body.to.get() == u32::from(self.config.node.get())
+            && body.resource_crc.get() == weft_uapi::crc32c::crc32c(&self.config.name);
+        ensure(is_meant, "the peer meant another resource, node or link")?;
+        let role = Role::from_number(body.role.get().into()).ok_or(Fault("the peer sent a malformed hello"))?;
+        let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
+        let place = peer.hellos.get_mut(place_of(link)).ok_or(Fault("no such link"))?;
+        ensure(!core::mem::replace(place, true), "the peer said hello twice")?;
+        if link == LinkKind::Data {
+            peer.role = role;
+            let (session, discards) = (peer.session, peer.discards);
+            for volume in self.each_volume_mut() {
+                volume.begin_session(cx, id, session, discards);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the peer said hello on this link.
+    pub(super) fn has_greeted(&self, id: NodeId, link: LinkKind) -> bool {
+        let peer = self.peer(id);
+        peer.and_then(|peer| peer.hellos.get(place_of(link)).copied()).unwrap_or(false)
+    }
+
+    /// Ends the session or withdraws the offer; tries again unless `stand_alone`.
+    pub(super) fn end_session<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        sentence: &str,
+        stand_alone: bool,
+    ) {
+        let Some(peer) = self.peer_mut(id).filter(|peer| peer.connection != ConnectionState::StandAlone) else {
+            return;
+        };
+        let session = peer.session;
+        cx.emit(Effect::EndSession { peer: id, session });
+        self.on_session_over(cx, id, sentence, stand_alone);
+    }
+
+    /// A session is over: nothing of it is left, and a new one is offered unless `stand_alone`.
+    pub(super) fn on_session_over<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        sentence: &str,
+        stand_alone: bool,
+    ) {
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
+        peer.set_reason(sentence);
+        peer.role = Role::Unknown;
+        peer.granting = None;
+        peer.hellos = [false; 2];
+        cx.log(Level::Warn, format_args!("peer {id}: session over: {sentence}"));
+        for volume in self.each_volume_mut() {
+            volume.end_session(cx, id);
+        }
+        if stand_alone {
+            self.set_connection(cx, id, ConnectionState::StandAlone);
+        } else {
+            self.offer(cx, id);
+        }
+    }
+
+    /// A link died, or was refused.
+    pub(super) fn on_session_down<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        session: SessionId,
+        sentence: &str,
+    ) {
+        let is_current = self
+            .peer(id)
+            .is_some_and(|peer| peer.session == session && peer.connection != ConnectionState::StandAlone);
+        if is_current {
+            self.on_session_over(cx, id, sentence, false);
+        }
+    }
+
+    /// Ends sessions that volumes gave up, and notes which handshakes are done.
+    pub(super) fn run_sessions<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for id in NodeId::all() {
+            let Some(peer) = self.peer(id).filter(|peer| peer.has_session()) else {
+                continue;
+            };
+            if peer.deadline().is_some_and(|deadline| deadline <= cx.now) {
+                self.end_session(cx, id, "the peer did not say hello in time", false);
+                continue;
+            }
+            let verdict = self.each_volume().find_map(|volume| volume.replica(id)?.verdict);
+            if let Some(verdict) = verdict {
+                self.end_session(cx, id, verdict.sentence, verdict.stand_alone);
+            } else if self.peer(id).is_some_and(|peer| peer.hellos == [true; 2]) {
+                self.finish_handshake(cx, id);
+            }
+        }
+    }
+
+    fn finish_handshake<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId) {
+        let is_decided = self.each_volume().all(|volume| {
+            volume.replica(id).is_none_or(|replica| replica.round.decided > 0)
+        });
+        if is_decided {
+            self.set_connection(cx, id, ConnectionState::Connected);
+            if let Some(peer) = self.peer_mut(id) {
+                peer.discards = false;
+            }
+        }
+    }
+}
+
+fn place_of(link: LinkKind) -> usize {
+    match link {
+        LinkKind::Data => 0,
+        LinkKind::Meta => 1,
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// A peer said hello.
+    pub(super) fn begin_session<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        session: SessionId,
+        discards: bool,
+    ) {
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.session = Some(session);
+            replica.round.wanted = 1;
+            replica.round.since = cx.now;
+            replica.round.discards = discards;
+        }
+        self.recheck = true;
+    }
+
+    /// The session with a peer is over.
+    pub(super) fn end_session<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let Some(replica) = self.replica(peer).filter(|replica| replica.session.is_some()) else {
+            return;
+        };
+        let received = replica.receives;
+        self.lose_tail(peer);
+        self.lose_received(peer);
+        self.trim_tail();
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.reset();
+        }
+        self.set_replication(cx, peer, ReplicationState::Off);
+        if received || self.required.contains(peer) {
+            self.note_loss();
+        }
+        self.recheck = true;
+    }
+}

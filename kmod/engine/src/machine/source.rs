@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The source of a resync: reads what the target asks for.
+//!
+//! A range is held from before it is read until it is on the link, so that no write of the application gets between;
+//! whatever is written later comes later over the same link.
+
+use super::context::{ensure, Context, Fault};
+use super::exchange::Pages;
+use super::peer_op::PeerOp;
+use super::volume::Volume;
+use crate::effect::Data;
+use crate::host::{Host, Output};
+use crate::tail::Kind;
+use weft_uapi::units::{NodeId, NodeSet};
+use weft_uapi::wire::{Header, PacketKind};
+
+/// The source's side of a resync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Source {
+    pub(super) pages: Pages,
+    /// The target's record is durable.
+    pub(super) is_peer_ready: bool,
+}
+
+impl<H: Host> Volume<H> {
+    /// A range was read for the target.
+    pub(super) fn send_resync_data<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        op: &PeerOp<H>,
+        buffer: Option<H::Buffer>,
+    ) {
+        let still_source = self.replica(op.peer).is_some_and(|replica| replica.source.is_some());
+        let (Some(line), Some(buffer), true) = (self.line(op.peer), buffer, still_source) else {
+            return;
+        };
+        let Some(seq) = self.tail.push(Kind::Resync, op.io.sector, op.io.bytes, NodeSet::of(op.peer), None) else {
+            self.break_down(cx, "the tail has no room for resync data");
+            return;
+        };
+        self.tail_flush.last_write = cx.now;
+        let mut header = Header::new(PacketKind::ResyncData, Some(self.id));
+        (header.seq, header.sector, header.bytes, header.arg) = (seq, op.io.sector, op.io.bytes, op.arg);
+        header.term = self.term();
+        cx.send_data(line, header, Data::Buffer(buffer));
+        if let Some(replica) = self.replica_mut(op.peer) {
+            replica.count_sent(op.io.bytes);
+        }
+    }
+
+    /// The target owes nothing any more.
+    pub(super) fn on_resync_done(&mut self, peer: NodeId) -> Result<(), Fault> {
+        let replica = self.replica_mut(peer).ok_or(Fault("the peer is not known"))?;
+        let is_source = replica.source.as_ref().is_some_and(|source| source.pages.is_received);
+        ensure(is_source && !replica.wants_member, "the peer ended a resync that is not running")?;
+        replica.wants_member = true;
+        self.recheck = true;
+        Ok(())
+    }
+}

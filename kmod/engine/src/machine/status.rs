@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Status records.
+
+use super::volume::Volume;
+use super::Engine;
+use crate::host::{Host, Time};
+use weft_uapi::limits::BITMAP_BLOCK_BYTES;
+use weft_uapi::ondisk::{AL_EXTENTS, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::state::{ConnectionState, DiskState};
+use weft_uapi::status::{
+    GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
+    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_NO_DATA, SUSPENDED_TRANSITION,
+};
+use weft_uapi::units::{NodeId, VolumeId};
+use zerocopy::FromZeros;
+
+const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / 512) as u64;
+
+impl<H: Host> Engine<H> {
+    /// Status of the resource.
+    pub fn resource_info(&self, now: Time) -> ResourceInfo {
+        ResourceInfo {
+            name: self.config.name,
+            node_id: self.config.node.get().into(),
+            role: self.role.number(),
+            protocol: self.protocol.number(),
+            suspended: self.suspended(),
+            suspended_ms: self.suspended_since.map_or(0, |since| now.ms_since(since)),
+            volumes: u32::try_from(self.volumes().count()).unwrap_or(0),
+            peers: u32::try_from(self.peers().count()).unwrap_or(0),
+        }
+    }
+
+    /// Why requests wait, bits `SUSPENDED_*`; 0: they do not.
+    pub(super) fn suspended(&self) -> u32 {
+        let waiting = self.each_volume().filter(|volume| volume.has_waiting_requests() || volume.is_broken);
+        waiting.fold(0, |all, volume| {
+            let broken = if volume.is_broken { SUSPENDED_BROKEN } else { 0 };
+            let transition =
+                if volume.is_negotiating() || volume.change.is_some() { SUSPENDED_TRANSITION } else { 0 };
+            let no_data = if volume.disk_state() == DiskState::UpToDate { 0 } else { SUSPENDED_NO_DATA };
+            all | broken | transition | no_data
+        })
+    }
+
+    /// Status of a volume; the host fills in the paths.
+    pub fn volume_info(&self, volume: VolumeId, _now: Time) -> Option<VolumeInfo> {
+        let volume = self.volume(volume)?;
+        let mut info = VolumeInfo::new_zeroed();
+        info.resource = self.config.name;
+        info.volume = volume.id.0.into();
+        info.minor = volume.minor.0;
+        info.disk_state = volume.disk_state().number();
+        info.open_count = volume.open_count;
+        info.sectors = volume.sectors();
+        info.read_sectors = volume.read_sectors;
+        info.written_sectors = volume.written_sectors;
+        info.in_flight = u32::try_from(volume.requests.used()).unwrap_or(u32::MAX);
+        info.al_size = AL_EXTENTS.into();
+        if let Some(disk) = &volume.disk {
+            info.generation = disk.superblock.generation.id.0;
+            info.al_used = u32::try_from(disk.log.used()).unwrap_or(u32::MAX);
+            info.al_writes = disk.log_writes;
+        }
+        Some(info)
+    }
+
+    /// Status of a peer; the host fills in its name.
+    pub fn peer_info(&self, id: NodeId, _now: Time) -> Option<PeerInfo> {
+        let peer = self.peer(id)?;
+        let connection = match peer.connection() {
+            ConnectionState::Connecting if !self.is_served => ConnectionState::Unserved,
+            state => state,
+        };
+        Some(PeerInfo {
+            resource: self.config.name,
+            name: [0; 64],
+            peer: id.get().into(),
+            connection: connection.number(),
+            role: peer.role.number(),
+            daemon_connected: self.reachable.contains(id).into(),
+            session: peer.session().0,
+            reason: peer.reason,
+        })
+    }
+
+    /// Status of a volume towards a peer.
+    pub fn peer_volume_info(&self, peer: NodeId, volume: VolumeId, now: Time) -> Option<PeerVolumeInfo> {
+        let volume = self.volume(volume)?;
+        let replica = volume.replica(peer)?;
+        let left = volume.disk.as_ref().map_or(0, |disk| disk.marked(peer));
+        let progress = replica.progress;
+        let mut info = PeerVolumeInfo::new_zeroed();
+        info.resource = self.config.name;
+        info.peer = peer.get().into();
+        info.volume = volume.id.0.into();
+        info.replication = replica.replication.number();
+        info.peer_disk_state = replica.peer_disk.number();
+        info.out_of_sync_sectors = left.saturating_mul(SECTORS_PER_BIT);
+        info.resync_total_sectors = progress.total_bits.saturating_mul(SECTORS_PER_BIT);
+        info.resync_done_sectors = progress.total_bits.saturating_sub(left).saturating_mul(SECTORS_PER_BIT);
+        if progress.total_bits > 0 {
+            info.resync_ms = progress.ended.unwrap_or(now).ms_since(progress.started);
+        }
+        info.sent_sectors = replica.sent_sectors;
+        info.received_sectors = replica.received_sectors;
+        info.unacked = replica.unacked;
+        // The last byte stays zero.
+        for (to, from) in info.rule.iter_mut().take(31).zip(replica.rule.bytes()) {
+            *to = from;
+        }
+        Some(info)
+    }
+
+    /// The generations of a volume; `None` without disk.
+    pub fn generation_info(&self, volume: VolumeId) -> Option<GenerationInfo> {
+        let volume = self.volume(volume)?;
+        let disk = volume.disk.as_ref()?;
+        let superblock = &disk.superblock;
+        let flag = |bit, shown| if disk.has_flag(bit) { shown } else { 0 };
+        Some(GenerationInfo {
+            resource: self.config.name,
+            volume: volume.id.0.into(),
+            writer: superblock.generation.writer.map_or(u32::MAX, |node| node.get().into()),
+            members: superblock.generation.members.0,
+            flags: flag(FLAG_INCONSISTENT, GENERATION_INCONSISTENT)
+                | flag(FLAG_WRITER_ACTIVE, GENERATION_WRITER_ACTIVE),
+            current: superblock.generation.id.0,
+            term: superblock.generation.term.0,
+            promised_term: superblock.promised_term.0,
+            incarnation: superblock.incarnation.0,
+            ancestry: superblock.ancestry.map(|id| id.0),
+            since: superblock.since.map(|id| id.0),
+        })
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Whether a request waits for more than its turn.
+    pub(super) fn has_waiting_requests(&self) -> bool {
+        self.requests.used() > 0
+    }
+}

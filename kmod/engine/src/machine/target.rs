@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The target of a resync: fetches what its bitmap names, a window at a time, and flushes now and then.
+//!
+//! A bit is cleared when the block is stable here. When none is left the source is told, and this disk stays
+//! inconsistent until the source's record makes it a member.
+
+use super::context::Context;
+use super::exchange::Pages;
+use super::volume::Volume;
+use crate::bitmap::{Next, SECTORS_PER_BIT};
+use crate::host::{Host, Output};
+use crate::ranges::Span;
+use weft_uapi::limits::{BITMAP_BLOCK_BYTES, IO_BYTES_MAX};
+use weft_uapi::state::ReplicationState;
+use weft_uapi::units::{NodeId, Sector};
+use weft_uapi::wire::{Header, PacketKind};
+
+/// Ranges asked for at the same time.
+const WINDOW: usize = 16;
+/// Blocks of one range.
+const RUN_BITS: u64 = (IO_BYTES_MAX / BITMAP_BLOCK_BYTES) as u64;
+/// Bytes after which what was fetched is made stable.
+const FLUSH_BYTES: u64 = 8 << 20;
+
+/// The target's side of a resync.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Target {
+    pub(super) pages: Pages,
+    /// The bitmap was searched up to this bit.
+    cursor: u64,
+    /// The search goes on with the next event.
+    pub(super) is_scanning: bool,
+    /// The bitmap was searched to its end.
+    is_searched: bool,
+    outstanding: [Option<Span>; WINDOW],
+    unflushed_bytes: u64,
+    /// Nothing is left; the source was told.
+    pub(super) is_finished: bool,
+}
+
+impl Target {
+    pub(super) fn new(pages: Pages) -> Self {
+        Self { pages, ..Self::default() }
+    }
+
+    /// Whether the range was asked for and has not come.
+    pub(super) fn is_outstanding(&self, span: Span) -> bool {
+        self.outstanding.contains(&Some(span))
+    }
+
+    /// A range is on disk.
+    pub(super) fn on_done(&mut self, span: Span) {
+        if let Some(place) = self.outstanding.iter_mut().find(|place| **place == Some(span)) {
+            *place = None;
+            self.unflushed_bytes = self.unflushed_bytes.saturating_add(span.bytes.into());
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.outstanding.iter().any(Option::is_some)
+    }
+
+    /// Whether enough was fetched, or all.
+    pub(super) fn wants_flush(&self) -> bool {
+        self.unflushed_bytes >= FLUSH_BYTES || (self.is_searched && !self.is_waiting() && self.unflushed_bytes > 0)
+    }
+
+    /// What was fetched so far is being made stable.
+    pub(super) fn on_flush_started(&mut self) {
+        self.unflushed_bytes = 0;
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Goes on with every resync of which this node is the target.
+    pub(super) fn run_targets<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for peer in self.sessions().iter() {
+            let is_target = self.replica(peer).is_some_and(|replica| {
+                replica.replication == ReplicationState::SyncTarget && !replica.round.is_open()
+            });
+            if is_target {
+                self.fetch(cx, peer);
+                self.finish_sync(cx, peer);
+            }
+        }
+    }
+
+    fn fetch<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let (Some(line), id) = (self.line(peer), self.id) else {
+            return;
+        };
+        let (Some(disk), Some(replica)) =
+            (&self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        let (Some(slot), Some(target)) = (disk.slot(peer), replica.target.as_mut()) else {
+            return;
+        };
+        target.is_scanning = false;
+        while !target.is_searched {
+            let Some(place) = target.outstanding.iter_mut().find(|place| place.is_none()) else {
+                return;
+            };
+            match disk.bits.next_run(slot, target.cursor, RUN_BITS) {
+                Next::Run { bit, len } => {
+                    target.cursor = bit.saturating_add(len);
+                    let span = Span {
+                        sector: Sector(bit.saturating_mul(SECTORS_PER_BIT)),
+                        bytes: u32::try_from(len).unwrap_or(0).saturating_mul(BITMAP_BLOCK_BYTES),
+                    };
+                    *place = Some(span);
+                    let mut header = Header::new(PacketKind::ResyncRequest, Some(id));
+                    (header.sector, header.bytes, header.arg) = (span.sector, span.bytes, bit);
+                    cx.send(line, header, &[]);
+                }
+                Next::Later(bit) => {
+                    target.cursor = bit;
+                    target.is_scanning = true;
+                    return;
+                }
+                Next::None => target.is_searched = true,
+            }
+        }
+    }
+
+    fn finish_sync<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        let (Some(line), id) = (self.line(peer), self.id) else {
+            return;
+        };
+        let left = self.disk.as_ref().map_or(0, |disk| disk.marked(peer));
+        let Some(replica) = self.replica_mut(peer) else {
+            return;
+        };
+        let is_flushed = !replica.is_flush_running;
+        let Some(target) = replica.target.as_mut() else {
+            return;
+        };
+        let is_idle = target.is_searched && !target.is_waiting() && target.unflushed_bytes == 0 && is_flushed;
+        if !is_idle || target.is_finished {
+            return;
+        }
+        if left == 0 {
+            target.is_finished = true;
+            let mut header = Header::new(PacketKind::ResyncDone, Some(id));
+            header.seq = replica.received.stable();
+            cx.send(line, header, &[]);
+        } else {
+            target.cursor = 0;
+            target.is_searched = false;
+            self.recheck = true;
+        }
+    }
+}

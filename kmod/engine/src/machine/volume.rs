@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One volume: its requests, its disk, and what it has to do with each peer.
+//!
+//! Handlers note what happened; [`Volume::run`] then does all that has become possible. Nothing else starts disk or
+//! metadata writes, so the order "durable first" is decided in one place per matter.
+
+use super::change::{Change, Promotion};
+use super::context::{Context, Line};
+use super::disk::Disk;
+use super::peer_op::PeerOp;
+use super::replica::Replica;
+use super::request::Request;
+use super::slots::Slots;
+use super::transitions;
+use crate::effect::{Effect, Level, Object};
+use crate::host::{Host, NoMemory, Output, Time};
+use crate::ranges::{RangeId, Ranges};
+use crate::tail::Tail;
+use weft_uapi::limits::NODES_MAX;
+use weft_uapi::state::DiskState;
+use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, Seq, VolumeId};
+
+/// Things in flight on behalf of peers, per volume.
+pub(super) const PEER_OPS: u32 = 256;
+/// Writes sent and not known to be stable everywhere.
+const TAIL_ENTRIES: usize = 2048;
+
+/// Whose range it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    /// A request of the application.
+    Request(u32),
+    /// Something a peer asked for.
+    Op(u32),
+}
+
+/// A flush of this node's own, to make the tail shorter.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct TailFlush {
+    /// Somebody wants one.
+    pub(super) is_wanted: bool,
+    /// The local half is under way and covers the tail up to here.
+    pub(super) local: Option<Seq>,
+    /// When the last write was made.
+    pub(super) last_write: Time,
+}
+
+/// One volume of the resource.
+pub(super) struct Volume<H: Host> {
+    pub(super) id: VolumeId,
+    pub(super) minor: Minor,
+    pub(super) open_count: u32,
+    pub(super) disk: Option<Disk<H>>,
+    disk_state: DiskState,
+    pub(super) requests: Slots<H, Request<H>>,
+    pub(super) ops: Slots<H, PeerOp<H>>,
+    pub(super) replicas: H::Slab<Option<Replica<H>>>,
+    pub(super) ranges: Ranges<H, Owner>,
+    pub(super) tail: Tail<H>,
+    pub(super) tail_flush: TailFlush,
+    /// The record that is being made durable.
+    pub(super) change: Option<Change>,
+    /// Nodes that have to have a write before it is complete: the members of every record that may be in force.
+    pub(super) required: NodeSet,
+    /// A record with this node as the writer is wanted.
+    pub(super) wants_promotion: Option<Promotion>,
+    /// A record without the lost members is wanted.
+    pub(super) wants_shrink: bool,
+    /// Everything that waits is to be looked at again.
+    pub(super) recheck: bool,
+    /// An internal rule was broken: no I/O any more.
+    pub(super) is_broken: bool,
+    pub(super) read_sectors: u64,
+    pub(super) written_sectors: u64,
+}
+
+impl<H: Host> Volume<H> {
+    /// A volume without disk. Context: may sleep.
+    pub(super) fn new(id: VolumeId, minor: Minor, requests_max: usize) -> Result<Self, NoMemory> {
+        let requests = u32::try_from(requests_max).map_err(|_| NoMemory)?;
+        Ok(Self {
+            id,
+            minor,
+            open_count: 0,
+            disk: None,
+            disk_state: DiskState::Diskless,
+            requests: Slots::new(requests)?,
+            ops: Slots::new(PEER_OPS)?,
+            replicas: H::slab(NODES_MAX, || None)?,
+            ranges: Ranges::new(requests_max.saturating_add(PEER_OPS as usize))?,
+            tail: Tail::new(TAIL_ENTRIES)?,
+            tail_flush: TailFlush::default(),
+            change: None,
+            required: NodeSet::EMPTY,
+            wants_promotion: None,
+            wants_shrink: false,
+            recheck: false,
+            is_broken: false,
+            read_sectors: 0,
+            written_sectors: 0,
+        })
+    }
+
+    pub(super) fn replica(&self, peer: NodeId) -> Option<&Replica<H>> {
+        self.replicas.get(peer.index())?.as_ref()
+    }
+
+    pub(super) fn replica_mut(&mut self, peer: NodeId) -> Option<&mut Replica<H>> {
+        self.replicas.get_mut(peer.index())?.as_mut()
+    }
+
+    /// All replicas with their node.
+    pub(super) fn each_replica(&self) -> impl Iterator<Item = (NodeId, &Replica<H>)> {
+        NodeId::all().zip(self.replicas.iter()).filter_map(|(node, replica)| Some((node, replica.as_ref()?)))
+    }
+
+    /// Where packets to a peer go; `None`: no session.
+    pub(super) fn line(&self, peer: NodeId) -> Option<Line> {
+        let session = self.replica(peer)?.session?;
+        Some(Line { peer, session })
+    }
+
+    /// Peers that get every write of this node.
+    pub(super) fn receivers(&self) -> NodeSet {
+        let receiving = self.each_replica().filter(|(_, replica)| replica.receives);
+        receiving.fold(NodeSet::EMPTY, |set, (node, _)| set.with(node))
+    }
+
+    /// Peers with a session.
+    pub(super) fn sessions(&self) -> NodeSet {
+        let connected = self.each_replica().filter(|(_, replica)| replica.session.is_some());
+        connected.fold(NodeSet::EMPTY, |set, (node, _)| set.with(node))
+    }
+
+    pub(super) fn disk_state(&self) -> DiskState {
+        self.disk_state
+    }
+
+    /// Changes the state of the disk; an illegal change breaks the volume.
+    pub(super) fn set_disk_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, state: DiskState) {
+        let old = core::mem::replace(&mut self.disk_state, state);
+        if old == state {
+            return;
+        }
+        if !transitions::disk_may_change(old, state) {
+            self.break_down(cx, "illegal change of the disk state");
+        }
+        cx.log(Level::Info, format_args!("volume {}: disk {} -> {}", self.id, old, state));
+        cx.notify(Object::Volume(self.id));
+        self.recheck = true;
+    }
+
+    /// An internal rule does not hold: stops the I/O of the volume for good.
+    pub(super) fn break_down<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, sentence: &str) {
+        if !core::mem::replace(&mut self.is_broken, true) {
+            let line = format_args!("volume {}: internal rule broken, I/O stopped: {}", self.id, sentence);
+            cx.log(Level::Error, line);
+            cx.notify(Object::Resource);
+        }
+    }
+
+    /// Size of the device in sectors; 0: no data can be reached.
+    pub(super) fn sectors(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.layout.data_sectors())
+    }
+
+    /// Whether a range lies on the device and is not empty.
+    pub(super) fn is_on_device(&self, sector: Sector, bytes: u32) -> bool {
+        let sectors = u64::from(bytes / 512);
+        let end = sector.0.checked_add(sectors);
+        bytes > 0 && bytes % 512 == 0 && end.is_some_and(|end| end <= self.sectors())
+    }
+
+    /// Gives a range back, if any.
+    pub(super) fn leave(&mut self, range: Option<RangeId>) {
+        if let Some(range) = range {
+            self.ranges.leave(range);
+        }
+    }
+
+    /// Does all that has become possible.
+    pub(super) fn run<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        // Each step may make an earlier one possible; every turn but the last makes progress, and a handful suffices.
+        for _ in 0..8 {
+            self.recheck = false;
+            self.run_disk(cx);
+            self.run_change(cx);
+            self.run_negotiations(cx);
+            self.run_exchanges(cx);
+            self.run_ranges(cx);
+            self.run_requests(cx);
+            self.run_ops(cx);
+            self.run_tail(cx);
+            self.run_received(cx);
+            self.run_targets(cx);
+            if !self.recheck {
+                break;
+            }
+        }
+        self.check(cx);
+    }
+
+    /// Wakes those whose range has become free.
+    fn run_ranges<O: Output<H>>(&mut self, _cx: &mut Context<'_, H, O>) {
+        while let Some((_, owner)) = self.ranges.next_ready() {
+            match owner {
+                Owner::Request(number) => {
+                    if let Some(request) = self.requests.get_mut(number) {
+                        request.is_range_free = true;
+                    }
+                }
+                Owner::Op(number) => {
+                    if let Some(op) = self.ops.get_mut(number) {
+                        op.is_range_free = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next time something has to be done without an event.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let tail = self.tail_deadline();
+        let replicas = self.each_replica().filter_map(|(_, replica)| replica.deadline());
+        replicas.chain(tail).min()
+    }
+
+    /// Tells the size of the device.
+    pub(super) fn tell_capacity<O: Output<H>>(&self, cx: &mut Context<'_, H, O>) {
+        cx.emit(Effect::Capacity { volume: self.id, sectors: self.sectors() });
+    }
+}
