@@ -142,8 +142,7 @@ impl<H: Host> Volume<H> {
         self.required = self.required.union(members);
         self.change = Some(Change { record, reason, progress: Progress::Local(number) });
         self.recheck = true;
-        let line = format_args!("volume {}: generation {} (parent {}), members {:#x}", self.id, id, record.parent, members.0);
-        cx.log(Level::Info, line);
+        cx.log(Level::Info, format_args!("volume {}: generation {} (parent {}), members {:#x}", self.id, id, record.parent, members.0));
         cx.notify(Object::Volume(self.id));
     }
 

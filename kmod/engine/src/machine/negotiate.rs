@@ -347,8 +347,7 @@ impl<H: Host> Volume<H> {
             replica.rule = rule;
             replica.round.discards = false;
         }
-        let line = format_args!("volume {}, peer {}: rule {}: {}", self.id, peer, rule, replication);
-        cx.log(Level::Info, line);
+        cx.log(Level::Info, format_args!("volume {}, peer {}: rule {}: {}", self.id, peer, rule, replication));
         self.set_replication(cx, peer, replication);
     }
 

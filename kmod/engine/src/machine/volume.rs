@@ -154,8 +154,7 @@ impl<H: Host> Volume<H> {
     /// An internal rule does not hold: stops the I/O of the volume for good.
     pub(super) fn break_down<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, sentence: &str) {
         if !core::mem::replace(&mut self.is_broken, true) {
-            let line = format_args!("volume {}: internal rule broken, I/O stopped: {}", self.id, sentence);
-            cx.log(Level::Error, line);
+            cx.log(Level::Error, format_args!("volume {}: internal rule broken, I/O stopped: {}", self.id, sentence));
             cx.notify(Object::Resource);
         }
     }
