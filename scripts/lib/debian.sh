@@ -49,6 +49,7 @@ debian_tree() {
 	mirror=$(debian_mirror debian) security=$(debian_mirror debian-security)
 	mkdir -p "$DEBS/archives/partial"
 	rm -rf --one-file-system "$folder"
+	mkdir -p "${folder%/*}"
 	unshare --mount --propagation private mmdebstrap --variant=apt --include="$packages" \
 		--keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
 		--aptopt='APT::Install-Recommends "false"' "${options[@]}" \

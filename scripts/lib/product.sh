@@ -21,14 +21,13 @@ build_module() {
 	install_changed "$objects/weft.stripped.ko" "$OUT/weft.ko"
 }
 
-# Leaves every program of the named packages in $OUT, static, for any Linux.
+# Leaves the named programs in $OUT, static, for any Linux.
 build_programs() {
-	local packages=() package program
-	for package in "$@"; do packages+=(--package "$package"); done
-	say "building the programs"
+	local program
+	say "building ${*}"
 	RUSTFLAGS='-C target-feature=+crt-static' enter cargo build --release --locked \
-		--target "$STATIC_TARGET" --bins "${packages[@]}"
-	for program in "$CACHE/target/$STATIC_TARGET/release"/weft*; do
-		[ ! -f "$program" ] || [ ! -x "$program" ] || install_changed "$program" "$OUT/${program##*/}"
+		--target "$STATIC_TARGET" "${@/#/--bin=}"
+	for program in "$@"; do
+		install_changed "$CACHE/target/$STATIC_TARGET/release/$program" "$OUT/$program"
 	done
 }

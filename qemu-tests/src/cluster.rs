@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Machines that make up one test. What a failed test leaves, console logs and
+//! transcripts of all commands, is kept under `artefacts/` in the cache folder.
+
+use std::{
+    any, fs,
+    io::{self, BufWriter},
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use anyhow::{anyhow, Context, Result};
+
+use crate::{
+    cpio::Archive,
+    disk::Disk,
+    files::{products, Boot, RunFolder},
+    net::Network,
+    qemu::Hardware,
+    vm::{address, check_path, name, Machine},
+};
+
+const START_SCRIPT: &[u8] = include_bytes!("../guest/start");
+const AGENT: &str = "weft-guest";
+const PROGRAMS: [&str; 3] = ["weftd", "weft", "weftsetup"];
+
+/// The description of a cluster.
+pub struct Builder {
+    nodes: usize,
+    hardware: Hardware,
+    disks: Vec<(String, u64)>,
+    files: Vec<(String, u32, Vec<u8>)>,
+}
+
+/// Machines that are on one network.
+pub struct Cluster {
+    machines: Vec<Machine>,
+    network: Network,
+    // Last, so that the machines are gone before their files are.
+    folder: RunFolder,
+}
+
+impl Cluster {
+    /// A cluster of `nodes` machines, each with a disk `data` of 1 GiB.
+    #[allow(clippy::new_ret_no_self)] // It reads as what it describes.
+    pub fn new(nodes: usize) -> Builder {
+        Builder {
+            nodes,
+            hardware: Hardware {
+                memory_mib: 640,
+                vcpus: 2,
+            },
+            disks: vec![("data".to_owned(), 1 << 30)],
+            files: Vec::new(),
+        }
+    }
+
+    /// A machine by number, from 0.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn node(&self, node: usize) -> &Machine {
+        &self.machines[node]
+    }
+
+    /// All machines.
+    pub fn nodes(&self) -> &[Machine] {
+        &self.machines
+    }
+
+    /// What joins them.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// An error if the kernel of any machine complained.
+    pub fn check_kernel_logs(&self) -> Result<()> {
+        for machine in &self.machines {
+            if let Some(complaint) = machine.complaints()?.first() {
+                return Err(anyhow!(
+                    "{}: the kernel complains:\n{complaint}",
+                    machine.name()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps logs and transcripts beyond the cluster's life; returns where.
+    pub fn keep_artefacts(&self) -> Result<PathBuf> {
+        self.folder.keep()
+    }
+}
+
+impl Builder {
+    /// Gives every node these disks (serial number and bytes) instead of `data`.
+    pub fn disks(mut self, disks: &[(&str, u64)]) -> Self {
+        self.disks = disks
+            .iter()
+            .map(|(serial, size)| ((*serial).to_owned(), *size))
+            .collect();
+        self
+    }
+
+    /// Memory of every node.
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.hardware.memory_mib = memory_mib;
+        self
+    }
+
+    /// Processors of every node.
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.hardware.vcpus = vcpus;
+        self
+    }
+
+    /// Puts a file with mode bits on every node, whenever it boots.
+    pub fn file(mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push((
+            path.trim_start_matches('/').to_owned(),
+            mode,
+            content.into(),
+        ));
+        self
+    }
+
+    /// Switches all machines on and waits until they take commands.
+    pub fn boot(self, name: &str) -> Result<Cluster> {
+        let cluster = self.build(name)?;
+        cluster.start_all()?;
+        Ok(cluster)
+    }
+
+    /// Boots the cluster for a test, which fails if `body` does or if a kernel
+    /// complained.
+    ///
+    /// # Panics
+    /// If the test fails.
+    pub fn test<F>(self, body: F)
+    where
+        F: FnOnce(&Cluster) -> Result<()>,
+    {
+        let cluster = self
+            .build(&test_name::<F>())
+            .expect("describing the cluster");
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+            cluster.start_all()?;
+            body(&cluster)
+        }));
+        let logs = cluster.check_kernel_logs();
+        if matches!(outcome, Ok(Ok(()))) && logs.is_ok() {
+            return;
+        }
+        match cluster.keep_artefacts() {
+            Ok(kept) => eprintln!("logs and transcripts: {}", kept.display()),
+            Err(error) => eprintln!("logs and transcripts are lost: {error:#}"),
+        }
+        if let Err(complaint) = logs {
+            eprintln!("{complaint:#}");
+        }
+        drop(cluster);
+        match outcome {
+            Ok(Ok(())) => panic!("the test went well, but the kernel complains"),
+            Ok(Err(error)) => panic!("{error:#}"),
+            Err(payload) => panic::resume_unwind(payload),
+        }
+    }
+
+    fn build(self, test: &str) -> Result<Cluster> {
+        let boot = Arc::new(Boot::find()?);
+        let folder = RunFolder::new(test)?;
+        check_path(folder.path())?;
+        let initramfs = folder.path().join("initramfs");
+        self.write_initramfs(&boot, &initramfs)?;
+        let network = Network::new(self.nodes);
+        let machine = |node| {
+            let disks = self
+                .disks
+                .iter()
+                .map(|(serial, size)| Disk::new(folder.path(), &name(node), serial, *size));
+            Ok(Machine {
+                node,
+                name: name(node),
+                hardware: self.hardware.clone(),
+                boot: Arc::clone(&boot),
+                initramfs: initramfs.clone(),
+                network: network.clone(),
+                disks: disks.collect::<Result<_>>()?,
+                folder: folder.path().to_owned(),
+                life: Mutex::new(None),
+                expected: Mutex::new(Vec::new()),
+            })
+        };
+        Ok(Cluster {
+            machines: (0..self.nodes).map(machine).collect::<Result<_>>()?,
+            network,
+            folder,
+        })
+    }
+
+    /// The image's initramfs and behind it an archive with all that is ours, so
+    /// that a rebuilt product needs no new image.
+    fn write_initramfs(&self, boot: &Boot, path: &Path) -> Result<()> {
+        let mut file = fs::File::create(path)?;
+        let mut base = fs::File::open(&boot.initramfs)
+            .context("there is no guest image; next: scripts/setup")?;
+        io::copy(&mut base, &mut file)?;
+        let mut archive = Archive::new(BufWriter::new(file));
+        let mut add = |path: &str, mode, content: &[u8]| {
+            archive.add(&format!("payload/{path}"), mode, content)
+        };
+        add("usr/local/lib/weft-tests/start", 0o755, START_SCRIPT)?;
+        add("etc/hosts", 0o644, self.hosts().as_bytes())?;
+        let products = products()?;
+        let agent =
+            fs::read(products.join(AGENT)).context("there is no agent; next: scripts/build")?;
+        add(&format!("usr/local/lib/weft-tests/{AGENT}"), 0o755, &agent)?;
+        for program in PROGRAMS {
+            if let Some(content) = read_if_there(&products.join(program))? {
+                add(&format!("usr/local/sbin/{program}"), 0o755, &content)?;
+            }
+        }
+        if let Some(module) = read_if_there(&products.join("weft.ko"))? {
+            let target = format!("usr/lib/modules/{}/extra/weft.ko", boot.release);
+            add(&target, 0o644, &module)?;
+        }
+        for (path, mode, content) in &self.files {
+            add(path, *mode, content)?;
+        }
+        archive
+            .finish()?
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        Ok(())
+    }
+
+    fn hosts(&self) -> String {
+        let line = |node| format!("{} {}\n", address(node), name(node));
+        "127.0.0.1 localhost\n".to_owned() + &(0..self.nodes).map(line).collect::<String>()
+    }
+}
+
+impl Cluster {
+    fn start_all(&self) -> Result<()> {
+        for machine in &self.machines {
+            machine.switch_on()?;
+        }
+        thread::scope(|scope| {
+            let boots: Vec<_> = self
+                .machines
+                .iter()
+                .map(|machine| scope.spawn(|| machine.await_boot()))
+                .collect();
+            boots
+                .into_iter()
+                .try_for_each(|boot| boot.join().map_err(|_| anyhow!("panicked"))?)
+        })
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// The path of the test function that a closure was written in.
+fn test_name<F>() -> String {
+    let name = any::type_name::<F>();
+    name.split("::{{closure}}")
+        .next()
+        .unwrap_or(name)
+        .replace("::", ".")
+}

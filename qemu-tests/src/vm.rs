@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One test machine: it can be switched on, lose its power, freeze, and run
+//! commands while it is on. Its disks outlive its lives.
+
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    sync::{
+        mpsc::{Receiver, RecvTimeoutError},
+        Arc, Mutex, MutexGuard, PoisonError,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::{
+    sys::signal::{kill, Signal},
+    unistd::Pid,
+};
+
+use crate::{
+    disk::{Disk, Survivors},
+    dmesg,
+    files::Boot,
+    guest::{Command, Guest, Output, Process},
+    net::{self, Network},
+    qemu::{Hardware, Qemu},
+    wait::eventually,
+    wire::Message,
+};
+
+/// How long a machine may take to boot or to switch itself off; on an emulated
+/// processor and a busy host that is much longer than usual.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
+
+/// A machine of a [`crate::Cluster`].
+pub struct Machine {
+    pub(crate) node: usize,
+    pub(crate) name: String,
+    pub(crate) hardware: Hardware,
+    pub(crate) boot: Arc<Boot>,
+    pub(crate) initramfs: PathBuf,
+    pub(crate) network: Network,
+    pub(crate) disks: Vec<Disk>,
+    /// Where its logs and its transcript lie.
+    pub(crate) folder: PathBuf,
+    pub(crate) life: Mutex<Option<Life>>,
+    pub(crate) expected: Mutex<Vec<String>>,
+}
+
+/// What exists while a machine is on.
+pub(crate) struct Life {
+    qemu: Child,
+    guest: Arc<Guest>,
+    from_machine: Receiver<Message>,
+    disk_servers: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Machine {
+    /// Its host name: alpha, beta, ...
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address in the network that joins the cluster.
+    pub fn address(&self) -> String {
+        address(self.node)
+    }
+
+    /// Its disk with that serial number; `data` unless described otherwise.
+    ///
+    /// # Panics
+    /// If it has no such disk.
+    pub fn disk(&self, serial: &str) -> &Disk {
+        let found = self.disks.iter().find(|disk| disk.serial() == serial);
+        found.unwrap_or_else(|| panic!("{} has no disk {serial}", self.name))
+    }
+
+    /// Switches it on and waits until it takes commands.
+    pub fn start(&self) -> Result<()> {
+        self.switch_on()?;
+        self.await_boot()
+    }
+
+    pub(crate) fn switch_on(&self) -> Result<()> {
+        let mut life = self.life();
+        ensure!(life.is_none(), "{} is on already", self.name);
+        let mut qemu = Qemu::machine(&self.hardware, &self.boot, &self.initramfs)?;
+        qemu.parameters(&self.kernel_parameters());
+        qemu.console(&self.console_log());
+        qemu.network(self.network.plug(self.node)?, &net::mac(self.node));
+        let (ours, theirs) = UnixStream::pair()?;
+        qemu.agent_port(theirs);
+        let guest = Guest::new(&self.name, ours, &self.log("commands"))?;
+        let from_machine = guest.listen_to_machine();
+        let mut disk_servers = Vec::new();
+        for disk in &self.disks {
+            let (ours, theirs) = UnixStream::pair()?;
+            qemu.disk(theirs, disk.serial());
+            disk_servers.push(disk.serve(ours));
+        }
+        *life = Some(Life {
+            qemu: qemu.start(&self.log("qemu"))?,
+            guest,
+            from_machine,
+            disk_servers,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn await_boot(&self) -> Result<()> {
+        let life = self.life();
+        let life = life.as_ref().with_context(|| self.is_off())?;
+        match life.from_machine.recv_timeout(BOOT_LIMIT) {
+            Ok(Message::Ready) => Ok(()),
+            Ok(other) => bail!("{}: unexpected {other:?}", self.name),
+            Err(RecvTimeoutError::Timeout) => bail!("{}: no boot in {BOOT_LIMIT:?}", self.name),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!(
+                    "{}: died while booting:\n{}",
+                    self.name,
+                    self.console_tail()
+                )
+            }
+        }
+    }
+
+    /// Takes its power away: whatever was not flushed is lost.
+    pub fn power_cut(&self) -> Result<()> {
+        self.power_cut_sparing(Survivors::Nothing)
+    }
+
+    /// Takes its power away, with a choice of what the disks' caches save.
+    pub fn power_cut_sparing(&self, survivors: Survivors) -> Result<()> {
+        let mut life = self.take_life()?;
+        life.qemu.kill()?;
+        self.bury(life)?;
+        for disk in &self.disks {
+            disk.power_cut(survivors)?;
+        }
+        Ok(())
+    }
+
+    /// Lets it write everything back and switch itself off.
+    pub fn shut_down(&self) -> Result<()> {
+        self.guest()?.power_off()?;
+        self.await_end(SHUTDOWN_LIMIT).map(drop)
+    }
+
+    /// Waits until the machine ends by itself, as it does when its kernel panics.
+    pub fn await_end(&self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        eventually(&what, limit, || {
+            let mut life = self.life();
+            Ok(life
+                .as_mut()
+                .with_context(|| self.is_off())?
+                .qemu
+                .try_wait()?)
+        })?;
+        self.bury(self.take_life()?)
+    }
+
+    /// Stops its processors where they are; its clock goes on.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets its processors go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.life().is_some()
+    }
+
+    /// Runs a bash script that must succeed, and returns what it printed.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        self.succeed(&Command::shell(script))
+    }
+
+    /// Runs a command that must succeed, and returns what it printed.
+    pub fn succeed(&self, command: &Command) -> Result<String> {
+        let output = self.run(command)?;
+        let Output { code, .. } = output;
+        let errors = output.error_text();
+        ensure!(
+            code == 0,
+            "{}: `{command}` exit code {code}\n{errors}",
+            self.name
+        );
+        Ok(output.text())
+    }
+
+    /// Runs a command to its end, whatever that is.
+    pub fn run(&self, command: &Command) -> Result<Output> {
+        self.guest()?.run(command)
+    }
+
+    /// Starts a command and lets it run.
+    pub fn spawn(&self, command: &Command) -> Result<Process> {
+        self.guest()?.spawn(command)
+    }
+
+    /// Writes a file with mode bits, and the folders above it.
+    pub fn write_file(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        let script = r#"mkdir -p "$(dirname "$1")" && cat >"$1" && chmod "$2" "$1""#;
+        let argv = ["bash", "-c", script, "write", path, &format!("{mode:o}")];
+        self.succeed(&Command::new(argv).stdin(content)).map(drop)
+    }
+
+    /// Reads a file.
+    pub fn read_file(&self, path: &str) -> Result<Vec<u8>> {
+        let output = self.run(&Command::new(["cat", "--", path]))?;
+        ensure!(output.code == 0, "{}: {}", self.name, output.error_text());
+        Ok(output.stdout)
+    }
+
+    /// Loads the module and what it depends on.
+    pub fn load_module(&self) -> Result<()> {
+        self.sh("modprobe weft").map(drop)
+    }
+
+    /// Everything that all its lives have printed on the console.
+    pub fn console(&self) -> Result<String> {
+        let path = self.console_log();
+        let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Says that lines with this text in the kernel log are what a test is after.
+    pub fn expect_complaint(&self, text: &str) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.push(text.to_owned());
+    }
+
+    /// What its kernel complained about so far.
+    pub fn complaints(&self) -> Result<Vec<String>> {
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(dmesg::complaints(&self.console()?, &expected))
+    }
+
+    fn kernel_parameters(&self) -> String {
+        format!(
+            "console=ttyS0 earlyprintk=ttyS0 panic=-1 oops=panic mitigations=off net.ifnames=0 \
+             rcupdate.rcu_cpu_stall_timeout=120 weft.name={} weft.address={}",
+            self.name,
+            self.address(),
+        )
+    }
+
+    fn log(&self, kind: &str) -> PathBuf {
+        self.folder.join(format!("{}.{kind}.log", self.name))
+    }
+
+    fn console_log(&self) -> PathBuf {
+        self.log("console")
+    }
+
+    fn console_tail(&self) -> String {
+        let console = self.console().unwrap_or_default();
+        let start = console.len().saturating_sub(2000);
+        console.get(start..).unwrap_or(&console).to_owned()
+    }
+
+    fn life(&self) -> MutexGuard<'_, Option<Life>> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_life(&self) -> Result<Life> {
+        self.life().take().with_context(|| self.is_off())
+    }
+
+    fn guest(&self) -> Result<Arc<Guest>> {
+        let life = self.life();
+        Ok(Arc::clone(
+            &life.as_ref().with_context(|| self.is_off())?.guest,
+        ))
+    }
+
+    fn is_off(&self) -> String {
+        format!("{} is off", self.name)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let life = self.life();
+        let pid = life.as_ref().with_context(|| self.is_off())?.qemu.id();
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
+    /// Waits for what belongs to a life that is over. A request that was already
+    /// on its way to a disk still takes effect there.
+    fn bury(&self, mut life: Life) -> Result<ExitStatus> {
+        let status = life.qemu.wait()?;
+        self.disks.iter().for_each(Disk::go_on);
+        for server in life.disk_servers {
+            let served = server
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("panicked")));
+            served.with_context(|| format!("{}: disk server", self.name))?;
+        }
+        Ok(status)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(mut life) = self.life().take() {
+            // It may have ended by itself; nothing else can go wrong here.
+            let _ = life.qemu.kill();
+            let _ = self.bury(life);
+        }
+    }
+}
+
+/// The address of a node.
+pub(crate) fn address(node: usize) -> String {
+    format!("10.9.0.{}", node + 1)
+}
+
+/// The host name of a node.
+pub(crate) fn name(node: usize) -> String {
+    const NAMES: [&str; 8] = [
+        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
+    ];
+    NAMES
+        .get(node)
+        .map_or_else(|| format!("node{node}"), |name| (*name).to_owned())
+}
+
+/// Whether `path` can be part of a QEMU option.
+pub(crate) fn check_path(path: &Path) -> Result<()> {
+    let text = path.to_string_lossy();
+    ensure!(
+        !text.contains(','),
+        "QEMU cannot use {text}: it has a comma"
+    );
+    Ok(())
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Two histories of one device are reported, never merged.
+
+use anyhow::{ensure, Result};
+use weft_qemu_tests::pair::{self, ensure_equal_disks, wait_for, wait_uptodate, View, DEVICE};
+use weft_qemu_tests::{Cluster, Machine};
+
+/// Lets both nodes be primary while apart, each with a write of its own, and
+/// joins them again.
+fn fork(cluster: &Cluster) -> Result<()> {
+    let (alpha, beta) = (cluster.node(0), cluster.node(1));
+    pair::weave(cluster)?;
+    cluster.network().cut_both(0, 1);
+    for node in [alpha, beta] {
+        wait_for(node, "the cut to be noticed", |view| {
+            view.connection() != "connected"
+        })?;
+    }
+    beta.sh("weft primary r0")?;
+    write(alpha, "alpha was here")?;
+    write(beta, "beta was here")?;
+    cluster.network().heal_all();
+    for node in [alpha, beta] {
+        wait_for(node, "the split brain to be reported", |view| {
+            view.connection() == "standalone" && view.reason().contains("split brain")
+        })?;
+    }
+    Ok(())
+}
+
+fn write(node: &Machine, text: &str) -> Result<()> {
+    node.sh(&format!(
+        "echo {text} | dd of={DEVICE} bs=4096 conv=sync,fsync 2>&1"
+    ))
+    .map(drop)
+}
+
+fn first_words(node: &Machine) -> Result<String> {
+    let content = node.disk("data").read(0, 14)?;
+    Ok(String::from_utf8_lossy(&content)
+        .trim_end_matches(['\0', '\n', ' '])
+        .to_owned())
+}
+
+#[test]
+fn a_split_brain_is_reported_on_both_sides_and_neither_is_overwritten() {
+    pair::machines(64).test(|cluster| {
+        fork(cluster)?;
+        for node in cluster.nodes() {
+            let view = View::of(node)?;
+            ensure!(
+                view.rule() == "forked",
+                "{}: rule {}",
+                node.name(),
+                view.rule()
+            );
+            ensure!(
+                view.role() == "primary" && view.disk() == "uptodate",
+                "{}",
+                view.summary()
+            );
+            let told = node.sh("weft status r0")?;
+            ensure!(
+                told.contains("split brain") && told.contains("discard-my-data"),
+                "{told}"
+            );
+            node.sh("dmesg | grep -i 'split brain'")?;
+        }
+        ensure!(first_words(cluster.node(0))? == "alpha was here");
+        ensure!(first_words(cluster.node(1))?.starts_with("beta was here"));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_victim_that_was_chosen_takes_over_the_other_data() {
+    pair::machines(64).test(|cluster| {
+        fork(cluster)?;
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        pair::ensure_refused(
+            beta,
+            "weftsetup connect r0 0 --discard-my-data",
+            &["discard-primary"],
+        )?;
+        beta.sh("weft secondary r0")?;
+        beta.sh("weftsetup connect r0 0 --discard-my-data")?;
+        alpha.sh("weftsetup connect r0 1")?;
+        wait_uptodate(cluster)?;
+        ensure!(first_words(beta)? == "alpha was here");
+        ensure_equal_disks(cluster)
+    });
+}

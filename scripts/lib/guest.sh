@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# What the test machines boot besides the kernel: a read-only root image shared
+# by all of them, and an initramfs that finds it. Both hold nothing of ours.
+
+GUEST_PACKAGES=(
+	bash coreutils util-linux mount procps psmisc kmod iproute2 iputils-ping ethtool
+	e2fsprogs xfsprogs dmsetup fio sqlite3 xxhash drbd-utils strace
+)
+# What it takes to reach the image, the network and the harness.
+INITRAMFS_MODULES=(virtio_pci virtio_blk virtio_net virtio_console ext4 overlay)
+
+# Copies the modules of kernel $1 into tree $2.
+install_guest_modules() {
+	mkdir -p "$2/usr/lib/modules"
+	cp --recursive --reflink=auto "$KERNELS/$1/packages/usr/lib/modules/$1" "$2/usr/lib/modules/"
+	rm -f "$2/usr/lib/modules/$1/vmlinuz"
+	enter depmod --basedir "$2" "$1"
+}
+
+# Puts busybox, the first modules and the order to load them into folder $3.
+fill_initramfs() {
+	local kernel=$1 tree=$2 folder=$3 module
+	mkdir -p "$folder"/{bin,modules,dev,proc,sys}
+	cp "$BUILD_ROOT/bin/busybox" "$folder/bin/"
+	ln -s busybox "$folder/bin/sh"
+	enter modprobe --dirname "$tree" --set-version "$kernel" --show-depends --all "${INITRAMFS_MODULES[@]}" |
+		sed -n 's/^insmod //p' | awk '!seen[$0]++' | while read -r module; do
+		enter xz --decompress --stdout "$module" >"$folder/modules/$(basename "$module" .xz)"
+		basename "$module" .xz >>"$folder/modules/order"
+	done
+	install --mode=755 "$REPO/qemu-tests/guest/init" "$folder/init"
+}
+
+make_guest() {
+	local kernel home work
+	kernel=$(kernel_version)
+	home=$KERNELS/$kernel work=$CACHE/guest.new
+	say "making the guest image for $kernel (about a minute, 100 MB to fetch)"
+	debian_tree "$work/tree" "${GUEST_PACKAGES[@]}"
+	install_guest_modules "$kernel" "$work/tree"
+	fill_initramfs "$kernel" "$work/tree" "$work/initramfs"
+	(cd "$work/initramfs" && enter sh -c 'find . | cpio --quiet --create --format=newc --owner=0:0') >"$home/initramfs.new"
+	rm -f "$home/guest.img.new"
+	enter mke2fs -q -t ext4 -m 0 -O ^has_journal -L weft-guest -d "$work/tree" "$home/guest.img.new" 2G
+	rm -rf --one-file-system "$work"
+	mv "$home/initramfs.new" "$home/initramfs"
+	mv "$home/guest.img.new" "$home/guest.img"
+}
