@@ -7,7 +7,7 @@
 //! was acknowledged.
 
 use super::MetaBlock;
-use crate::crc32c::crc32c;
+use crate::crc32c::extend;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -55,6 +55,18 @@ struct Raw {
 
 const _: () = assert!(size_of::<Raw>() <= size_of::<MetaBlock>());
 
+impl Raw {
+    /// CRC-32C of all bytes, those of the checksum itself taken as zero.
+    fn checksum(&self) -> u32 {
+        let bytes = self.as_bytes();
+        let (before, rest) = bytes
+            .split_at_checked(size_of_val(&self.magic))
+            .unwrap_or((bytes, &[]));
+        let after = rest.get(size_of_val(&self.crc)..).unwrap_or(&[]);
+        !extend(extend(extend(!0, before), &[0; 4]), after)
+    }
+}
+
 /// One transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlTransaction {
@@ -83,18 +95,16 @@ impl AlTransaction {
         }
         let parts = usize::from(AL_EXTENTS) / AL_CONTEXT_MAX;
         let part = (sequence % parts as u64) as usize;
-        let mut raw = Raw {
-            magic: MAGIC,
-            crc: U32::ZERO,
-            sequence: U64::new(sequence),
-            device: U64::new(device),
-            updates: U16::new(updates.len() as u16),
-            context_start: U16::new((part * AL_CONTEXT_MAX) as u16),
-            reserved: U32::ZERO,
-            update_slots: [U16::ZERO; AL_UPDATES_MAX],
-            update_extents: [U32::ZERO; AL_UPDATES_MAX],
-            context: [U32::ZERO; AL_CONTEXT_MAX],
+        block.fill(0);
+        // In place: the stack of the kernel is small.
+        let Ok((raw, _)) = Raw::mut_from_prefix(block) else {
+            return false;
         };
+        raw.magic = MAGIC;
+        raw.sequence = U64::new(sequence);
+        raw.device = U64::new(device);
+        raw.updates = U16::new(updates.len() as u16);
+        raw.context_start = U16::new((part * AL_CONTEXT_MAX) as u16);
         for ((slot, extent), update) in raw
             .update_slots
             .iter_mut()
@@ -111,23 +121,17 @@ impl AlTransaction {
         {
             to.set(*from);
         }
-        raw.crc = U32::new(crc32c(raw.as_bytes()));
-        block.fill(0);
-        for (to, from) in block.iter_mut().zip(raw.as_bytes()) {
-            *to = *from;
-        }
+        raw.crc = U32::new(raw.checksum());
         true
     }
 
     /// Checks and decodes a block of the ring; `None`: torn, never written, or of other metadata.
     pub fn parse(block: &MetaBlock, device: u64) -> Option<Self> {
-        let (mut raw, _) = Raw::read_from_prefix(block).ok()?;
-        let crc = raw.crc.get();
-        raw.crc = U32::ZERO;
+        let (raw, _) = Raw::ref_from_prefix(block).ok()?;
         let updates = usize::from(raw.updates.get());
         let start = raw.context_start.get();
         let valid = raw.magic == MAGIC
-            && crc == crc32c(raw.as_bytes())
+            && raw.crc.get() == raw.checksum()
             && raw.device.get() == device
             && updates <= AL_UPDATES_MAX
             && usize::from(start) + AL_CONTEXT_MAX <= usize::from(AL_EXTENTS)
@@ -135,23 +139,27 @@ impl AlTransaction {
         if !valid {
             return None;
         }
-        let mut raw_updates = [AlUpdate {
-            slot: 0,
-            extent: AL_SLOT_FREE,
-        }; AL_UPDATES_MAX];
-        for (i, update) in raw_updates.iter_mut().enumerate() {
-            let slot = raw.update_slots.get(i)?.get();
-            let extent = raw.update_extents.get(i)?.get();
-            *update = AlUpdate { slot, extent };
-        }
-        let context = raw.context.map(U32::get);
-        Some(Self {
+        let mut transaction = Self {
             sequence: raw.sequence.get(),
-            raw_updates,
+            raw_updates: [AlUpdate {
+                slot: 0,
+                extent: AL_SLOT_FREE,
+            }; AL_UPDATES_MAX],
             update_count: updates,
             context_start: start,
-            context,
-        })
+            context: [AL_SLOT_FREE; AL_CONTEXT_MAX],
+        };
+        let pairs = raw.update_slots.iter().zip(&raw.update_extents);
+        for (update, (slot, extent)) in transaction.raw_updates.iter_mut().zip(pairs) {
+            *update = AlUpdate {
+                slot: slot.get(),
+                extent: extent.get(),
+            };
+        }
+        for (to, from) in transaction.context.iter_mut().zip(&raw.context) {
+            *to = from.get();
+        }
+        Some(transaction)
     }
 
     /// The slots that the transaction changes.

@@ -26,8 +26,6 @@ pub const FLAG_WRITER_ACTIVE: u32 = 1 << 1;
 pub const FLAG_OUTDATED: u32 = 1 << 2;
 const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED;
 
-const CRC_AT: usize = size_of::<MetaBlock>() - 4;
-
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Raw {
@@ -54,7 +52,8 @@ struct Raw {
     slot_of_node: [u8; NODES_MAX],
 }
 
-const _: () = assert!(size_of::<Raw>() <= CRC_AT);
+// The last four bytes of a block are its checksum.
+const _: () = assert!(size_of::<Raw>() <= size_of::<MetaBlock>() - 4);
 
 /// What one disk knows of itself and of its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,32 +145,10 @@ impl Superblock {
 
     /// The block on disk.
     pub fn encode(&self, block: &mut MetaBlock) {
-        let raw = Raw {
-            magic: MAGIC,
-            version: U32::new(ONDISK_VERSION),
-            flags: U32::new(self.flags),
-            sequence: U64::new(self.sequence),
-            device: U64::new(self.device),
-            disk_sectors: U64::new(self.disk_sectors),
-            meta_kind: U32::new(self.meta_kind.number()),
-            slots: U32::new(self.slots),
-            node: U32::new(self.node.get().into()),
-            volume: U32::new(self.volume.0.into()),
-            resource: self.resource,
-            incarnation: U64::new(self.incarnation.0),
-            attach_id: U64::new(self.attach_id),
-            promised_term: U64::new(self.promised_term.0),
-            tail_seq: U64::new(self.tail_seq),
-            generation: self.generation.into(),
-            ancestry: self.ancestry.map(|id| U64::new(id.0)),
-            since: self.since.map(|id| U64::new(id.0)),
-            seen_incarnation: self.seen_incarnation.map(|number| U64::new(number.0)),
-            seen_attach_id: self.seen_attach_id.map(U64::new),
-            slot_of_node: self.slot_of_node.map(|slot| slot.unwrap_or(SLOT_NONE)),
-        };
         block.fill(0);
-        for (to, from) in block.iter_mut().zip(raw.as_bytes()) {
-            *to = *from;
+        // In place: the stack of the kernel is small.
+        if let Ok((raw, _)) = Raw::mut_from_prefix(block) {
+            raw.set(self);
         }
         if let Some((body, crc)) = block.split_last_chunk_mut::<4>() {
             *crc = crc32c(body).to_le_bytes();
@@ -180,7 +157,7 @@ impl Superblock {
 
     /// Checks and decodes a block.
     pub fn parse(block: &MetaBlock) -> Result<Self, SuperblockError> {
-        let (raw, _) = Raw::read_from_prefix(block).map_err(|_| SuperblockError::Corrupt)?;
+        let (raw, _) = Raw::ref_from_prefix(block).map_err(|_| SuperblockError::Corrupt)?;
         if raw.magic != MAGIC {
             return Err(SuperblockError::None);
         }
@@ -198,6 +175,31 @@ impl Superblock {
 }
 
 impl Raw {
+    /// Takes over all fields.
+    fn set(&mut self, block: &Superblock) {
+        self.magic = MAGIC;
+        self.version = U32::new(ONDISK_VERSION);
+        self.flags = U32::new(block.flags);
+        self.sequence = U64::new(block.sequence);
+        self.device = U64::new(block.device);
+        self.disk_sectors = U64::new(block.disk_sectors);
+        self.meta_kind = U32::new(block.meta_kind.number());
+        self.slots = U32::new(block.slots);
+        self.node = U32::new(block.node.get().into());
+        self.volume = U32::new(block.volume.0.into());
+        self.resource = block.resource;
+        self.incarnation = U64::new(block.incarnation.0);
+        self.attach_id = U64::new(block.attach_id);
+        self.promised_term = U64::new(block.promised_term.0);
+        self.tail_seq = U64::new(block.tail_seq);
+        self.generation = block.generation.into();
+        self.ancestry = block.ancestry.map(|id| U64::new(id.0));
+        self.since = block.since.map(|id| U64::new(id.0));
+        self.seen_incarnation = block.seen_incarnation.map(|number| U64::new(number.0));
+        self.seen_attach_id = block.seen_attach_id.map(U64::new);
+        self.slot_of_node = block.slot_of_node.map(|slot| slot.unwrap_or(SLOT_NONE));
+    }
+
     /// The typed form, or `None` when a field is out of its range.
     fn decode(&self) -> Option<Superblock> {
         let slots = self.slots.get();
@@ -255,11 +257,18 @@ pub fn newest_superblock(
     first: &MetaBlock,
     second: &MetaBlock,
 ) -> Result<Superblock, SuperblockError> {
-    match (Superblock::parse(first), Superblock::parse(second)) {
-        (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
-        (Ok(only), Err(_)) | (Err(_), Ok(only)) => Ok(only),
+    match (sequence(first), sequence(second)) {
+        (Ok(a), Ok(b)) => Superblock::parse(if b > a { second } else { first }),
+        (Ok(_), Err(_)) => Superblock::parse(first),
+        (Err(_), Ok(_)) => Superblock::parse(second),
         (Err(SuperblockError::None), Err(error)) | (Err(error), Err(_)) => Err(error),
     }
+}
+
+/// Sequence number of a valid superblock. Apart, so that the stack never holds two of them.
+#[inline(never)]
+fn sequence(block: &MetaBlock) -> Result<u64, SuperblockError> {
+    Superblock::parse(block).map(|superblock| superblock.sequence)
 }
 
 #[cfg(test)]
