@@ -132,7 +132,7 @@ impl<H: Host> Received<H> {
     }
 
     fn get(&self, index: usize) -> Option<Entry> {
-        self.ring.get(self.place(index)).copied()
+        self.ring.get(self.place(index)).filter(|_| index < self.len).copied()
     }
 
     fn place(&self, index: usize) -> usize {
