@@ -135,9 +135,13 @@ impl<H: Host> LoadedDisk<H> {
     /// Replays the activity log once all blocks were taken.
     pub fn finish(&mut self) -> Result<(), Refusal> {
         let Self { ring, al_table, .. } = self;
-        ring.sort_unstable_by_key(|slot| slot.as_ref().map(|transaction| transaction.sequence));
         let mut replay = AlReplay::new(al_table).ok_or(Refusal::Internal)?;
-        for transaction in ring.iter().flatten() {
+        // Not sorted: that would copy transactions about on the stack, for which they are too large.
+        let next = |last: Option<u64>| {
+            let later = ring.iter().flatten().filter(|transaction| Some(transaction.sequence) > last);
+            later.min_by_key(|transaction| transaction.sequence)
+        };
+        while let Some(transaction) = next(replay.last_sequence()) {
             replay.apply(transaction);
         }
         self.al_sequence = replay.last_sequence().map_or(0, |last| last.saturating_add(1));

@@ -150,6 +150,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Does all that has become possible.
+    #[inline(never)]
     fn settle<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         // A volume's step may let the role go on, and the other way round; a handful of turns suffices.
         for _ in 0..4 {
@@ -183,6 +184,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    #[inline(never)]
     fn on_disk_done<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -208,6 +210,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    #[inline(never)]
     fn on_packet<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -224,6 +227,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    #[inline(never)]
     fn take_packet<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -251,6 +255,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    #[inline(never)]
     fn on_daemon<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, served: bool, connected: NodeSet) {
         let changed = NodeSet(self.reachable.0 ^ connected.0);
         let is_news = self.is_served != served;
@@ -262,6 +267,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    #[inline(never)]
     fn on_command<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, command: Command) {
         let result = match command {
             Command::Primary { force } => return self.on_primary(cx, token, force),

@@ -22,6 +22,7 @@ use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
 
 impl<H: Host> Volume<H> {
     /// Takes a disk, or refuses it.
+    #[inline(never)]
     pub(super) fn on_attach<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -66,6 +67,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Finishes an attach once the new incarnation is durable.
+    #[inline(never)]
     pub(super) fn run_attach<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let Some(disk) = &mut self.disk else {
             return;
@@ -91,6 +93,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Lets the disk go in good order.
+    #[inline(never)]
     pub(super) fn on_detach<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
         let refusal = match &self.disk {
             None => Some(Refusal::NoDisk),
@@ -135,6 +138,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Takes the leave of a disk as far as it goes.
+    #[inline(never)]
     pub(super) fn run_leaving<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let has_failed = self.disk_state() == DiskState::Failed;
         let Some(Stage::Leaving(token)) = self.disk.as_ref().map(|disk| disk.stage) else {

@@ -63,6 +63,7 @@ pub(super) struct Change {
 
 impl<H: Host> Volume<H> {
     /// Begins a change that is wanted, or goes on with the one under way.
+    #[inline(never)]
     pub(super) fn run_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         match self.change.map(|change| (change, change.progress)) {
             None => self.begin_wanted_change(cx),
@@ -115,6 +116,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Writes a new record, child of the current one.
+    #[inline(never)]
     pub(super) fn begin_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, reason: Reason, term: Term) {
         let (node, id) = (cx.facts.node, GenerationId(cx.random_id()));
         let present = self.receivers().with(node);
@@ -147,6 +149,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The record is durable here.
+    #[inline(never)]
     fn on_change_local<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
         let receivers = self.receivers();
         let body = GenerationBody { generation: change.record.into() };
@@ -160,6 +163,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The record is durable wherever it has to be.
+    #[inline(never)]
     fn on_change_done<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
         self.change = None;
         self.required = change.record.members;
@@ -173,6 +177,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A sync target has become a member.
+    #[inline(never)]
     fn on_member<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         let now = cx.now;
         let Some(replica) = self.replica_mut(peer).filter(|replica| replica.receives) else {
@@ -194,6 +199,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A peer has a record durable.
+    #[inline(never)]
     pub(super) fn on_generation_durable(&mut self, peer: NodeId, header: &Header) -> Result<(), Fault> {
         let id = GenerationId(header.arg);
         let Some(disk) = &mut self.disk else {
@@ -212,6 +218,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A peer made a new record.
+    #[inline(never)]
     pub(super) fn on_generation<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -252,6 +259,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A peer's record may have become durable here.
+    #[inline(never)]
     pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         let (Some(disk), Some(replica)) =
             (&self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))

@@ -237,6 +237,7 @@ impl<H: Host> Disk<H> {
         self.write_log(cx, volume);
     }
 
+    #[inline(never)]
     fn write_superblock<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, volume: VolumeId) {
         if self.superblock_writing.is_some() || self.is_settled() {
             return;
@@ -354,6 +355,7 @@ impl<H: Host> Disk<H> {
 
 impl<H: Host> Volume<H> {
     /// Sees to the disk's metadata and to its coming and going.
+    #[inline(never)]
     pub(super) fn run_disk<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_attach(cx);
         self.run_leaving(cx);
@@ -373,6 +375,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A metadata write was answered.
+    #[inline(never)]
     pub(super) fn on_meta_done<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,

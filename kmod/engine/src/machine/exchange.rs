@@ -72,6 +72,7 @@ impl<H: Host> Replica<H> {
 
 impl<H: Host> Volume<H> {
     /// Goes on with every exchange.
+    #[inline(never)]
     pub(super) fn run_exchanges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for peer in self.sessions().iter() {
             self.send_bits(cx, peer);
@@ -117,6 +118,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A part of the peer's bitmap.
+    #[inline(never)]
     pub(super) fn on_bitmap(&mut self, peer: NodeId, body: &[u8]) -> Result<(), Fault> {
         const MALFORMED: &str = "the peer sent a malformed bitmap";
         let (head, rest) = BitmapBody::read_from_prefix(body).map_err(|_| Fault(MALFORMED))?;
@@ -136,6 +138,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The peer's bitmap is complete.
+    #[inline(never)]
     pub(super) fn on_bitmap_end(&mut self, peer: NodeId, header: &Header) -> Result<(), Fault> {
         ensure(self.expects_bits(peer), "the peer sent a bitmap unasked")?;
         if header.flags & FLAG_YES != 0 {
@@ -161,6 +164,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Takes the target through its durable steps.
+    #[inline(never)]
     fn run_adoption<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         let (Some(disk), Some(replica)) =
             (&mut self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))

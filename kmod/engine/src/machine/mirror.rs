@@ -32,6 +32,7 @@ fn span(entry: &Entry) -> Span {
 
 impl<H: Host> Volume<H> {
     /// The peer has a write in memory.
+    #[inline(never)]
     pub(super) fn on_received<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -48,6 +49,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The peer has a write on disk.
+    #[inline(never)]
     pub(super) fn on_written<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -69,6 +71,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Everything up to a number is stable at the peer.
+    #[inline(never)]
     pub(super) fn on_stable<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -90,6 +93,7 @@ impl<H: Host> Volume<H> {
         Ok(())
     }
 
+    #[inline(never)]
     fn on_resync_stable(&mut self, peer: NodeId, entry: &Entry) {
         if let Some(disk) = &mut self.disk {
             disk.unmark(peer, span(entry));
@@ -151,6 +155,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A flush of this disk covered the tail up to a number.
+    #[inline(never)]
     pub(super) fn on_stable_here<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, upto: Seq) {
         while self.tail.next_stable(cx.facts.node, upto).is_some() {}
         self.trim_tail();
@@ -219,6 +224,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Flushes the tail when it is time, and tells peers what they may forget.
+    #[inline(never)]
     pub(super) fn run_tail<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.tail_flush.is_wanted |= self.tail_deadline().is_some_and(|deadline| deadline <= cx.now);
         if self.tail_flush.is_wanted && !self.tail.is_empty() && self.tail_flush.local.is_none() {
@@ -265,6 +271,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The flush of this node's own is done.
+    #[inline(never)]
     pub(super) fn on_tail_flushed<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,

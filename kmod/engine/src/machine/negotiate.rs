@@ -115,6 +115,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Sends states and decides, where it is time.
+    #[inline(never)]
     pub(super) fn run_negotiations<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for peer in self.sessions().iter() {
             let Some(round) = self.replica(peer).map(|replica| replica.round) else {
@@ -202,6 +203,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The peer told its state.
+    #[inline(never)]
     pub(super) fn on_state<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -229,6 +231,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Both states of a round are there.
+    #[inline(never)]
     fn on_both_states<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -282,6 +285,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The disks are equal.
+    #[inline(never)]
     fn on_equal<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str) {
         self.on_decided(cx, peer, rule, ReplicationState::Established);
         if let Some(disk) = &mut self.disk {
@@ -306,6 +310,7 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    #[inline(never)]
     fn on_source<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str, full: bool) {
         self.on_decided(cx, peer, rule, ReplicationState::BitmapSource);
         self.set_disk_state(cx, DiskState::UpToDate);
@@ -317,6 +322,7 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    #[inline(never)]
     fn on_target<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str, full: bool) {
         self.on_decided(cx, peer, rule, ReplicationState::BitmapTarget);
         let now = cx.now;
@@ -336,6 +342,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Notes and tells the result of a decision.
+    #[inline(never)]
     fn on_decided<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,

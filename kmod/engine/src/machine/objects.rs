@@ -70,6 +70,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn on_new_device<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -97,6 +98,7 @@ impl<H: Host> Engine<H> {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn on_del_device<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -119,6 +121,7 @@ impl<H: Host> Engine<H> {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn on_new_peer<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -137,6 +140,7 @@ impl<H: Host> Engine<H> {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn on_del_peer<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -165,6 +169,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A packet for a volume that this node does not have: a state is answered with "no disk", the rest is ignored.
+    #[inline(never)]
     pub(super) fn on_foreign_packet<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -265,6 +270,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Takes a packet for this volume.
+    #[inline(never)]
     pub(super) fn on_packet<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,

@@ -49,6 +49,7 @@ pub(super) struct PeerOp<H: Host> {
 
 impl<H: Host> Volume<H> {
     /// The peer's application changed something.
+    #[inline(never)]
     pub(super) fn on_peer_write<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -82,6 +83,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The peer sent a range that was asked for.
+    #[inline(never)]
     pub(super) fn on_resync_data<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -129,6 +131,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The peer, a sync target, wants a range.
+    #[inline(never)]
     pub(super) fn on_resync_request<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -182,6 +185,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Looks at everything that waits.
+    #[inline(never)]
     pub(super) fn run_ops<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for number in self.ops.numbers() {
             self.advance_op(cx, number);
@@ -264,6 +268,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The disk is done with an operation.
+    #[inline(never)]
     pub(super) fn on_op_done<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -314,6 +319,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The peer wants everything up to a number to be stable.
+    #[inline(never)]
     pub(super) fn on_flush(&mut self, peer: NodeId, seq: Seq) -> Result<(), Fault> {
         let replica = self.replica_mut(peer).ok_or(Fault("the peer is not known"))?;
         ensure(seq >= replica.received.last(), "the peer's sequence numbers are out of order")?;
@@ -324,6 +330,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Everything up to a number is stable on all members.
+    #[inline(never)]
     pub(super) fn on_trim(&mut self, peer: NodeId, seq: Seq) -> Result<(), Fault> {
         while let Some(entry) = self.replica_mut(peer).and_then(|replica| replica.received.pop(seq)) {
             self.forget_entry(&entry);
@@ -353,6 +360,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Starts flushes for peers, where it is time.
+    #[inline(never)]
     pub(super) fn run_received<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let is_log_full = self.tail_flush.is_wanted && !cx.facts.is_primary();
         for peer in self.sessions().iter() {
@@ -385,6 +393,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A flush for a peer is done.
+    #[inline(never)]
     pub(super) fn on_received_flushed<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,

@@ -94,6 +94,7 @@ pub(super) fn span_of(io: &Io) -> Span {
 
 impl<H: Host> Volume<H> {
     /// Takes a request of the application.
+    #[inline(never)]
     pub(super) fn on_request<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -154,6 +155,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Looks at all requests that wait.
+    #[inline(never)]
     pub(super) fn run_requests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for number in self.requests.numbers() {
             self.advance_request(cx, number);
@@ -376,6 +378,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The local disk is done with a request.
+    #[inline(never)]
     pub(super) fn on_request_done<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -448,6 +451,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// A peer has a write, as far as the protocol demands.
+    #[inline(never)]
     pub(super) fn on_request_acked<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,

@@ -39,6 +39,7 @@ pub(super) enum Transition {
 
 impl<H: Host> Engine<H> {
     /// Wants this node to be primary.
+    #[inline(never)]
     pub(super) fn on_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, force: bool) {
         if self.role == Role::Primary && self.transition.is_none() {
             cx.reply(token, Ok(()));
@@ -98,6 +99,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A peer wants to be primary.
+    #[inline(never)]
     pub(super) fn on_promote_request<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -150,6 +152,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Grants promotions whose promise is durable.
+    #[inline(never)]
     fn run_promises<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let is_settled = self.each_volume().all(|volume| volume.disk.as_ref().is_none_or(|disk| disk.is_settled()));
         if !is_settled {
@@ -163,6 +166,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A peer answered the wish to be primary.
+    #[inline(never)]
     pub(super) fn on_promote_reply<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -188,6 +192,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Wants this node to be secondary.
+    #[inline(never)]
     pub(super) fn on_secondary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
         let refusal = if self.transition.is_some() {
             Some(Refusal::InTransition)
@@ -204,6 +209,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Takes a change of the role as far as it goes.
+    #[inline(never)]
     pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_promises(cx);
         match self.transition {
@@ -277,6 +283,7 @@ impl<H: Host> Engine<H> {
             self.break_down(cx, "illegal change of the role");
         }
         cx.facts = self.facts();
+        self.each_volume_mut().for_each(|volume| volume.recheck = true);
         cx.log(Level::Info, format_args!("role {old} -> {role}"));
         cx.notify(Object::Resource);
     }
@@ -290,6 +297,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A peer changed its role.
+    #[inline(never)]
     pub(super) fn on_peer_role<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,

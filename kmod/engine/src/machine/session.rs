@@ -115,6 +115,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Wants a connection.
+    #[inline(never)]
     pub(super) fn on_connect<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -136,6 +137,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Does not want the connection any more.
+    #[inline(never)]
     pub(super) fn on_disconnect<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -161,6 +163,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Both links are connected.
+    #[inline(never)]
     pub(super) fn on_session_up<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -199,6 +202,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A hello came in on a link.
+    #[inline(never)]
     pub(super) fn on_hello<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -235,6 +239,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Ends the session or withdraws the offer; tries again unless `stand_alone`.
+    #[inline(never)]
     pub(super) fn end_session<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -251,6 +256,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A session is over: nothing of it is left, and a new one is offered unless `stand_alone`.
+    #[inline(never)]
     pub(super) fn on_session_over<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -277,6 +283,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A link died, or was refused.
+    #[inline(never)]
     pub(super) fn on_session_down<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -293,6 +300,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Ends sessions that volumes gave up, and notes which handshakes are done.
+    #[inline(never)]
     pub(super) fn run_sessions<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for id in NodeId::all() {
             let Some(peer) = self.peer(id).filter(|peer| peer.has_session()) else {
@@ -350,6 +358,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The session with a peer is over.
+    #[inline(never)]
     pub(super) fn end_session<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         let Some(replica) = self.replica(peer).filter(|replica| replica.session.is_some()) else {
             return;

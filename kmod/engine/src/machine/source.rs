@@ -50,6 +50,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The target owes nothing any more.
+    #[inline(never)]
     pub(super) fn on_resync_done(&mut self, peer: NodeId) -> Result<(), Fault> {
         let replica = self.replica_mut(peer).ok_or(Fault("the peer is not known"))?;
         let is_source = replica.source.as_ref().is_some_and(|source| source.pages.is_received);

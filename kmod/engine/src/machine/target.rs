@@ -50,6 +50,7 @@ impl Target {
     }
 
     /// A range is on disk.
+    #[inline(never)]
     pub(super) fn on_done(&mut self, span: Span) {
         if let Some(place) = self.outstanding.iter_mut().find(|place| **place == Some(span)) {
             *place = None;
@@ -67,6 +68,7 @@ impl Target {
     }
 
     /// What was fetched so far is being made stable.
+    #[inline(never)]
     pub(super) fn on_flush_started(&mut self) {
         self.unflushed_bytes = 0;
     }
@@ -74,6 +76,7 @@ impl Target {
 
 impl<H: Host> Volume<H> {
     /// Goes on with every resync of which this node is the target.
+    #[inline(never)]
     pub(super) fn run_targets<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for peer in self.sessions().iter() {
             let is_target = self.replica(peer).is_some_and(|replica| {

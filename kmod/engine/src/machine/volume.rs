@@ -179,6 +179,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Does all that has become possible.
+    #[inline(never)]
     pub(super) fn run<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         // Each step may make an earlier one possible; every turn but the last makes progress, and a handful suffices.
         for _ in 0..8 {
@@ -201,6 +202,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Wakes those whose range has become free.
+    #[inline(never)]
     fn run_ranges<O: Output<H>>(&mut self, _cx: &mut Context<'_, H, O>) {
         while let Some((_, owner)) = self.ranges.next_ready() {
             match owner {
