@@ -2,7 +2,7 @@
 
 //! The outgoing queue of one link.
 //!
-//! It is not bounded here: the engine sees the queued bytes and decides what congestion means.
+//! It is not bounded here: the engine bounds what it has in flight.
 
 use super::link::LinkFile;
 use crate::sys::pages::Payload;

@@ -117,12 +117,6 @@ impl Sessions {
         self.slots.iter().any(Option::is_some)
     }
 
-    /// Bytes that wait on a link of `peer`; 0 without a session.
-    pub(crate) fn queued_bytes(&self, peer: NodeId, link: LinkKind) -> usize {
-        let slot = self.slots.get(peer.index()).and_then(Option::as_ref);
-        slot.map_or(0, |slot| slot.session.link(link).queued_bytes())
-    }
-
     /// Whether `peer` may send one more packet on its data link; wakes the daemon when that becomes true.
     pub(crate) fn set_room(&self, peer: NodeId, room: bool) {
         if let Some(slot) = self.slots.get(peer.index()).and_then(Option::as_ref) {
