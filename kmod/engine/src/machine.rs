@@ -25,6 +25,7 @@ mod mirror;
 mod negotiate;
 mod objects;
 mod peer_op;
+mod place;
 mod received;
 mod replica;
 mod request;
@@ -70,7 +71,7 @@ pub struct Engine<H: Host> {
     role: Role,
     transition: Option<Transition>,
     /// One item per volume, allocated when it is configured.
-    volumes: H::Slab<objects::Place<H>>,
+    volumes: H::Slab<place::Place<H, volume::Volume<H>>>,
     peers: H::Slab<Option<Peer>>,
     is_served: bool,
     reachable: NodeSet,
@@ -93,7 +94,7 @@ impl<H: Host> Engine<H> {
             protocol: config.protocol,
             role: Role::Secondary,
             transition: None,
-            volumes: H::slab(VOLUMES_MAX, objects::Place::default)?,
+            volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
             peers: H::slab(NODES_MAX, || None)?,
             is_served: false,
             reachable: NodeSet::EMPTY,
@@ -197,7 +198,7 @@ impl<H: Host> Engine<H> {
         let Some(volume) = self.volume_mut(volume) else {
             return;
         };
-        if let Some(disk) = &mut volume.disk {
+        if let Some(disk) = volume.disk.as_mut() {
             disk.io_pending = disk.io_pending.saturating_sub(1);
             volume.recheck |= disk.stage != disk::Stage::Running;
         }

@@ -61,7 +61,7 @@ impl<H: Host> Volume<H> {
         disk.superblock.attach_id = cx.random_id();
         disk.touch();
         self.required = disk.superblock.generation.members;
-        self.disk = Some(disk);
+        self.disk.put(disk).map_err(|_| Refusal::NoMemory)?;
         self.set_disk_state(cx, DiskState::Attaching);
         Ok(())
     }
@@ -69,7 +69,7 @@ impl<H: Host> Volume<H> {
     /// Finishes an attach once the new incarnation is durable.
     #[inline(never)]
     pub(super) fn run_attach<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return;
         };
         let Stage::Attaching(token) = disk.stage else {
@@ -95,7 +95,7 @@ impl<H: Host> Volume<H> {
     /// Lets the disk go in good order.
     #[inline(never)]
     pub(super) fn on_detach<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
-        let refusal = match &self.disk {
+        let refusal = match self.disk.as_ref() {
             None => Some(Refusal::NoDisk),
             Some(disk) if disk.stage != Stage::Running => Some(Refusal::Busy),
             Some(_) if cx.facts.is_primary() => Some(Refusal::LastCopy),
@@ -106,7 +106,7 @@ impl<H: Host> Volume<H> {
             cx.reply(token, Err(refusal));
             return;
         }
-        if let Some(disk) = &mut self.disk {
+        if let Some(disk) = self.disk.as_mut() {
             disk.stage = Stage::Leaving(Some(token));
         }
         self.negotiate_all();
@@ -118,7 +118,7 @@ impl<H: Host> Volume<H> {
         if self.disk_state() == DiskState::Failed {
             return;
         }
-        let Some(disk) = &self.disk else {
+        let Some(disk) = self.disk.as_ref() else {
             return;
         };
         let token = match disk.stage {
@@ -129,7 +129,7 @@ impl<H: Host> Volume<H> {
             Stage::Running => None,
             Stage::Leaving(token) => token,
         };
-        if let Some(disk) = &mut self.disk {
+        if let Some(disk) = self.disk.as_mut() {
             disk.stage = Stage::Leaving(token);
         }
         cx.log(Level::Error, format_args!("volume {}: {}; the disk is let go", self.id, sentence));
@@ -149,7 +149,7 @@ impl<H: Host> Volume<H> {
             return;
         }
         self.forget_tails();
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return;
         };
         if !has_failed {
@@ -161,7 +161,7 @@ impl<H: Host> Volume<H> {
         if disk.io_pending > 0 {
             return;
         }
-        self.disk = None;
+        self.disk.clear();
         self.required = NodeSet::EMPTY;
         self.change = None;
         self.wants_shrink = false;

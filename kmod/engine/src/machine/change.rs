@@ -125,7 +125,7 @@ impl<H: Host> Volume<H> {
             Reason::Promotion { anew: false } | Reason::Shrink => self.required.with(node).intersection(present),
             Reason::Grow(peer) => self.required.with(node).with(peer).intersection(present),
         };
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return;
         };
         let record = Generation { id, parent: disk.superblock.generation.id, term, writer: Some(node), members };
@@ -202,7 +202,7 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     pub(super) fn on_generation_durable(&mut self, peer: NodeId, header: &Header) -> Result<(), Fault> {
         let id = GenerationId(header.arg);
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return Ok(());
         };
         ensure(disk.superblock.generation.id == id, "the peer acknowledged a generation that is not current")?;
@@ -230,7 +230,7 @@ impl<H: Host> Volume<H> {
         let is_own_matter = cx.facts.is_primary() || self.change.is_some();
         ensure(!is_own_matter && record.writer == Some(peer), "the peer made a generation that is not its to make")?;
         let (Some(disk), Some(replica)) =
-            (&mut self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
         else {
             return Err(Fault("the peer sent a generation to a node without disk"));
         };
@@ -262,7 +262,7 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         let (Some(disk), Some(replica)) =
-            (&self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+            (self.disk.as_ref(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
         else {
             return;
         };

@@ -46,7 +46,7 @@ impl<H: Host> Volume<H> {
     }
 
     fn is_disk_known(&self) -> bool {
-        match (&self.disk, self.disk_state()) {
+        match (self.disk.as_ref(), self.disk_state()) {
             (None, state) => state == DiskState::Diskless,
             (Some(disk), DiskState::Attaching) => matches!(disk.stage, Stage::Attaching(_) | Stage::Leaving(_)),
             (Some(_), state) => state != DiskState::Diskless,

@@ -382,7 +382,7 @@ impl<H: Host> Volume<H> {
         work: Work,
         result: Result<(), DiskError>,
     ) {
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return;
         };
         disk.io_pending = disk.io_pending.saturating_sub(1);
@@ -396,7 +396,7 @@ impl<H: Host> Volume<H> {
 
     /// Sets the bits of a range towards every node with a slot that is not in `except`.
     pub(super) fn mark_others(&mut self, except: NodeSet, span: Span) {
-        if let Some(disk) = &mut self.disk {
+        if let Some(disk) = self.disk.as_mut() {
             for node in NodeId::all().filter(|&node| !except.contains(node)) {
                 disk.mark(node, span);
             }

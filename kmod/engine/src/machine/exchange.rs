@@ -88,7 +88,7 @@ impl<H: Host> Volume<H> {
         let id = self.id;
         for _ in 0..PACKETS_MAX {
             let (Some(disk), Some(replica)) =
-                (&self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+                (self.disk.as_ref(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
             else {
                 return;
             };
@@ -142,7 +142,7 @@ impl<H: Host> Volume<H> {
     pub(super) fn on_bitmap_end(&mut self, peer: NodeId, header: &Header) -> Result<(), Fault> {
         ensure(self.expects_bits(peer), "the peer sent a bitmap unasked")?;
         if header.flags & FLAG_YES != 0 {
-            if let Some(disk) = &mut self.disk {
+            if let Some(disk) = self.disk.as_mut() {
                 if let Some(slot) = disk.slot(peer) {
                     disk.bits.set_all(slot);
                 }
@@ -167,7 +167,7 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     fn run_adoption<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         let (Some(disk), Some(replica)) =
-            (&mut self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
         else {
             return;
         };

@@ -95,7 +95,7 @@ impl<H: Host> Volume<H> {
 
     #[inline(never)]
     fn on_resync_stable(&mut self, peer: NodeId, entry: &Entry) {
-        if let Some(disk) = &mut self.disk {
+        if let Some(disk) = self.disk.as_mut() {
             disk.unmark(peer, span(entry));
         }
         self.recheck = true;
@@ -121,7 +121,7 @@ impl<H: Host> Volume<H> {
     /// A peer is lost: what is not known to be stable there becomes bits.
     pub(super) fn lose_tail(&mut self, peer: NodeId) {
         while let Some(entry) = self.tail.next_lost(peer) {
-            if let Some(disk) = &mut self.disk {
+            if let Some(disk) = self.disk.as_mut() {
                 disk.mark(peer, span(&entry));
             }
         }
@@ -165,7 +165,7 @@ impl<H: Host> Volume<H> {
     pub(super) fn start_flush<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
         let (volume, node) = (self.id, cx.facts.node);
         let (local_upto, seq) = (self.covered_here(node), Seq(self.tail.next_seq().0.saturating_sub(1)));
-        let (Some(disk), Some(request)) = (&mut self.disk, self.requests.get_mut(number)) else {
+        let (Some(disk), Some(request)) = (self.disk.as_mut(), self.requests.get_mut(number)) else {
             return;
         };
         request.stage = Stage::Flushing;
@@ -251,7 +251,7 @@ impl<H: Host> Volume<H> {
 
     fn start_tail_flush<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let covered = self.covered_here(cx.facts.node);
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return;
         };
         self.tail_flush.is_wanted = false;

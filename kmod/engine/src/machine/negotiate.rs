@@ -264,7 +264,7 @@ impl<H: Host> Volume<H> {
     fn decide<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, own: &Said, said: &Said) {
         let decision = decide(&own.side, &said.side);
         let rule = decision.rule.name();
-        if let Some(disk) = &mut self.disk {
+        if let Some(disk) = self.disk.as_mut() {
             disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
             if disk.ensure_slot(peer).is_none() {
                 self.stand_alone(cx, peer, rule, "every bitmap slot of the disk is taken");
@@ -288,7 +288,7 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     fn on_equal<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str) {
         self.on_decided(cx, peer, rule, ReplicationState::Established);
-        if let Some(disk) = &mut self.disk {
+        if let Some(disk) = self.disk.as_mut() {
             let id = disk.superblock.generation.id;
             // Both states named this generation as durable.
             disk.set_since(peer, id);

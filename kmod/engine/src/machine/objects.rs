@@ -3,6 +3,7 @@
 //! Volumes and peers come and go; devices are opened and closed.
 
 use super::context::{Context, Fault};
+use super::place::Place;
 use super::replica::Replica;
 use super::session::Peer;
 use super::volume::Volume;
@@ -15,46 +16,21 @@ use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 use weft_uapi::wire::{Header, PacketKind, StateBody};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// Where a volume is kept: in memory of its own, since most volume numbers are never used.
-pub(super) struct Place<H: Host>(Option<H::Slab<Option<Volume<H>>>>);
-
-impl<H: Host> Default for Place<H> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<H: Host> Place<H> {
-    fn get(&self) -> Option<&Volume<H>> {
-        self.0.as_ref()?.first()?.as_ref()
-    }
-
-    fn get_mut(&mut self) -> Option<&mut Volume<H>> {
-        self.0.as_mut()?.first_mut()?.as_mut()
-    }
-
-    fn put(&mut self, volume: Volume<H>) -> Result<(), NoMemory> {
-        let mut volume = Some(volume);
-        self.0 = Some(H::slab(1, || volume.take())?);
-        Ok(())
-    }
-}
-
 impl<H: Host> Engine<H> {
     pub(super) fn volume(&self, id: VolumeId) -> Option<&Volume<H>> {
-        self.volumes.get(usize::from(id.0))?.get()
+        self.volumes.get(usize::from(id.0))?.as_ref()
     }
 
     pub(super) fn volume_mut(&mut self, id: VolumeId) -> Option<&mut Volume<H>> {
-        self.volumes.get_mut(usize::from(id.0))?.get_mut()
+        self.volumes.get_mut(usize::from(id.0))?.as_mut()
     }
 
     pub(super) fn each_volume(&self) -> impl Iterator<Item = &Volume<H>> {
-        self.volumes.iter().filter_map(Place::get)
+        self.volumes.iter().filter_map(Place::as_ref)
     }
 
     pub(super) fn each_volume_mut(&mut self) -> impl Iterator<Item = &mut Volume<H>> {
-        self.volumes.iter_mut().filter_map(Place::get_mut)
+        self.volumes.iter_mut().filter_map(Place::as_mut)
     }
 
     /// Peers with a session.
@@ -258,7 +234,7 @@ impl<H: Host> Volume<H> {
         if let Some(place) = self.replicas.get_mut(peer.index()) {
             *place = Some(replica);
         }
-        if let Some(disk) = &mut self.disk {
+        if let Some(disk) = self.disk.as_mut() {
             disk.ensure_slot(peer);
         }
         self.recheck = true;

@@ -217,7 +217,7 @@ impl<H: Host> Volume<H> {
             self.prepare_write(cx, peer, &io, seq);
         }
         let volume = self.id;
-        let (Some(disk), Some(op)) = (&mut self.disk, self.ops.get_mut(number)) else {
+        let (Some(disk), Some(op)) = (self.disk.as_mut(), self.ops.get_mut(number)) else {
             return;
         };
         op.is_running = true;
@@ -351,7 +351,7 @@ impl<H: Host> Volume<H> {
             let stable = self.replica(peer).map_or(Seq(0), |replica| replica.received.stable());
             // The bits of resync data that are stable here were cleared for good.
             if !entry.is_resync || entry.seq > stable {
-                if let Some(disk) = &mut self.disk {
+                if let Some(disk) = self.disk.as_mut() {
                     disk.mark(peer, Span { sector: entry.sector, bytes: entry.bytes });
                 }
             }
@@ -375,7 +375,7 @@ impl<H: Host> Volume<H> {
             if !is_due || done <= stable || replica.is_flush_running {
                 continue;
             }
-            let Some(disk) = &mut self.disk else {
+            let Some(disk) = self.disk.as_mut() else {
                 continue;
             };
             replica.is_flush_running = true;
@@ -405,7 +405,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         let (Some(disk), Some(replica)) =
-            (&mut self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
         else {
             return;
         };

@@ -204,7 +204,7 @@ impl<H: Host> Volume<H> {
             return;
         }
         let volume = self.id;
-        let (Some(disk), Some(request)) = (&mut self.disk, self.requests.get_mut(number)) else {
+        let (Some(disk), Some(request)) = (self.disk.as_mut(), self.requests.get_mut(number)) else {
             return;
         };
         request.stage = Stage::Reading;
@@ -272,7 +272,7 @@ impl<H: Host> Volume<H> {
 
     /// Takes references to the extents of a range; whether all of them are hot.
     pub(super) fn heat(&mut self, span: Span, hold: &mut Hold) -> bool {
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return false;
         };
         if !hold.is_held {
@@ -336,7 +336,7 @@ impl<H: Host> Volume<H> {
         };
         let data = if io.op == Op::Write { Data::Request(handle) } else { Data::None };
         self.send_write(cx, receivers, io, seq, &data);
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return;
         };
         disk.io_pending = disk.io_pending.saturating_add(1);

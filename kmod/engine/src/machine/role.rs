@@ -350,7 +350,7 @@ impl<H: Host> Volume<H> {
         if self.requests.used() > 0 || self.change.is_some() {
             return false;
         }
-        let Some(disk) = &mut self.disk else {
+        let Some(disk) = self.disk.as_mut() else {
             return true;
         };
         if disk.stage == Stage::Running && disk.log.referenced() > 0 {

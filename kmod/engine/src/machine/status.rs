@@ -58,7 +58,7 @@ impl<H: Host> Engine<H> {
         info.written_sectors = volume.written_sectors;
         info.in_flight = u32::try_from(volume.requests.used()).unwrap_or(u32::MAX);
         info.al_size = AL_EXTENTS.into();
-        if let Some(disk) = &volume.disk {
+        if let Some(disk) = volume.disk.as_ref() {
             info.generation = disk.superblock.generation.id.0;
             info.al_used = u32::try_from(disk.log.used()).unwrap_or(u32::MAX);
             info.al_writes = disk.log_writes;

@@ -94,7 +94,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         let (Some(disk), Some(replica)) =
-            (&self.disk, self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+            (self.disk.as_ref(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
         else {
             return;
         };

@@ -9,6 +9,7 @@ use super::change::{Change, Promotion};
 use super::context::{Context, Line};
 use super::disk::Disk;
 use super::peer_op::PeerOp;
+use super::place::Place;
 use super::replica::Replica;
 use super::request::Request;
 use super::slots::Slots;
@@ -51,7 +52,7 @@ pub(super) struct Volume<H: Host> {
     pub(super) id: VolumeId,
     pub(super) minor: Minor,
     pub(super) open_count: u32,
-    pub(super) disk: Option<Disk<H>>,
+    pub(super) disk: Place<H, Disk<H>>,
     disk_state: DiskState,
     pub(super) requests: Slots<H, Request<H>>,
     pub(super) ops: Slots<H, PeerOp<H>>,
@@ -83,7 +84,7 @@ impl<H: Host> Volume<H> {
             id,
             minor,
             open_count: 0,
-            disk: None,
+            disk: Place::default(),
             disk_state: DiskState::Diskless,
             requests: Slots::new(requests)?,
             ops: Slots::new(PEER_OPS)?,
