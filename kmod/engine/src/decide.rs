@@ -206,9 +206,21 @@ fn target(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
     let outcome = if peer.is_inconsistent || peer.ancestry.is_blank() {
         Outcome::NoSource
     } else if own.is_writer {
-        Outcome::SplitBrain
+        return overtaken(rule, own, peer);
     } else {
         Outcome::SyncTarget { full }
+    };
+    Decision { rule, outcome }
+}
+
+/// `own` would be target, but an application works on its data: unless the peer gives its own ones up, a person has to
+/// choose.
+fn overtaken(rule: Rule, own: &Side, peer: &Side) -> Decision {
+    let outcome = match fork_needs_full(own, peer) {
+        Some(full) if peer.discards && !peer.is_writer && !own.is_inconsistent => {
+            Outcome::SyncSource { full }
+        }
+        _ => Outcome::SplitBrain,
     };
     Decision { rule, outcome }
 }

@@ -280,11 +280,14 @@ fn a_running_writer_that_was_overtaken_is_a_split_brain() {
         is_writer: true,
         ..side(0, &[1], 1)
     };
+    let mut other = side(1, &[1, 2], 1);
+    check(&writer, &other, Rule::Behind, Outcome::SplitBrain);
+    other.discards = true;
     check(
         &writer,
-        &side(1, &[1, 2], 1),
+        &other,
         Rule::Behind,
-        Outcome::SplitBrain,
+        Outcome::SyncSource { full: false },
     );
 }
 

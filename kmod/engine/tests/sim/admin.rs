@@ -87,7 +87,7 @@ impl World {
             15 => self.demote(node),
             16 => self.command(node, Command::Primary { force: false }),
             17 => {
-                if self.random.percent(30) {
+                if self.random.percent(30) && !self.nodes[node].is_blank() {
                     self.command(node, Command::Primary { force: true });
                 }
             }
@@ -187,12 +187,12 @@ impl World {
         if self.nodes.iter().any(|node| node.is_primary()) {
             return;
         }
+        // Two first generations would have nothing in common.
+        if self.nodes.iter().any(|node| node.is_forcing) {
+            return;
+        }
         let node = self.random.index(2);
-        let is_blank = |this: &crate::node::Node| {
-            this.superblock()
-                .is_none_or(|block| block.generation.id.0 == 0)
-        };
-        let force = self.nodes.iter().all(is_blank);
+        let force = self.nodes.iter().all(|node| node.is_blank());
         self.nodes[node].app.is_leaving = false;
         self.command(node, Command::Primary { force });
     }
@@ -297,7 +297,7 @@ impl World {
         let reason = info.map_or(String::new(), |info| {
             String::from_utf8_lossy(&info.reason).into_owned()
         });
-        if reason.contains("split brain") {
+        if reason.contains("split brain") || self.nodes.iter().all(|node| node.is_primary()) {
             self.resolve_split_brain();
         } else {
             self.connect(node, false);

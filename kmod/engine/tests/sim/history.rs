@@ -99,7 +99,7 @@ impl History {
         write.acknowledged = Some(generation);
         write.flushed = flushed;
         if promised {
-            self.promise_all(stamp);
+            self.promise_all(stamp, generation);
         }
     }
 
@@ -125,8 +125,13 @@ impl History {
         }
     }
 
-    /// A flush was acknowledged that began at `moment`: gives the writes that it made stable.
-    pub(crate) fn flush(&mut self, writer: (usize, u32), moment: u64) -> Vec<Stamp> {
+    /// A flush was acknowledged in `generation` that began at `moment`: gives the writes that it made stable.
+    pub(crate) fn flush(
+        &mut self,
+        writer: (usize, u32),
+        moment: u64,
+        generation: u64,
+    ) -> Vec<Stamp> {
         let covered = |write: &Write| {
             write.writer == writer
                 && write.acknowledged.is_some()
@@ -140,7 +145,7 @@ impl History {
             .collect();
         for &stamp in &flushed {
             self.write_mut(stamp).flushed = true;
-            self.promise_all(stamp);
+            self.promise_all(stamp, generation);
         }
         flushed
     }
@@ -258,9 +263,8 @@ impl History {
         &mut self.writes[(stamp - FIRST_WRITE) as usize]
     }
 
-    fn promise_all(&mut self, stamp: Stamp) {
+    fn promise_all(&mut self, stamp: Stamp, generation: u64) {
         let write = self.write_mut(stamp);
-        let generation = write.acknowledged.unwrap_or(0);
         if !std::mem::replace(&mut write.promised, true) {
             for sector in write.sector..write.sector + write.sectors {
                 self.promise(

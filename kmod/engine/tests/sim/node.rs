@@ -109,6 +109,12 @@ impl Node {
         }
     }
 
+    /// The disk never held data.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.superblock()
+            .is_none_or(|block| block.generation.id.0 == 0)
+    }
+
     pub(crate) fn is_primary(&self) -> bool {
         self.engine.is_some() && self.role == Role::Primary.number()
     }

@@ -23,10 +23,15 @@ pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
 /// The application on `node` was told that its write is done.
 pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, fua: bool) {
     let generation = generation_of(world, node);
-    let promised = world.protocol == Protocol::C || fua;
-    world
-        .history
-        .acknowledge(stamp, world.moment, generation.id.0, promised, fua);
+    // The other protocols promise nothing before a flush, by definition.
+    let promised = world.protocol == Protocol::C;
+    world.history.acknowledge(
+        stamp,
+        world.moment,
+        generation.id.0,
+        promised,
+        promised && fua,
+    );
     if promised {
         check_members(world, node, generation, stamp, fua);
     }
@@ -36,7 +41,7 @@ pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, fua: bool
 pub(crate) fn flush_done(world: &mut World, node: usize, moment: u64) {
     let generation = generation_of(world, node);
     let life = world.nodes[node].life;
-    for stamp in world.history.flush((node, life), moment) {
+    for stamp in world.history.flush((node, life), moment, generation.id.0) {
         check_members(world, node, generation, stamp, true);
     }
 }
