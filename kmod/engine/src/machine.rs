@@ -72,6 +72,8 @@ pub struct Engine<H: Host> {
     transition: Option<Transition>,
     /// One item per volume, allocated when it is configured.
     volumes: H::Slab<place::Place<H, volume::Volume<H>>>,
+    /// Above every volume number in use.
+    volumes_end: usize,
     peers: H::Slab<Option<Peer>>,
     is_served: bool,
     reachable: NodeSet,
@@ -95,6 +97,7 @@ impl<H: Host> Engine<H> {
             role: Role::Secondary,
             transition: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
+            volumes_end: 0,
             peers: H::slab(NODES_MAX, || None)?,
             is_served: false,
             reachable: NodeSet::EMPTY,

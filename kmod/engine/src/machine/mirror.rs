@@ -42,7 +42,11 @@ impl<H: Host> Volume<H> {
         let entry = self.tail.entry(header.seq).copied();
         let entry = entry.filter(|entry| entry.waits_written.contains(peer));
         let entry = entry.ok_or(Fault("the peer acknowledged what it was not sent"))?;
-        if let Some(request) = entry.request.filter(|_| cx.facts.protocol == Protocol::B) {
+        let suffices = |number: &u32| {
+            let is_fua = self.requests.get(*number).is_none_or(|request| request.io.fua);
+            cx.facts.protocol == Protocol::B && !is_fua
+        };
+        if let Some(request) = entry.request.filter(suffices) {
             self.on_request_acked(cx, request, entry.seq, peer);
         }
         Ok(())
@@ -98,7 +102,6 @@ impl<H: Host> Volume<H> {
         if let Some(disk) = self.disk.as_mut() {
             disk.unmark(peer, span(entry));
         }
-        self.recheck = true;
     }
 
     fn wake_flushes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
@@ -112,6 +115,7 @@ impl<H: Host> Volume<H> {
     /// Removes what waits for nothing any more, and gives its extents free.
     pub(super) fn trim_tail(&mut self) {
         while let Some(entry) = self.tail.pop_finished() {
+            self.feed_starved();
             if entry.kind == Kind::Write {
                 self.cool(span(&entry), &mut Hold { is_held: true, transaction: 0 });
             }

@@ -26,11 +26,11 @@ impl<H: Host> Engine<H> {
     }
 
     pub(super) fn each_volume(&self) -> impl Iterator<Item = &Volume<H>> {
-        self.volumes.iter().filter_map(Place::as_ref)
+        self.volumes.iter().take(self.volumes_end).filter_map(Place::as_ref)
     }
 
     pub(super) fn each_volume_mut(&mut self) -> impl Iterator<Item = &mut Volume<H>> {
-        self.volumes.iter_mut().filter_map(Place::as_mut)
+        self.volumes.iter_mut().take(self.volumes_end).filter_map(Place::as_mut)
     }
 
     /// Peers with a session.
@@ -66,6 +66,7 @@ impl<H: Host> Engine<H> {
         }
         let place = self.volumes.get_mut(usize::from(id.0)).ok_or(Refusal::BadArgument)?;
         place.put(volume).map_err(memory)?;
+        self.volumes_end = self.volumes_end.max(usize::from(id.0).saturating_add(1));
         // A session's handshake covers all volumes, so it begins anew.
         for peer in self.connected().iter() {
             self.end_session(cx, peer, "a volume was added", false);

@@ -193,7 +193,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Starts an operation if nothing is in its way any more.
-    fn advance_op<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+    pub(super) fn advance_op<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
         let Some(op) = self.ops.get(number).filter(|op| !op.is_running) else {
             return;
         };
@@ -287,7 +287,6 @@ impl<H: Host> Volume<H> {
         }
         self.leave(op.range.take());
         self.cool(span_of(&op.io), &mut op.log);
-        self.recheck = true;
     }
 
     fn answer_op<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, op: &PeerOp<H>, buffer: Option<H::Buffer>) {
@@ -296,9 +295,7 @@ impl<H: Host> Volume<H> {
             return;
         }
         if let Some(replica) = self.replica_mut(op.peer) {
-            if let Some(entry) = replica.received.find(op.seq) {
-                entry.is_done = true;
-            }
+            replica.received.on_done(op.seq);
             if let Some(target) = replica.target.as_mut().filter(|_| op.kind == Kind::ResyncWrite) {
                 target.on_done(span_of(&op.io));
             }

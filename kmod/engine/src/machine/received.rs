@@ -31,6 +31,8 @@ pub(super) struct Received<H: Host> {
     ring: H::Slab<Entry>,
     head: usize,
     len: usize,
+    /// So many of the oldest entries are on disk for certain.
+    done: usize,
     /// Highest number that arrived.
     last: Seq,
     /// Highest number up to which everything is stable here.
@@ -43,12 +45,12 @@ impl<H: Host> Received<H> {
         let empty =
             Entry { seq: Seq(0), sector: Sector(0), bytes: 0, is_resync: false, is_done: false, has_log: false };
         let ring = H::slab(RECEIVED_MAX, || empty)?;
-        Ok(Self { ring, head: 0, len: 0, last: Seq(0), stable: Seq(0) })
+        Ok(Self { ring, head: 0, len: 0, done: 0, last: Seq(0), stable: Seq(0) })
     }
 
     /// Starts anew for a session; the ring is empty.
     pub(super) fn restart(&mut self) {
-        (self.head, self.len, self.last, self.stable) = (0, 0, Seq(0), Seq(0));
+        (self.head, self.len, self.done, self.last, self.stable) = (0, 0, 0, Seq(0), Seq(0));
     }
 
     /// Highest number that arrived in this session.
@@ -106,10 +108,19 @@ impl<H: Host> Received<H> {
         self.ring.get_mut(at).filter(|entry| low < self.len && entry.seq == seq)
     }
 
+    /// An entry is on disk.
+    pub(super) fn on_done(&mut self, seq: Seq) {
+        if let Some(entry) = self.find(seq) {
+            entry.is_done = true;
+        }
+        while self.get(self.done).is_some_and(|entry| entry.is_done) {
+            self.done = self.done.saturating_add(1);
+        }
+    }
+
     /// Highest number up to which everything is on disk.
     pub(super) fn done_upto(&self) -> Seq {
-        let first_open = self.iter().find(|entry| !entry.is_done);
-        first_open.map_or(self.last, |entry| Seq(entry.seq.0.saturating_sub(1)))
+        self.get(self.done).map_or(self.last, |entry| Seq(entry.seq.0.saturating_sub(1)))
     }
 
     /// Everything up to `upto` is stable; gives the entries that became so.
@@ -124,6 +135,7 @@ impl<H: Host> Received<H> {
         let entry = self.get(0).filter(|entry| entry.seq <= upto)?;
         self.head = self.place(1);
         self.len = self.len.saturating_sub(1);
+        self.done = self.done.saturating_sub(1);
         Some(entry)
     }
 

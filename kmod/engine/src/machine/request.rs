@@ -255,7 +255,9 @@ impl<H: Host> Volume<H> {
             self.tail_flush.is_wanted = true;
         }
         // Ranges being read for a resync need a place each when they are sent.
-        self.tail.len().saturating_add(PEER_OPS as usize) < self.tail.capacity()
+        let has_room = self.tail.len().saturating_add(PEER_OPS as usize) < self.tail.capacity();
+        self.is_starved |= !has_room;
+        has_room
     }
 
     fn heat_request(&mut self, number: u32) -> bool {
@@ -286,6 +288,7 @@ impl<H: Host> Volume<H> {
                         });
                         // What the tail holds is given back once it is stable everywhere.
                         self.tail_flush.is_wanted = true;
+                        self.is_starved = true;
                         return false;
                     }
                 }
@@ -302,7 +305,7 @@ impl<H: Host> Volume<H> {
             extents(span).for_each(|extent| {
                 disk.log.end(extent);
             });
-            self.recheck = true;
+            self.feed_starved();
         }
     }
 
@@ -327,7 +330,8 @@ impl<H: Host> Volume<H> {
             request.stage = Stage::Writing;
             request.seq = seq;
             request.sent = receivers;
-            if cx.facts.protocol == Protocol::A {
+            // What has to be stable waits for the peers whatever the protocol.
+            if cx.facts.protocol == Protocol::A && !io.fua {
                 request.acked = receivers;
             }
             request.handle.clone()

@@ -70,6 +70,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) wants_shrink: bool,
     /// Everything that waits is to be looked at again.
     pub(super) recheck: bool,
+    /// Something waits for room in the activity log or in the tail.
+    pub(super) is_starved: bool,
     /// An internal rule was broken: no I/O any more.
     pub(super) is_broken: bool,
     pub(super) read_sectors: u64,
@@ -97,6 +99,7 @@ impl<H: Host> Volume<H> {
             wants_promotion: None,
             wants_shrink: false,
             recheck: false,
+            is_starved: false,
             is_broken: false,
             read_sectors: 0,
             written_sectors: 0,
@@ -172,6 +175,11 @@ impl<H: Host> Volume<H> {
         bytes > 0 && bytes % 512 == 0 && end.is_some_and(|end| end <= self.sectors())
     }
 
+    /// Room became free: whoever waits for it is looked at again.
+    pub(super) fn feed_starved(&mut self) {
+        self.recheck |= core::mem::take(&mut self.is_starved);
+    }
+
     /// Gives a range back, if any.
     pub(super) fn leave(&mut self, range: Option<RangeId>) {
         if let Some(range) = range {
@@ -184,14 +192,16 @@ impl<H: Host> Volume<H> {
     pub(super) fn run<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         // Each step may make an earlier one possible; every turn but the last makes progress, and a handful suffices.
         for _ in 0..8 {
-            self.recheck = false;
+            let has_news = core::mem::take(&mut self.recheck);
             self.run_disk(cx);
             self.run_change(cx);
             self.run_negotiations(cx);
             self.run_exchanges(cx);
             self.run_ranges(cx);
-            self.run_requests(cx);
-            self.run_ops(cx);
+            if has_news {
+                self.run_requests(cx);
+                self.run_ops(cx);
+            }
             self.run_tail(cx);
             self.run_received(cx);
             self.run_targets(cx);
@@ -204,18 +214,20 @@ impl<H: Host> Volume<H> {
 
     /// Wakes those whose range has become free.
     #[inline(never)]
-    fn run_ranges<O: Output<H>>(&mut self, _cx: &mut Context<'_, H, O>) {
+    fn run_ranges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         while let Some((_, owner)) = self.ranges.next_ready() {
             match owner {
                 Owner::Request(number) => {
                     if let Some(request) = self.requests.get_mut(number) {
                         request.is_range_free = true;
                     }
+                    self.advance_request(cx, number);
                 }
                 Owner::Op(number) => {
                     if let Some(op) = self.ops.get_mut(number) {
                         op.is_range_free = true;
                     }
+                    self.advance_op(cx, number);
                 }
             }
         }

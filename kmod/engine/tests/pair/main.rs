@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Two engines, two disks and a wire that never fails unless told to: one scenario per test.
+
+mod rig;
+
+use rig::Rig;
+use weft_engine::effect::IoError;
+use weft_engine::event::{Command, Op};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{DiskState, Protocol, ReplicationState, Role};
+
+#[test]
+fn a_blank_disk_is_promoted_only_by_force_and_then_takes_writes() {
+    let mut rig = Rig::new();
+    rig.attach(0);
+    assert_eq!(rig.command(0, Command::Primary { force: false }), Err(Refusal::NoUpToDateDisk));
+    assert_eq!(rig.command(0, Command::Primary { force: true }), Ok(()));
+    assert_eq!(rig.write(0, 8, 7, 4096), Ok(()));
+    assert_eq!(rig.read(0, 8, 4096), Ok(vec![7; 4096]));
+    assert_eq!(rig.flush(0), Ok(()));
+}
+
+#[test]
+fn a_secondary_takes_no_requests() {
+    let mut rig = Rig::new();
+    rig.attach(0);
+    assert_eq!(rig.write(0, 0, 1, 512), Err(IoError::NoData));
+    assert_eq!(rig.open(0), Err(Refusal::NotPrimary));
+}
+
+#[test]
+fn a_blank_peer_is_synced_and_then_mirrors_writes() {
+    let mut rig = Rig::pair();
+    assert_eq!(rig.write(0, 16, 9, 8192), Ok(()));
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    assert_eq!(rig.replication(0), ReplicationState::Established);
+}
+
+#[test]
+fn each_protocol_completes_writes_and_keeps_the_disks_equal() {
+    for protocol in [Protocol::A, Protocol::B, Protocol::C] {
+        let mut rig = Rig::pair();
+        assert_eq!(rig.command(0, Command::SetProtocol { protocol }), Ok(()));
+        for at in 0..40u8 {
+            assert_eq!(rig.write(0, u64::from(at) * 3, at, 1536), Ok(()), "{protocol}");
+        }
+        assert_eq!(rig.flush(0), Ok(()));
+        rig.assert_equal();
+    }
+}
+
+#[test]
+fn discard_and_zeroes_leave_zeros_on_both() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 5, 65536).unwrap();
+    assert_eq!(rig.change(0, Op::Discard, 8, 4096), Ok(()));
+    assert_eq!(rig.change(0, Op::WriteZeroes { no_unmap: true }, 32, 1024), Ok(()));
+    rig.assert_equal();
+    assert_eq!(rig.read(0, 8, 4096), Ok(vec![0; 4096]));
+}
+
+#[test]
+fn an_outage_costs_only_what_changed() {
+    let mut rig = Rig::pair();
+    rig.cut();
+    for at in 0..10u64 {
+        assert_eq!(rig.write(0, at * 8192, 3, 4096), Ok(()));
+    }
+    assert_eq!(rig.out_of_sync(0), 10 * 8);
+    rig.heal();
+    assert_eq!(rig.resynced(0), 10 * 8);
+    assert_eq!(rig.rule(0), "ahead");
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}
+
+#[test]
+fn a_short_cut_without_writes_costs_nothing() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.flush(0).unwrap();
+    rig.idle();
+    rig.cut();
+    rig.heal();
+    assert_eq!(rig.rule(0), "same-generation");
+    assert_eq!(rig.write(0, 0, 2, 4096), Ok(()));
+    rig.assert_equal();
+}
+
+#[test]
+fn a_crashed_primary_resyncs_hot_extents_from_the_survivor() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.crash(0);
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
+    rig.restart(0);
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+    assert_eq!(rig.resynced(1), 8192, "one extent");
+    rig.assert_equal();
+}
+
+#[test]
+fn a_crashed_secondary_comes_back_with_its_hot_extents() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.crash(1);
+    assert_eq!(rig.write(0, 100_000, 2, 4096), Ok(()));
+    rig.restart(1);
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    rig.assert_equal();
+}
+
+#[test]
+fn two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
+    let mut rig = Rig::pair();
+    rig.cut();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
+    rig.heal();
+    assert_eq!(rig.rule(0), "forked");
+    assert!(rig.is_stand_alone(0) && rig.is_stand_alone(1));
+    assert_eq!(rig.command(0, Command::Connect { peer: rig::node(1), discard_my_data: true }), Ok(()));
+    assert_eq!(rig.command(1, Command::Connect { peer: rig::node(0), discard_my_data: false }), Ok(()));
+    rig.idle();
+    assert_eq!(rig.read(1, 8, 4096), Ok(vec![2; 4096]));
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+}
+
+#[test]
+fn only_one_of_a_connected_pair_is_primary() {
+    let mut rig = Rig::pair();
+    assert_eq!(rig.command(1, Command::Primary { force: true }), Err(Refusal::PeerPrimary));
+    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    rig.idle();
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.role(1), Role::Primary);
+    assert_eq!(rig.write(1, 0, 4, 4096), Ok(()));
+    rig.assert_equal();
+}
+
+#[test]
+fn an_unfinished_target_is_not_promoted() {
+    let mut rig = Rig::new();
+    rig.attach(0);
+    rig.attach(1);
+    rig.command(0, Command::Primary { force: true }).unwrap();
+    rig.connect();
+    rig.run_until(|rig| rig.replication(1) == ReplicationState::SyncTarget);
+    rig.cut_at_once();
+    assert_eq!(rig.disk_state(1), DiskState::Inconsistent);
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Err(Refusal::NoUpToDateDisk));
+    rig.heal();
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}
+
+#[test]
+fn a_disk_is_detached_and_attached_again_while_connected() {
+    let mut rig = Rig::pair();
+    for round in 1..4u8 {
+        assert_eq!(rig.command(1, Command::Detach { volume: rig::VOLUME }), Ok(()));
+        assert_eq!(rig.disk_state(1), DiskState::Diskless);
+        assert_eq!(rig.write(0, 8, round, 4096), Ok(()));
+        rig.attach(1);
+        rig.idle();
+        assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+        rig.assert_equal();
+    }
+}
+
+#[test]
+fn a_flush_of_a_lost_member_waits_for_the_record_without_it() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.cut();
+    assert_eq!(rig.members(0), 3);
+    assert_eq!(rig.flush(0), Ok(()));
+    assert_eq!(rig.members(0), 1);
+}
+
+#[test]
+fn a_clean_stop_leaves_nothing_suspicious() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.command(0, Command::Secondary).unwrap();
+    rig.idle();
+    rig.crash(0);
+    rig.crash(1);
+    rig.restart(0);
+    rig.restart(1);
+    assert_eq!(rig.rule(0), "same-generation");
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+}
+
+#[test]
+fn writes_during_the_initial_sync_reach_both() {
+    let mut rig = Rig::new();
+    rig.attach(0);
+    rig.attach(1);
+    rig.command(0, Command::Primary { force: true }).unwrap();
+    rig.write(0, 0, 9, 65536).unwrap();
+    rig.connect();
+    rig.run_until(|rig| rig.replication(1) == ReplicationState::SyncTarget);
+    for at in 0..64u64 {
+        rig.write(0, at * 96, at as u8, 4096).unwrap();
+    }
+    rig.idle();
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The rig of the scenarios: everything is carried out at once and in order, and nothing is ever lost unless a scenario
+//! cuts the wire or crashes a node. Faults at arbitrary moments are the simulator's business.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use weft_engine::effect::{Data, Effect, IoError, Level};
+use weft_engine::event::{Command, Cookie, DiskError, Event, Io, Op, Token};
+use weft_engine::host::{Host, NoMemory, Output, Time};
+use weft_engine::load::{DiskInfo, LoadedDisk};
+use weft_engine::{Config, Engine};
+use weft_uapi::control::padded_name;
+use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ConnectionState, DiskState, Protocol, ReplicationState, Role};
+use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
+use weft_uapi::wire::{Header, LinkKind};
+
+pub(crate) const VOLUME: VolumeId = VolumeId(0);
+/// 64 MiB: 16 extents.
+const SECTORS: u64 = 131_072;
+const STEPS_MAX: usize = 100_000;
+
+pub(crate) fn node(number: usize) -> NodeId {
+    NodeId::new(number as u32).unwrap()
+}
+
+pub(crate) struct RigHost;
+
+impl Host for RigHost {
+    type Request = u64;
+    type Buffer = Rc<[u8]>;
+    type Slab<T> = Vec<T>;
+
+    fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Vec<T>, NoMemory> {
+        Ok(std::iter::repeat_with(item).take(len).collect())
+    }
+}
+
+/// An effect to be carried out on behalf of a node.
+enum Act {
+    Disk(Cookie, Io, Data<RigHost>),
+    Meta(Cookie, Sector, Box<MetaBlock>),
+    Send(SessionId, LinkKind, Header, Vec<u8>, Data<RigHost>),
+    Offer(SessionId),
+    EndSession(SessionId),
+}
+
+#[derive(Default)]
+struct Outbox {
+    acts: Vec<Act>,
+    replies: Vec<(Token, Result<(), Refusal>)>,
+    completions: Vec<(u64, Result<(), IoError>)>,
+    errors: Vec<String>,
+    random: u64,
+}
+
+impl Output<RigHost> for Outbox {
+    fn emit(&mut self, effect: Effect<'_, RigHost>) {
+        match effect {
+            Effect::Disk { cookie, io, data, .. } => self.acts.push(Act::Disk(cookie, io, data)),
+            Effect::Meta { cookie, sector, block, .. } => {
+                self.acts.push(Act::Meta(cookie, sector, Box::new(*block)));
+            }
+            Effect::Send { session, link, mut header, body, data, .. } => {
+                if let Data::Buffer(buffer) = &data {
+                    header.payload_len = buffer.len() as u32;
+                }
+                self.acts.push(Act::Send(session, link, header, body.to_vec(), data));
+            }
+            Effect::Offer { session, .. } => self.acts.push(Act::Offer(session)),
+            Effect::EndSession { session, .. } => self.acts.push(Act::EndSession(session)),
+            Effect::Complete { request, result, .. } => self.completions.push((request, result)),
+            Effect::Reply { token, result } => {
+                self.replies.push((token, result.map_err(|refused| refused.refusal)));
+            }
+            Effect::Log { level: Level::Error, line } => self.errors.push(line.to_string()),
+            _ => {}
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random += 1;
+        self.random
+    }
+}
+
+struct Node {
+    engine: Engine<RigHost>,
+    disk: Vec<u8>,
+    queue: VecDeque<Act>,
+    /// The session offered and not yet connected.
+    offer: Option<SessionId>,
+    /// The session of the wire.
+    session: Option<SessionId>,
+}
+
+pub(crate) struct Rig {
+    nodes: Vec<Node>,
+    out: Outbox,
+    now: Time,
+    is_cut: bool,
+    next: u64,
+    buffers: Vec<Rc<[u8]>>,
+}
+
+fn layout() -> Layout {
+    Layout::new(MetaKind::Internal, SECTORS, SECTORS, 7).unwrap()
+}
+
+fn new_engine(number: usize) -> Engine<RigHost> {
+    let name = padded_name("r0").unwrap();
+    Engine::new(Config { name, node: node(number), protocol: Protocol::C, requests_max: 32 }).unwrap()
+}
+
+fn blank_disk(number: usize) -> Vec<u8> {
+    let mut disk = vec![0; SECTORS as usize * 512];
+    let name = padded_name("r0").unwrap();
+    let superblock =
+        Superblock::created(name, VOLUME, node(number), 50 + number as u64, MetaKind::Internal, SECTORS, 7);
+    let mut block = [0; 4096];
+    superblock.encode(&mut block);
+    let at = layout().superblock(0).0 as usize * 512;
+    disk[at..at + 4096].copy_from_slice(&block);
+    disk
+}
+
+impl Rig {
+    /// Two nodes that know each other; no disk attached, not connected.
+    pub(crate) fn new() -> Self {
+        let nodes = (0..2).map(|number| Node {
+            engine: new_engine(number),
+            disk: blank_disk(number),
+            queue: VecDeque::new(),
+            offer: None,
+            session: None,
+        });
+        let mut rig = Self {
+            nodes: nodes.collect(),
+            out: Outbox::default(),
+            now: Time(1),
+            is_cut: false,
+            next: 0,
+            buffers: Vec::new(),
+        };
+        (0..2).for_each(|number| rig.configure(number));
+        rig
+    }
+
+    /// A connected, synced pair whose node 0 is primary.
+    pub(crate) fn pair() -> Self {
+        let mut rig = Self::new();
+        rig.attach(0);
+        rig.attach(1);
+        rig.connect();
+        rig.command(0, Command::Primary { force: true }).unwrap();
+        rig.idle();
+        rig.assert_equal();
+        assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+        rig
+    }
+
+    fn configure(&mut self, number: usize) {
+        self.command(number, Command::NewDevice { volume: VOLUME, minor: Minor(0) }).unwrap();
+        self.command(number, Command::NewPeer { peer: node(1 - number) }).unwrap();
+    }
+
+    pub(crate) fn attach(&mut self, number: usize) {
+        let disk = &self.nodes[number].disk;
+        let block = |sector: Sector| -> MetaBlock { disk[sector.0 as usize * 512..][..4096].try_into().unwrap() };
+        let info = DiskInfo {
+            disk_sectors: SECTORS,
+            meta_sectors: SECTORS,
+            can_discard: true,
+            volume: VOLUME,
+            node: node(number),
+            resource: padded_name("r0").unwrap(),
+            meta_kind: MetaKind::Internal,
+        };
+        let [first, second] = Layout::superblock_sectors(MetaKind::Internal, SECTORS).unwrap();
+        let mut loaded = LoadedDisk::<RigHost>::begin(info, &block(first), &block(second)).unwrap();
+        let reads: Vec<_> = loaded.reads().collect();
+        for (read, sector) in reads {
+            loaded.take(read, &block(sector));
+        }
+        loaded.finish().unwrap();
+        let token = self.token();
+        self.feed(number, Event::Attach { token, volume: VOLUME, disk: &mut Some(loaded) });
+        assert_eq!(self.reply(token), Ok(()));
+    }
+
+    pub(crate) fn connect(&mut self) {
+        for number in 0..2 {
+            self.command(number, Command::Connect { peer: node(1 - number), discard_my_data: false }).unwrap();
+        }
+    }
+
+    fn token(&mut self) -> Token {
+        self.next += 1;
+        Token(self.next)
+    }
+
+    pub(crate) fn command(&mut self, number: usize, command: Command) -> Result<(), Refusal> {
+        let token = self.token();
+        self.feed(number, Event::Command { token, command });
+        self.reply(token)
+    }
+
+    fn reply(&mut self, token: Token) -> Result<(), Refusal> {
+        self.run_until(|rig| rig.out.replies.iter().any(|(of, _)| *of == token));
+        let at = self.out.replies.iter().position(|(of, _)| *of == token).expect("a reply");
+        self.out.replies.remove(at).1
+    }
+
+    fn request(&mut self, number: usize, io: Io, buffer: Rc<[u8]>) -> Result<(), IoError> {
+        let request = self.buffers.len() as u64;
+        self.buffers.push(buffer);
+        self.feed(number, Event::Request { volume: VOLUME, request, io });
+        self.run_until(|rig| rig.out.completions.iter().any(|(of, _)| *of == request));
+        let at = self.out.completions.iter().position(|(of, _)| *of == request).expect("a completion");
+        self.out.completions.remove(at).1
+    }
+
+    pub(crate) fn write(&mut self, number: usize, sector: u64, byte: u8, bytes: u32) -> Result<(), IoError> {
+        let io = Io { op: Op::Write, sector: Sector(sector), bytes, fua: false, preflush: false };
+        self.request(number, io, vec![byte; bytes as usize].into())
+    }
+
+    pub(crate) fn change(&mut self, number: usize, op: Op, sector: u64, bytes: u32) -> Result<(), IoError> {
+        let io = Io { op, sector: Sector(sector), bytes, fua: false, preflush: false };
+        self.request(number, io, [].into())
+    }
+
+    pub(crate) fn flush(&mut self, number: usize) -> Result<(), IoError> {
+        self.change(number, Op::Flush, 0, 0)
+    }
+
+    /// Reads through the engine, which has the disk fill the request's buffer.
+    pub(crate) fn read(&mut self, number: usize, sector: u64, bytes: u32) -> Result<Vec<u8>, IoError> {
+        let io = Io { op: Op::Read, sector: Sector(sector), bytes, fua: false, preflush: false };
+        let at = self.buffers.len();
+        self.request(number, io, [].into())?;
+        Ok(self.buffers[at].to_vec())
+    }
+
+    pub(crate) fn open(&mut self, number: usize) -> Result<(), Refusal> {
+        self.nodes[number].engine.open(VOLUME, true)
+    }
+
+    fn feed(&mut self, number: usize, event: Event<'_, RigHost>) {
+        self.nodes[number].engine.handle(self.now, event, &mut self.out);
+        let acts = self.out.acts.drain(..);
+        self.nodes[number].queue.extend(acts);
+        assert!(!self.out.errors.iter().any(|line| line.contains("internal rule")), "{:?}", self.out.errors);
+    }
+
+    /// Carries one effect out; `false`: there is none.
+    fn step(&mut self) -> bool {
+        self.join();
+        let Some(number) = (0..2).max_by_key(|&number| self.nodes[number].queue.len()) else {
+            return false;
+        };
+        let Some(act) = self.nodes[number].queue.pop_front() else {
+            return false;
+        };
+        match act {
+            Act::Disk(cookie, io, data) => {
+                let buffer = self.disk_io(number, io, data);
+                self.feed(number, Event::DiskDone { cookie, result: Ok::<_, DiskError>(buffer) });
+            }
+            Act::Meta(cookie, sector, block) => {
+                let at = sector.0 as usize * 512;
+                self.nodes[number].disk[at..at + 4096].copy_from_slice(&block[..]);
+                self.feed(number, Event::MetaDone { cookie, result: Ok(()) });
+            }
+            Act::Send(session, link, header, body, data) => self.deliver(number, session, link, header, &body, data),
+            Act::Offer(session) => self.nodes[number].offer = Some(session),
+            Act::EndSession(session) => {
+                self.nodes[number].offer = self.nodes[number].offer.filter(|&offer| offer != session);
+                if self.nodes[number].session == Some(session) {
+                    self.nodes[number].session = None;
+                    self.hang_up(1 - number);
+                }
+            }
+        }
+        true
+    }
+
+    /// Connects two offers.
+    fn join(&mut self) {
+        if self.is_cut || self.nodes.iter().any(|node| node.offer.is_none()) {
+            return;
+        }
+        for number in 0..2 {
+            self.nodes[number].session = self.nodes[number].offer.take();
+        }
+        for number in 0..2 {
+            let session = self.nodes[number].session.unwrap();
+            self.feed(number, Event::SessionUp { peer: node(1 - number), session });
+        }
+    }
+
+    fn hang_up(&mut self, number: usize) {
+        if let Some(session) = self.nodes[number].session.take() {
+            self.feed(number, Event::SessionDown { peer: node(1 - number), session, reason: "cut" });
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        from: usize,
+        session: SessionId,
+        link: LinkKind,
+        header: Header,
+        body: &[u8],
+        data: Data<RigHost>,
+    ) {
+        let to = 1 - from;
+        if self.nodes[from].session != Some(session) {
+            return;
+        }
+        let Some(session) = self.nodes[to].session else {
+            return;
+        };
+        let data = match data {
+            Data::None => None,
+            Data::Request(request) => Some(self.buffers[request as usize].clone()),
+            Data::Buffer(buffer) => Some(buffer),
+        };
+        assert!(self.nodes[to].engine.has_peer_room(node(from)), "no room for a packet");
+        self.feed(to, Event::Packet { peer: node(from), session, link, header, body, data });
+    }
+
+    fn disk_io(&mut self, number: usize, io: Io, data: Data<RigHost>) -> Option<Rc<[u8]>> {
+        let range = io.sector.0 as usize * 512..io.sector.0 as usize * 512 + io.bytes as usize;
+        let content = &mut self.nodes[number].disk[range];
+        match (io.op, data) {
+            (Op::Flush, _) => {}
+            (Op::Read, Data::Request(request)) => self.buffers[request as usize] = Rc::from(&*content),
+            (Op::Read, _) => return Some(Rc::from(&*content)),
+            (Op::Write, Data::Request(request)) => content.copy_from_slice(&self.buffers[request as usize]),
+            (Op::Write, Data::Buffer(buffer)) => content.copy_from_slice(&buffer),
+            (Op::Write, Data::None) => panic!("a write without data"),
+            (Op::Discard, _) => panic!("discards are carried out as zeroing"),
+            (Op::WriteZeroes { .. }, _) => content.fill(0),
+        }
+        None
+    }
+
+    /// Steps until `done`, or until nothing is left to do.
+    pub(crate) fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
+        for _ in 0..STEPS_MAX {
+            if done(self) || !(self.step() || self.tick(20_000)) {
+                return;
+            }
+        }
+        panic!("no end in sight");
+    }
+
+    /// Steps until nothing is left to do now or within two seconds.
+    pub(crate) fn idle(&mut self) {
+        let end = self.now.after_ms(2000);
+        for _ in 0..STEPS_MAX {
+            if !self.step() && (self.now >= end || !self.tick(2000)) {
+                return;
+            }
+        }
+        panic!("no end in sight");
+    }
+
+    /// Lets the next timer expire if that is within the given time.
+    fn tick(&mut self, milliseconds: u64) -> bool {
+        let next = (0..2).filter_map(|number| Some((self.nodes[number].engine.deadline()?, number))).min();
+        let Some((deadline, number)) = next.filter(|(deadline, _)| *deadline <= self.now.after_ms(milliseconds)) else {
+            return false;
+        };
+        self.now = self.now.max(deadline);
+        self.feed(number, Event::Timer);
+        true
+    }
+
+    pub(crate) fn cut(&mut self) {
+        self.idle();
+        self.is_cut = true;
+        (0..2).for_each(|number| self.hang_up(number));
+        self.idle();
+    }
+
+    /// Cuts without letting anything finish first.
+    pub(crate) fn cut_at_once(&mut self) {
+        self.is_cut = true;
+        (0..2).for_each(|number| self.hang_up(number));
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.is_cut = false;
+        self.idle();
+    }
+
+    /// The node's power fails; all it had written is on its disk.
+    pub(crate) fn crash(&mut self, number: usize) {
+        self.nodes[number].engine = new_engine(number);
+        self.nodes[number].queue.clear();
+        self.nodes[number].session = None;
+        self.nodes[number].offer = None;
+        self.hang_up(1 - number);
+        self.idle();
+    }
+
+    pub(crate) fn restart(&mut self, number: usize) {
+        self.configure(number);
+        self.attach(number);
+        self.command(number, Command::Connect { peer: node(1 - number), discard_my_data: false }).unwrap();
+        self.idle();
+    }
+
+    pub(crate) fn assert_equal(&mut self) {
+        self.idle();
+        let data = layout().data_sectors() as usize * 512;
+        let (first, second) = (&self.nodes[0].disk[..data], &self.nodes[1].disk[..data]);
+        let different = first.chunks(512).zip(second.chunks(512)).position(|(a, b)| a != b);
+        assert_eq!(different, None, "first different sector");
+    }
+
+    pub(crate) fn disk_state(&self, number: usize) -> DiskState {
+        let info = self.nodes[number].engine.volume_info(VOLUME, self.now).unwrap();
+        DiskState::from_number(info.disk_state).unwrap()
+    }
+
+    pub(crate) fn role(&self, number: usize) -> Role {
+        Role::from_number(self.nodes[number].engine.resource_info(self.now).role).unwrap()
+    }
+
+    fn replica(&self, number: usize) -> weft_uapi::status::PeerVolumeInfo {
+        self.nodes[number].engine.peer_volume_info(node(1 - number), VOLUME, self.now).unwrap()
+    }
+
+    pub(crate) fn replication(&self, number: usize) -> ReplicationState {
+        ReplicationState::from_number(self.replica(number).replication).unwrap()
+    }
+
+    pub(crate) fn out_of_sync(&self, number: usize) -> u64 {
+        self.replica(number).out_of_sync_sectors
+    }
+
+    /// Sectors that the last resync transferred.
+    pub(crate) fn resynced(&self, number: usize) -> u64 {
+        self.replica(number).resync_done_sectors
+    }
+
+    pub(crate) fn rule(&self, number: usize) -> String {
+        let rule = self.replica(number).rule;
+        String::from_utf8_lossy(&rule).trim_end_matches('\0').to_owned()
+    }
+
+    pub(crate) fn is_stand_alone(&self, number: usize) -> bool {
+        let info = self.nodes[number].engine.peer_info(node(1 - number), self.now).unwrap();
+        info.connection == ConnectionState::StandAlone.number()
+    }
+
+    pub(crate) fn members(&self, number: usize) -> u32 {
+        self.nodes[number].engine.generation_info(VOLUME).unwrap().members
+    }
+}
