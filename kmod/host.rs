@@ -14,7 +14,6 @@ use weft_uapi::control::padded_name;
 use weft_uapi::limits::IO_BYTES_MAX;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Protocol;
-use weft_uapi::status::EventKind;
 use weft_uapi::units::NodeId;
 
 /// The parts of the module that outlive every resource.
@@ -49,7 +48,7 @@ impl Host {
         self.registry.insert(resource.clone())?;
         let (served, connected) = self.offers.daemon();
         resource.daemon_changed(served, connected);
-        resource.tell(EventKind::Create, Object::Resource);
+        resource.tell(Object::Resource);
         Ok(())
     }
 }

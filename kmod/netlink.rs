@@ -14,7 +14,7 @@ mod record;
 
 pub(crate) use action::Action;
 pub(crate) use answer::Answer;
-pub(crate) use events::Events;
+pub(crate) use events::{Events, Known};
 
 use crate::host::Host;
 use crate::sys::genl::{Arguments, DumpPosition, DumpWriter, Handler, Registration, Reply};

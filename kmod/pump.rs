@@ -24,7 +24,6 @@ use weft_engine::event::{Cookie, DiskError, Event};
 use weft_engine::host::{Host, NoMemory, Output, Time};
 use weft_uapi::limits::META_BLOCK_BYTES;
 use weft_uapi::ondisk::MetaBlock;
-use weft_uapi::status::EventKind;
 use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
 
 /// The engine's host: this module.
@@ -245,7 +244,7 @@ impl Output<Kernel> for Collector<'_> {
             }
             Effect::Notify(object) => {
                 let line = self.rest.line.take();
-                self.order(Order::Tell { event: EventKind::Change, object, line });
+                self.order(Order::Tell { object, line });
             }
             Effect::Log { level, line } => {
                 self.rest.log.write(self.now, self.resource.name(), level, line);

@@ -51,7 +51,7 @@ use weft_uapi::control::name_of;
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Protocol;
-use weft_uapi::status::{EventKind, Name};
+use weft_uapi::status::Name;
 use weft_uapi::units::{NodeId, NodeSet, SessionId, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
 
@@ -179,6 +179,7 @@ impl Rest {
 
 impl Resource {
     /// A resource without volumes and peers, not yet known to anybody. May sleep.
+    #[inline(never)] // Its parts lie on the stack before they are put together.
     pub(crate) fn new(host: Arc<Host>, name: Name, node: NodeId, protocol: Protocol) -> Result<Arc<Self>> {
         let memory = Memory::new()?;
         let engine = Engine::new(Config { name, node, protocol, requests_max: REQUESTS_MAX }).map_err(|_| ENOMEM)?;
@@ -289,8 +290,8 @@ impl Resource {
     }
 
     /// Sends an event about an object, later and in order.
-    pub(crate) fn tell(self: &Arc<Self>, event: EventKind, object: Object) {
-        self.order(Order::Tell { event, object, line: None });
+    pub(crate) fn tell(self: &Arc<Self>, object: Object) {
+        self.order(Order::Tell { object, line: None });
     }
 
     /// Whether one more request may be in flight; then it is, until [`dismiss`](Self::dismiss).
@@ -310,7 +311,7 @@ impl Resource {
         }
     }
 
-    /// A bio began to wait on a device.
+    /// A bio waits on a device.
     pub(crate) fn has_waiting(self: &Arc<Self>) {
         self.waiting.xchg(true, Full);
         // Perhaps the last request ended just before.

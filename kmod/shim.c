@@ -162,12 +162,6 @@ void weft_kfree_skb(struct sk_buff *skb)
 	kfree_skb(skb);
 }
 
-void weft_extack(struct netlink_ext_ack *extack, const char *text)
-{
-	if (extack)
-		extack->_msg = text;
-}
-
 const struct genl_info *weft_genl_info_dump(struct netlink_callback *callback)
 {
 	return genl_info_dump(callback);

@@ -83,7 +83,6 @@ void weft_genlmsg_end(struct sk_buff *skb, void *header);
 void weft_genlmsg_cancel(struct sk_buff *skb, void *header);
 int weft_genlmsg_unicast(struct net *net, struct sk_buff *skb, u32 portid);
 void weft_kfree_skb(struct sk_buff *skb);
-void weft_extack(struct netlink_ext_ack *extack, const char *text);
 const struct genl_info *weft_genl_info_dump(struct netlink_callback *callback);
 /* Counted; for weft_put_net(). */
 struct net *weft_genl_get_net(const struct genl_info *info);

@@ -9,13 +9,11 @@ use super::record::Record;
 use crate::registry::Registry;
 use crate::resource::Resource;
 use crate::sys::genl::{DumpPosition, DumpWriter};
-use kernel::{
-    error::{code::ENOENT, Result},
-    sync::Arc,
-};
+use kernel::{error::Result, sync::Arc};
 use weft_engine::effect::Object;
 use weft_uapi::limits::{NODES_MAX, VOLUMES_MAX};
 use weft_uapi::netlink::Command;
+use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, VolumeId};
 
 /// Continues a dump; see [`crate::sys::genl::Handler::on_dump`].
@@ -30,10 +28,9 @@ pub(super) fn go_on(
     if let Some(name) = only {
         let Some(resource) = registry.find(name) else {
             // A resource that went away in the middle of its dump ends it.
-            return if *place == 0 {
-                Err(writer.refuse(ENOENT, c"There is no such resource in the kernel."))
-            } else {
-                Ok(())
+            return match *place {
+                0 => refuse(writer, Refusal::NoSuchResource, name),
+                _ => Ok(()),
             };
         };
         return write_resource(&resource, command, place, writer);
@@ -44,6 +41,13 @@ pub(super) fn go_on(
         *place = 0;
     }
     Ok(())
+}
+
+fn refuse(writer: &mut DumpWriter<'_>, refusal: Refusal, name: &str) -> Result {
+    writer.refuse(
+        refusal,
+        format_args!("{} Resource: {name}.", refusal.text()),
+    )
 }
 
 /// Writes the objects of one resource from `place` on, which it moves behind what was written.

@@ -28,19 +28,21 @@ impl Events {
         Arc::pin_init(pin_init!(Self { last_seq <- new_mutex!(0) }), GFP_KERNEL)
     }
 
-    /// Tells the listeners that an object was created, changed, or (whatever `event` says) is gone. `line` says why, if
-    /// that is known. Takes the engine's lock; does not wait for the listeners.
+    /// Tells the listeners what became of an object since they last heard of it, as `known` remembers. `line` says why,
+    /// if that is known. Takes the engine's lock; does not wait for the listeners.
     pub(crate) fn send(
         &self,
-        event: EventKind,
+        known: &mut Known,
         resource: &Resource,
         object: Object,
         line: Option<&str>,
     ) {
-        match Record::of(resource, object).filter(|_| event != EventKind::Destroy) {
-            Some(record) => self.send_record(event, &record, line),
-            None => self.send_record(EventKind::Destroy, &Record::gone(resource, object), line),
-        }
+        let record = Record::of(resource, object);
+        let Some(event) = known.update(object, record.is_some()) else {
+            return;
+        };
+        let record = record.unwrap_or_else(|| Record::gone(resource, object));
+        self.send_record(event, &record, line);
     }
 
     fn send_record(&self, event: EventKind, record: &Record, line: Option<&str>) {
@@ -51,6 +53,34 @@ impl Events {
             Notification::new(*last, event, record.kind(), record.as_bytes(), line)
         {
             notification.send();
+        }
+    }
+}
+
+/// The objects of one resource that listeners have heard of.
+pub(crate) struct Known(KVec<Object>);
+
+impl Known {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self(KVec::new())
+    }
+
+    /// What to tell of an object that exists, or not; `None` if listeners never heard of it and need not.
+    fn update(&mut self, object: Object, exists: bool) -> Option<EventKind> {
+        let index = self.0.iter().position(|known| *known == object);
+        match (index, exists) {
+            (Some(_), true) => Some(EventKind::Change),
+            (Some(index), false) => {
+                let _ = self.0.remove(index);
+                Some(EventKind::Destroy)
+            }
+            (None, true) => {
+                // Without memory it is told once more that the object was created.
+                let _ = self.0.push(object, GFP_KERNEL);
+                Some(EventKind::Create)
+            }
+            (None, false) => None,
         }
     }
 }

@@ -25,6 +25,7 @@ impl Record {
     /// The object as it is, if it is there. Takes the engine's lock.
     pub(super) fn of(resource: &Resource, object: Object) -> Option<Self> {
         Some(match object {
+            Object::Resource if resource.is_removed() => return None,
             Object::Resource => {
                 Self::Resource(resource.with_engine(|engine, now| engine.resource_info(now)))
             }

@@ -12,7 +12,7 @@ use crate::block::Device;
 use crate::disk::{attach::attach, Disk, Patience};
 use crate::error::Failure;
 use crate::fifo::{Fifo, Places};
-use crate::netlink::{self, Answer};
+use crate::netlink::{self, Answer, Known};
 use crate::pump::Turn;
 use crate::sys::gendisk::Gendisk;
 use crate::sys::work::SlowQueue;
@@ -26,7 +26,7 @@ use weft_engine::effect::Object;
 use weft_engine::event::{Command, Event, Token};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::DiskState;
-use weft_uapi::status::{EventKind, Name};
+use weft_uapi::status::Name;
 use weft_uapi::units::{Minor, NodeId, VolumeId};
 
 /// One thing to do.
@@ -40,7 +40,7 @@ pub(crate) enum Order {
     /// Nothing uses the disk any more.
     Close(Arc<Disk>),
     /// An event for listeners.
-    Tell { event: EventKind, object: Object, line: Option<CString> },
+    Tell { object: Object, line: Option<CString> },
 }
 
 /// What is to be done, and who waits for replies of the engine.
@@ -51,6 +51,8 @@ pub(super) struct Orders {
     queue: Mutex<Fifo<Order>>,
     #[pin]
     waiters: Mutex<Waiters>,
+    #[pin]
+    known: Mutex<Known>,
 }
 
 struct Waiters {
@@ -78,6 +80,7 @@ impl Orders {
             places,
             queue <- new_mutex!(Fifo::new()),
             waiters <- new_mutex!(Waiters { last_token: 0, list: KVec::new() }),
+            known <- new_mutex!(Known::new()),
         })
     }
 
@@ -131,9 +134,9 @@ impl Resource {
                 }
                 Order::Resize { volume, sectors } => self.resize(volume, sectors),
                 Order::Close(disk) => drop(disk),
-                Order::Tell { event, object, line } => {
+                Order::Tell { object, line } => {
                     let line = line.as_ref().and_then(|line| line.to_str().ok());
-                    self.host.events.send(event, self, object, line);
+                    self.announce(object, line);
                 }
             }
         }
@@ -179,14 +182,8 @@ impl Resource {
     fn replied(self: &Arc<Self>, waiter: Waiter, result: Result<(), Failure>) {
         let Waiter { command, purpose } = waiter;
         match (command, &result) {
-            (Command::NewDevice { volume, .. }, Ok(())) => self.tell(EventKind::Create, Object::Volume(volume)),
             (Command::NewDevice { volume, .. }, Err(_)) => self.drop_volume(volume),
-            (Command::DelDevice { volume }, Ok(())) => {
-                self.drop_volume(volume);
-                self.tell(EventKind::Destroy, Object::Volume(volume));
-            }
-            (Command::NewPeer { peer }, Ok(())) => self.tell(EventKind::Create, Object::Peer(peer)),
-            (Command::DelPeer { peer }, Ok(())) => self.tell(EventKind::Destroy, Object::Peer(peer)),
+            (Command::DelDevice { volume }, Ok(())) => self.drop_volume(volume),
             _ => {}
         }
         match (purpose, result) {
@@ -301,15 +298,20 @@ impl Resource {
             return Failure::from(refusal).give(answer);
         }
         self.host.registry.remove(self);
-        self.host.events.send(EventKind::Destroy, self, Object::Resource, None);
         let in_use = self.state.lock().rest.in_use.take();
+        self.announce(Object::Resource, None);
         self.queue.cancel::<_, { super::TIMER }>(self.as_arc_borrow());
         drop(in_use);
         answer.give(Ok(()));
     }
 
-    fn is_removed(&self) -> bool {
+    /// Whether the resource was removed and only waits for its last references to go.
+    pub(crate) fn is_removed(&self) -> bool {
         self.state.lock().rest.in_use.is_none()
+    }
+
+    fn announce(&self, object: Object, line: Option<&str>) {
+        self.host.events.send(&mut self.orders.known.lock(), self, object, line);
     }
 }
 

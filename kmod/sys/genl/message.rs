@@ -146,19 +146,18 @@ const _: () = assert!(size_of::<DumpPosition>() <= bindings::NETLINK_CTX_SIZE as
 /// The buffer of one part of a dump.
 ///
 /// # Invariants
-/// `skb` is valid for `'a`, and so is `extack` unless it is null.
+/// `skb` is valid for `'a`.
 pub(crate) struct DumpWriter<'a> {
     skb: *mut bindings::sk_buff,
     portid: u32,
     seq: u32,
     command: u8,
-    extack: *mut bindings::netlink_ext_ack,
     _skb: PhantomData<&'a mut bindings::sk_buff>,
 }
 
 impl DumpWriter<'_> {
     /// # Safety
-    /// `skb` is the buffer of a dump, `info` its request, and nobody else uses it while the writer lives.
+    /// `skb` is the buffer of a dump and nobody else uses it while the writer lives.
     pub(super) unsafe fn new(
         skb: *mut bindings::sk_buff,
         info: &bindings::genl_info,
@@ -170,25 +169,28 @@ impl DumpWriter<'_> {
             portid: info.snd_portid,
             seq: info.snd_seq,
             command,
-            extack: info.extack,
             _skb: PhantomData,
         }
     }
 
-    /// Ends the dump with `error` and says why in the extended acknowledgement; returns `error`.
-    pub(crate) fn refuse(&mut self, error: Error, text: &'static CStr) -> Error {
-        // SAFETY: The core keeps the extended acknowledgement until it has answered; the text is static.
-        unsafe { bindings::weft_extack(self.extack, text.as_char_ptr()) };
-        error
+    /// Refuses the dump in a message instead of records. `EMSGSIZE`: it does not fit, return and come again.
+    pub(crate) fn refuse(&mut self, refusal: Refusal, text: fmt::Arguments<'_>) -> Result {
+        let (code, text) = (refusal.number().to_ne_bytes(), Text::new(text));
+        self.message([(Attribute::Code, &code), (Attribute::Text, text.as_bytes())])
     }
 
     /// Adds one record as a message of its own. `EMSGSIZE`: it does not fit, return and come again.
     pub(crate) fn record(&mut self, kind: RecordKind, record: &[u8]) -> Result {
-        let flags = bindings::NLM_F_MULTI as c_int;
+        let kind = kind.number().to_ne_bytes();
+        self.message([(Attribute::RecordKind, &kind), (Attribute::Record, record)])
+    }
+
+    fn message(&mut self, attributes: [(Attribute, &[u8]); 2]) -> Result {
+        let (skb, flags) = (self.skb, bindings::NLM_F_MULTI as c_int);
         // SAFETY: The buffer is valid by the type's invariant, the family is registered while it is dumped.
         let header = unsafe {
             bindings::genlmsg_put(
-                self.skb,
+                skb,
                 self.portid,
                 self.seq,
                 FAMILY.raw.get(),
@@ -199,20 +201,15 @@ impl DumpWriter<'_> {
         if header.is_null() {
             return Err(EMSGSIZE);
         }
-        // SAFETY: By the type's invariant.
-        let put = unsafe {
-            put(
-                self.skb,
-                Attribute::RecordKind,
-                &kind.number().to_ne_bytes(),
-            )
-            .and_then(|()| put(self.skb, Attribute::Record, record))
-        };
+        let mut attributes = attributes.into_iter();
+        // SAFETY: The buffer is valid, by the type's invariant, and its last message unfinished.
+        let put =
+            attributes.try_for_each(|(attribute, bytes)| unsafe { put(skb, attribute, bytes) });
         match put {
             // SAFETY: `header` is what `genlmsg_put` returned for this buffer.
-            Ok(()) => unsafe { bindings::weft_genlmsg_end(self.skb, header) },
+            Ok(()) => unsafe { bindings::weft_genlmsg_end(skb, header) },
             // SAFETY: As above.
-            Err(_) => unsafe { bindings::weft_genlmsg_cancel(self.skb, header) },
+            Err(_) => unsafe { bindings::weft_genlmsg_cancel(skb, header) },
         }
         put
     }
@@ -265,7 +262,7 @@ unsafe fn put(skb: *mut bindings::sk_buff, attribute: Attribute, bytes: &[u8]) -
     to_result(unsafe { bindings::nla_put(skb, attribute as c_int, length, bytes.as_ptr().cast()) })
 }
 
-/// A text with its final NUL, cut at a character's boundary if it is too long.
+/// A text with its final NUL and without blanks before it, cut at a character's boundary if it is too long.
 struct Text {
     bytes: [u8; TEXT_BYTES_MAX],
     used: usize,
@@ -279,6 +276,16 @@ impl Text {
         };
         // Fails only when the text is full; what fits is kept.
         let _ = fmt::Write::write_fmt(&mut text, arguments);
+        let blanks = text
+            .bytes
+            .iter()
+            .take(text.used)
+            .rev()
+            .take_while(|&&byte| byte == b' ');
+        text.used = text.used.saturating_sub(blanks.count());
+        if let Some(end) = text.bytes.get_mut(text.used) {
+            *end = 0;
+        }
         text
     }
 
