@@ -164,16 +164,7 @@ fn print_dump(command: Command, records: &[Record], json: bool) -> Result<(), Fa
         (Command::Generations, true) => print_json(&generations()),
         (Command::Generations, false) => print(&generation::text(&generations())),
         (_, true) => print_json(&model::tree(records)),
-        (Command::Show, false) => {
-            let requests = show::requests(&model::tree(records));
-            let lines: Vec<_> = requests.iter().map(show::command_line).collect();
-            print(
-                &lines
-                    .iter()
-                    .map(|line| format!("{line}\n"))
-                    .collect::<String>(),
-            )
-        }
+        (Command::Show, false) => print(&show::text(&show::requests(&model::tree(records)))),
         (_, false) => print(&status::text(&model::tree(records))),
     }
 }

@@ -10,7 +10,7 @@ use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::error::NetlinkError;
 use crate::kernel::netlink::request::{Request, Value};
 use crate::view::model::{self, Resource};
-use crate::view::show::command_line;
+use crate::view::show::{self, command_line};
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState};
@@ -110,12 +110,7 @@ fn is_done(step: &Request, running: Option<&Resource>) -> bool {
 pub(super) fn up(place: &Place<'_>, dry_run: bool) -> Result<(), Failure> {
     let plan = plan(place);
     if dry_run {
-        return print(
-            &plan
-                .iter()
-                .map(|step| command_line(step) + "\n")
-                .collect::<String>(),
-        );
+        return print(&show::text(&plan));
     }
     let mut client = Client::open()?;
     let running = model::tree(&status(&mut client, None)?);
@@ -144,7 +139,7 @@ fn carry_out(
 pub(super) fn down(resource: &str, dry_run: bool) -> Result<(), Failure> {
     let request = Request::about(Command::Down, resource);
     if dry_run {
-        return print(&(command_line(&request) + "\n"));
+        return print(&show::text(&[request]));
     }
     match Client::open()?.perform(&request) {
         Err(error) if !error.is(Refusal::NoSuchResource) => {

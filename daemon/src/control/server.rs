@@ -12,7 +12,7 @@ use mio::net::{UnixListener, UnixStream};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-/// Clients at once; a further one is closed at once.
+/// Clients at once; a further one waits until one leaves.
 const CLIENTS_MAX: usize = 64;
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 4096;
@@ -52,9 +52,9 @@ impl Server {
         })
     }
 
-    /// Takes waiting clients in.
+    /// Takes waiting clients in, as far as there is room; the others go on waiting.
     pub fn on_accept(&mut self, reactor: &mut Reactor) {
-        loop {
+        while self.clients.len() < CLIENTS_MAX {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -64,10 +64,6 @@ impl Server {
                 }
             };
             let id = GuestId(self.count);
-            if self.clients.len() >= CLIENTS_MAX {
-                log::warn!("control socket: {CLIENTS_MAX} clients are connected, a further one is turned away");
-                continue;
-            }
             let Ok(watch) = reactor.watch(&stream, Source::Client(id)) else {
                 continue;
             };
@@ -92,6 +88,7 @@ impl Server {
         // Gone, or breaking the rules.
         reactor.forget(client.watch);
         self.clients.remove(&id);
+        self.on_accept(reactor);
         None
     }
 

@@ -14,23 +14,26 @@
 //!      ^ first hello of the peer         second hello
 //! ```
 
+mod dial;
+mod join;
+
+pub use join::Answer;
+
 use super::kind::{ByKind, LinkKind};
 use super::offers::Offers;
 use super::pair::{Pair, Side, Stepped};
-use crate::events::{ConnectionId, Reactor, Source, Timer};
+use crate::events::{ConnectionId, Reactor, Timer};
 use crate::kernel::device::ControlDevice;
 use crate::peers::backoff::Backoff;
-use crate::peers::dial::Dial;
-use crate::peers::identity::{judge_reply, Identity, Place};
+use crate::peers::identity::Identity;
 use crate::peers::socket::Socket;
 use crate::reactor::Readiness;
+use dial::Attempt;
 use nix::libc;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 use weft_uapi::control::{LinkAccept, LinkOffer, KERN_WITHDRAWN};
-use weft_uapi::peer::Verdict;
 use weft_uapi::units::NodeId;
 use weft_uapi::version::CONTROL_ABI;
 
@@ -79,7 +82,7 @@ pub struct Connection {
 enum State {
     Idle,
     Dialling {
-        attempts: ByKind<Attempt>,
+        attempts: Box<ByKind<Attempt>>,
         deadline: Instant,
     },
     Joining {
@@ -91,23 +94,6 @@ enum State {
         peer_session: u64,
         pair: Pair,
     },
-}
-
-/// One dialled channel.
-#[derive(Debug)]
-struct Attempt {
-    dial: Dial,
-    /// The peer's session, once welcome.
-    peer_session: Option<u64>,
-}
-
-/// What an answer to a hello has to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// This side's session when welcome.
-    pub session: u64,
 }
 
 impl Connection {
@@ -163,15 +149,10 @@ impl Connection {
     /// The module offers a link or withdraws.
     pub fn on_offer(&mut self, context: &mut Context<'_>, offer: &LinkOffer) {
         if offer.header.kind == KERN_WITHDRAWN {
-            if self
-                .offers
-                .is_some_and(|offers| offers.session == offer.session)
-            {
-                self.offers = None;
-            }
             if self.session() == Some(offer.session) {
                 self.end(context, "the module ended the session");
             }
+            self.offers = self.offers.filter(|offers| offers.session != offer.session);
             return;
         }
         if self
@@ -215,59 +196,6 @@ impl Connection {
         self.retry_at = None;
     }
 
-    /// Dials both channels when everything is there and the time has come. To be called only on the dialling side and
-    /// while the peer's daemon is connected.
-    pub fn try_dial(&mut self, context: &mut Context<'_>, address: SocketAddr) {
-        let waiting = self.retry_at.is_some_and(|at| context.now < at);
-        let Some(offers) = self.offers.filter(|offers| offers.complete().is_some()) else {
-            return;
-        };
-        if waiting || !matches!(self.state, State::Idle) {
-            return;
-        }
-        self.retry_at = None;
-        let place = Place {
-            resource: self.resource.clone(),
-            session: offers.session,
-        };
-        match self.dial_both(context, address, &place) {
-            Ok(attempts) => {
-                let deadline = context.now + SETUP_MAX;
-                context.reactor.arm(deadline, Timer::Connection(self.id));
-                self.state = State::Dialling { attempts, deadline };
-            }
-            Err(error) => self.fail(context, &format!("dialling {address}: {error}")),
-        }
-    }
-
-    fn dial_both(
-        &self,
-        context: &mut Context<'_>,
-        address: SocketAddr,
-        place: &Place,
-    ) -> io::Result<ByKind<Attempt>> {
-        let mut dial = |kind: LinkKind| {
-            let hello = context
-                .identity
-                .hello(self.peer, kind.channel(), Some(place));
-            let hello = hello.ok_or(io::ErrorKind::InvalidInput)?;
-            let source = Source::Half(self.id, kind);
-            let dial = Dial::start(context.reactor, source, address, hello, LINK_PATIENCE)?;
-            Ok::<_, io::Error>(Attempt {
-                dial,
-                peer_session: None,
-            })
-        };
-        let data = dial(LinkKind::Data)?;
-        match dial(LinkKind::Meta) {
-            Ok(meta) => Ok(ByKind { data, meta }),
-            Err(error) => {
-                data.dial.into_socket().abort(context.reactor);
-                Err(error)
-            }
-        }
-    }
-
     /// A channel that is being set up is ready. `true`: the pair runs now.
     pub fn on_half_ready(
         &mut self,
@@ -275,170 +203,16 @@ impl Connection {
         kind: LinkKind,
         readiness: Readiness,
     ) -> bool {
-        match &mut self.state {
-            State::Dialling { attempts, .. } => {
-                let attempt = attempts.get_mut(kind);
-                if attempt.peer_session.is_some() {
-                    // The peer sends nothing before both sides run, except an end.
-                    if readiness.closed {
-                        self.fail(context, "the peer gave the session up");
-                    }
-                    return false;
-                }
-                match attempt.dial.advance(readiness) {
-                    Ok(None) => return false,
-                    Ok(Some(reply)) => match judge_reply(&reply) {
-                        Ok(()) => attempt.peer_session = Some(reply.session.get()),
-                        Err(refused) => {
-                            self.fail(context, &refused.why);
-                            return false;
-                        }
-                    },
-                    Err(error) => {
-                        self.fail(context, &error.to_string());
-                        return false;
-                    }
-                }
-                self.on_welcome(context)
-            }
+        match &self.state {
+            State::Dialling { .. } => self.on_dial_ready(context, kind, readiness),
             State::Joining { .. } => {
+                // The peer sends nothing before both sides run, except an end.
                 if readiness.readable {
                     self.end(context, "the peer gave the attempt up");
                 }
                 false
             }
             State::Idle | State::Running { .. } => false,
-        }
-    }
-
-    /// One dialled channel is welcome; when both are, the session starts.
-    fn on_welcome(&mut self, context: &mut Context<'_>) -> bool {
-        let State::Dialling { attempts, .. } = &self.state else {
-            return false;
-        };
-        let (Some(data), Some(meta)) = (attempts.data.peer_session, attempts.meta.peer_session)
-        else {
-            return false;
-        };
-        if data != meta {
-            self.fail(
-                context,
-                "the peer changed its session between the two channels",
-            );
-            return false;
-        }
-        let State::Dialling { attempts, .. } = std::mem::replace(&mut self.state, State::Idle)
-        else {
-            return false;
-        };
-        let connections = ByKind {
-            data: attempts.data.dial.into_socket(),
-            meta: attempts.meta.dial.into_socket(),
-        };
-        match self.accept_links(context, data) {
-            Ok(links) => self.run(context, data, links, connections),
-            Err(error) => {
-                connections
-                    .into_array()
-                    .map(|half| half.abort(context.reactor));
-                self.fail(context, &format!("accepting the module's links: {error}"));
-                false
-            }
-        }
-    }
-
-    /// The peer greets with a data or meta channel: whether it is welcome. When it is, [`join`](Self::join) follows.
-    pub fn on_hello(
-        &mut self,
-        context: &mut Context<'_>,
-        kind: LinkKind,
-        peer_session: u64,
-    ) -> Answer {
-        let refusal = |verdict| Answer {
-            verdict,
-            session: 0,
-        };
-        match &self.state {
-            State::Running {
-                peer_session: running,
-                ..
-            } if *running == peer_session => {
-                return refusal(Verdict::Duplicate);
-            }
-            State::Running { .. } => self.end(context, "the peer began another session"),
-            State::Joining {
-                peer_session: joining,
-                ..
-            } if *joining != peer_session => {
-                self.end(context, "the peer began another session");
-            }
-            State::Joining { halves, .. } => {
-                // The dialler dials a channel again only when its own end of the first is dead.
-                if halves.get(kind).is_some() {
-                    self.end(context, "the peer dialled again");
-                }
-            }
-            State::Idle | State::Dialling { .. } => {}
-        }
-        match self.offers.filter(|offers| offers.complete().is_some()) {
-            Some(offers) => Answer {
-                verdict: Verdict::Welcome,
-                session: offers.session,
-            },
-            None => refusal(Verdict::NotReady),
-        }
-    }
-
-    /// Takes a welcome channel of the peer; its answer has been sent. `true`: the pair runs now.
-    pub fn join(
-        &mut self,
-        context: &mut Context<'_>,
-        kind: LinkKind,
-        peer_session: u64,
-        half: Socket,
-    ) -> bool {
-        context
-            .reactor
-            .reassign(half.watch, Source::Half(self.id, kind));
-        if matches!(self.state, State::Idle) {
-            let deadline = context.now + SETUP_MAX;
-            context.reactor.arm(deadline, Timer::Connection(self.id));
-            self.state = State::Joining {
-                peer_session,
-                halves: ByKind::default(),
-                deadline,
-            };
-        }
-        let State::Joining {
-            mut halves,
-            deadline,
-            ..
-        } = std::mem::replace(&mut self.state, State::Idle)
-        else {
-            half.abort(context.reactor);
-            return false;
-        };
-        *halves.get_mut(kind) = Some(half);
-        let connections = match halves.complete() {
-            Ok(connections) => connections,
-            Err(halves) => {
-                self.state = State::Joining {
-                    peer_session,
-                    halves,
-                    deadline,
-                };
-                return false;
-            }
-        };
-        match self.accept_links(context, peer_session) {
-            Ok(links) => self.run(context, peer_session, links, connections),
-            Err(error) => {
-                connections
-                    .into_array()
-                    .map(|half| half.abort(context.reactor));
-                self.trouble = Some(format!("accepting the module's links: {error}"));
-                false
-            }
         }
     }
 

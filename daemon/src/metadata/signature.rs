@@ -145,7 +145,7 @@ fn ext_size(head: &[u8]) -> Option<u64> {
     } else {
         0
     };
-    let blocks = u64::from(high) << 32 | u64::from(field(0x4)?);
+    let blocks = (u64::from(high) << 32) | u64::from(field(0x4)?);
     blocks.checked_mul(1024u64.checked_shl(field(0x18)?)?)
 }
 

@@ -54,6 +54,12 @@ fn resource(resource: &Resource) -> Vec<Request> {
         .collect()
 }
 
+/// Requests as they are typed, one per line.
+pub fn text(requests: &[Request]) -> String {
+    let lines: Vec<_> = requests.iter().map(command_line).collect();
+    lines.iter().flat_map(|line| [line, "\n"]).collect()
+}
+
 /// A request as it is typed.
 pub fn command_line(request: &Request) -> String {
     let mut words = vec!["weftsetup".to_owned(), request.command.name().to_owned()];

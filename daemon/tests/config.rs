@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The configuration file: what is taken, and how what is not is explained.
+
+use weft_daemon::config::Config;
+use weft_uapi::state::Protocol;
+use weft_uapi::units::NodeId;
+
+const GOOD: &str = r#"[cluster]
+name = "demo"
+security = "none"
+[[node]]
+name = "alpha"
+id = 0
+address = "10.9.0.1:7790"
+[[node]]
+name = "beta"
+id = 1
+address = "[fd00::2]:7790"
+[[resource]]
+name = "r0"
+protocol = "B"
+[[resource.volume]]
+id = 0
+minor = 0
+disk = "/dev/vda"
+[[resource.volume]]
+id = 1
+minor = 1
+disk = "/dev/vdb"
+meta = "internal"
+[resource.volume.on.beta]
+disk = "/dev/sdb"
+meta = "/dev/sdc"
+"#;
+
+#[test]
+fn a_good_file_says_what_it_means() {
+    let config = Config::parse(GOOD).unwrap();
+    let (alpha, beta) = (NodeId::new(0).unwrap(), NodeId::new(1).unwrap());
+    assert_eq!(config.cluster.ping_misses, 4);
+    assert_eq!(config.this_node(Some("beta")).unwrap().id, beta);
+    let resource = config.resource("r0").unwrap();
+    assert_eq!((resource.protocol, resource.nodes.len()), (Protocol::B, 2));
+    let disks = &resource.volumes[1].disks;
+    assert_eq!(
+        (disks[&alpha].disk.as_str(), disks[&alpha].meta_argument()),
+        ("/dev/vdb", "internal")
+    );
+    assert_eq!(
+        (disks[&beta].disk.as_str(), disks[&beta].meta_argument()),
+        ("/dev/sdb", "/dev/sdc")
+    );
+}
+
+/// Replaces one line of the good file and expects a fault there that says something.
+#[track_caller]
+fn fault(line: usize, replacement: &str, place: (usize, usize), says: &str) {
+    let mut lines: Vec<_> = GOOD.lines().collect();
+    lines[line - 1] = replacement;
+    let error = Config::parse(&lines.join("\n")).unwrap_err();
+    assert_eq!(error.place(), Some(place), "{error}");
+    assert!(error.to_string().contains(says), "{error}");
+}
+
+#[test]
+fn g4_each_fault_is_told_with_line_column_and_cause() {
+    fault(2, "name = demo", (2, 8), "");
+    fault(2, "nam = \"demo\"", (2, 1), "unknown field `nam`");
+    fault(5, "name = \"al/pha\"", (5, 8), "letters, digits");
+    fault(6, "id = 32", (6, 6), "0 to 31");
+    fault(6, "id = -1", (6, 6), "");
+    fault(6, "id = 1", (10, 6), "node id 1 is used twice");
+    fault(7, "address = \"10.9.0.1\"", (7, 11), "IP:PORT");
+    fault(7, "address = \"0.0.0.0:7790\"", (7, 11), "cannot reach");
+    fault(7, "address = \"[fd00::2]:7790\"", (11, 11), "used twice");
+    fault(
+        9,
+        "name = \"alpha\"",
+        (9, 8),
+        "node name alpha is used twice",
+    );
+    fault(13, "name = \"all\"", (13, 8), "every resource");
+    fault(14, "protocol = \"D\"", (14, 12), "\"A\", \"B\" or \"C\"");
+    fault(
+        14,
+        "nodes = [\"alpha\", \"gamma\"]",
+        (14, 19),
+        "no node 'gamma'",
+    );
+    fault(14, "nodes = []", (14, 9), "no node");
+    fault(
+        14,
+        "nodes = [\"alpha\"]",
+        (24, 21),
+        "beta is not a node of r0",
+    );
+    fault(16, "id = 255", (16, 6), "0 to 254");
+    fault(17, "minor = 1048575", (17, 9), "0 to 1048574");
+    fault(17, "minor = 1", (21, 9), "minor 1 is used twice");
+    fault(18, "disk = \"vda\"", (18, 8), "absolute path");
+    fault(
+        18,
+        "disk = \"/dev/vdb\"",
+        (22, 8),
+        "disk /dev/vdb is used twice",
+    );
+    fault(18, "", (16, 6), "no disk for node alpha");
+    fault(20, "id = 0", (20, 6), "volume id 0 is used twice");
+    fault(
+        24,
+        "[resource.volume.on.gamma]",
+        (24, 21),
+        "no node 'gamma'",
+    );
+    fault(26, "size = 5", (26, 1), "unknown field `size`");
+}
+
+#[test]
+fn security_has_to_be_given_up_in_so_many_words() {
+    fault(3, "", (2, 8), "say security = \"none\"");
+    fault(3, "security = \"tls\"", (3, 12), "say security = \"none\"");
+    fault(3, "security = \"ssh\"", (3, 12), "\"tls\" or \"none\"");
+}
+
+#[test]
+fn the_heartbeat_has_bounds() {
+    fault(
+        3,
+        "security = \"none\"\nping_misses = 0",
+        (4, 15),
+        "1 to 100",
+    );
+    fault(
+        3,
+        "security = \"none\"\nping_interval_ms = 1",
+        (4, 20),
+        "50 to 60000",
+    );
+}
+
+#[test]
+fn more_than_32_nodes_are_refused() {
+    let node = |n: u32| {
+        format!(
+            "[[node]]\nname = \"n{n}\"\nid = {}\naddress = \"10.0.0.{}:1\"\n",
+            n % 32,
+            n + 1
+        )
+    };
+    let nodes = |count| (0..count).map(node).collect::<String>();
+    let text = |count| {
+        format!(
+            "[cluster]\nname = \"big\"\nsecurity = \"none\"\n{}",
+            nodes(count)
+        )
+    };
+    assert_eq!(Config::parse(&text(32)).unwrap().nodes.len(), 32);
+    let error = Config::parse(&text(33)).unwrap_err();
+    assert!(error.to_string().contains("more than 32 nodes"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(std::path::Path::new("/nonexistent/weft.toml")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("/nonexistent/weft.toml: cannot be read"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_cut_or_garbled_file_never_panics() {
+    for end in (0..GOOD.len()).filter(|&end| GOOD.is_char_boundary(end)) {
+        let _ = Config::parse(&GOOD[..end]);
+        let garbled: String = GOOD[..end].chars().rev().collect();
+        assert!(end == 0 || Config::parse(&garbled).is_err());
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Two and more daemons over loopback, without a kernel module.
+
+mod control;
+mod forwarding;
+mod heartbeat;
+mod hello;
+mod module;
+mod reconnect;
+mod rig;
