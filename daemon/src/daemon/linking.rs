@@ -4,7 +4,7 @@
 
 use super::{Daemon, Failure};
 use crate::events::{ConnectionId, Work};
-use crate::kernel::device::parse_offer;
+use crate::kernel::device::offers;
 use crate::links::connection::Connection;
 use crate::links::kind::LinkKind;
 use crate::links::pair::Side;
@@ -19,11 +19,13 @@ impl Daemon {
     pub(super) fn on_device(&mut self, now: Instant) -> Result<(), Failure> {
         let mut buffer = [0; MESSAGE_BYTES_MAX];
         while let Some(length) = self.device.receive(&mut buffer).map_err(Failure::Device)? {
-            match buffer.get(..length).and_then(parse_offer) {
-                Some(offer) => self.on_offer(&offer, now),
-                None => log::warn!(
-                    "the module sent a message of {length} bytes that this daemon does not know"
-                ),
+            for offer in offers(buffer.get(..length).unwrap_or(&[])) {
+                match offer {
+                    Ok(offer) => self.on_offer(&offer, now),
+                    Err(bytes) => log::warn!(
+                        "the module sent {bytes} bytes that are no message that this daemon knows"
+                    ),
+                }
             }
         }
         Ok(())

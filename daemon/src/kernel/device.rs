@@ -19,7 +19,7 @@ pub trait ControlDevice {
     /// The descriptor that becomes readable when a message waits.
     fn fd(&self) -> RawFd;
 
-    /// Takes one message into `buffer`, or `None` when there is none now.
+    /// Takes whole messages into `buffer` and returns their bytes' number, or `None` when there is none now.
     ///
     /// # Errors
     /// When the device is lost.
@@ -83,8 +83,29 @@ impl ControlDevice for Device {
     }
 }
 
-/// The syntax check of a message that the module wrote: a known kind with exactly its length.
-pub fn parse_offer(bytes: &[u8]) -> Option<LinkOffer> {
+/// The offers in what the device gave. `Err` stands for the rest of the bytes, which are no message that is known here.
+pub fn offers(bytes: &[u8]) -> impl Iterator<Item = Result<LinkOffer, usize>> + '_ {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = rest.len();
+        if length == 0 {
+            return None;
+        }
+        let message = MessageHeader::read_from_prefix(rest).ok();
+        let message = message.and_then(|(header, _)| rest.split_at_checked(header.length as usize));
+        let Some(offer) = message.and_then(|(message, after)| {
+            rest = after;
+            parse_offer(message)
+        }) else {
+            rest = &[];
+            return Some(Err(length));
+        };
+        Some(Ok(offer))
+    })
+}
+
+/// The syntax check of one message: a known kind with exactly its length.
+fn parse_offer(bytes: &[u8]) -> Option<LinkOffer> {
     let offer = LinkOffer::read_from_bytes(bytes).ok()?;
     let kind = offer.header.kind;
     let known = [KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META, KERN_WITHDRAWN].contains(&kind);
@@ -94,3 +115,50 @@ pub fn parse_offer(bytes: &[u8]) -> Option<LinkOffer> {
 }
 
 pub(crate) use sys::set_io_flusher;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_uapi::control::padded_name;
+
+    fn offer(kind: u32) -> LinkOffer {
+        LinkOffer {
+            header: MessageHeader::of::<LinkOffer>(kind),
+            abi: 1,
+            peer: 1,
+            offer: 2,
+            session: 3,
+            node: 0,
+            reserved: 0,
+            resource: padded_name("r0").unwrap(),
+        }
+    }
+
+    #[test]
+    fn several_messages_of_one_read_are_told_apart() {
+        let all = [KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META].map(offer);
+        let bytes = [all[0].as_bytes(), all[1].as_bytes()].concat();
+        let read: Vec<_> = offers(&bytes).collect();
+        assert_eq!(read, all.map(Ok));
+    }
+
+    #[test]
+    fn what_is_no_message_ends_the_reading_and_never_panics() {
+        let good = offer(KERN_WITHDRAWN);
+        for length in [0, 1, 7, 8, 103, 105, u32::MAX] {
+            let mut bad = good;
+            bad.header.length = length;
+            let bytes = [good.as_bytes(), bad.as_bytes()].concat();
+            let read: Vec<_> = offers(&bytes).collect();
+            assert_eq!(
+                read,
+                [Ok(good), Err(size_of::<LinkOffer>())],
+                "length {length}"
+            );
+        }
+        let mut unknown = good;
+        unknown.header.kind = 99;
+        assert_eq!(offers(unknown.as_bytes()).count(), 1);
+        assert_eq!(offers(&good.as_bytes()[..5]).collect::<Vec<_>>(), [Err(5)]);
+    }
+}
