@@ -11,5 +11,6 @@ pub mod weft;
 mod events;
 mod metadata;
 mod output;
+mod show;
 mod up;
 mod wait;

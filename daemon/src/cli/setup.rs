@@ -10,8 +10,7 @@ use super::output::{print, print_json};
 use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::record::Record;
 use crate::kernel::netlink::request::{Request, Value};
-use crate::view::generation::{self, Generations};
-use crate::view::{model, show, status};
+use crate::view::{generation, model, show, status};
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{value_parser, Arg, ArgAction, ArgMatches};
 use weft_uapi::netlink::{Argument, Attribute, AttributeKind, Command, CommandSpec, COMMANDS};
@@ -153,16 +152,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn print_dump(command: Command, records: &[Record], json: bool) -> Result<(), Failure> {
-    let generations = || -> Vec<Generations> {
-        let infos = records.iter().filter_map(|record| match record {
-            Record::Generation(info) => Some(Generations::from(&**info)),
-            _ => None,
-        });
-        infos.collect()
-    };
     match (command, json) {
-        (Command::Generations, true) => print_json(&generations()),
-        (Command::Generations, false) => print(&generation::text(&generations())),
+        (Command::Generations, true) => print_json(&generation::all(records)),
+        (Command::Generations, false) => print(&generation::text(&generation::all(records))),
         (_, true) => print_json(&model::tree(records)),
         (Command::Show, false) => print(&show::text(&show::requests(&model::tree(records)))),
         (_, false) => print(&status::text(&model::tree(records))),

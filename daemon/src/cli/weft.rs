@@ -3,18 +3,14 @@
 //! `weft`: the everyday command, working from the configuration file.
 
 use super::failure::Failure;
-use super::output::{print, print_json};
-use super::{events, metadata, up, wait};
+use super::output::print;
+use super::{events, metadata, show, up, wait};
 use crate::config::{self, Config, Node, Resource};
-use crate::control::report::Report;
-use crate::control::{client, RUN_DIR, SOCKET_NAME};
+use crate::control::{RUN_DIR, SOCKET_NAME};
 use crate::kernel::netlink::client::Client;
-use crate::kernel::netlink::record::Record;
 use crate::kernel::netlink::request::Request;
-use crate::view::generation::{self, Generations};
-use crate::view::{daemon, model, status};
+use crate::view::model;
 use clap::{Args, Parser, Subcommand};
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 use weft_uapi::netlink::{Attribute, Command};
@@ -22,9 +18,6 @@ use weft_uapi::refusal::Refusal;
 
 /// Stands for every resource.
 const ALL: &str = "all";
-/// `status --watch` looks again after this time, or when an event comes.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
-
 /// Manages Weft resources on this node, as the configuration file describes them.
 #[derive(Parser, Debug)]
 #[command(name = "weft", version, arg_required_else_help = true)]
@@ -268,7 +261,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             perform(&Request::about(Command::Primary, resource).flag(Attribute::Force, *force))
         }
         Verb::Secondary { resource } => perform(&Request::about(Command::Secondary, resource)),
-        Verb::Status { resource, show } => show_status(resource.as_deref(), show),
+        Verb::Status { resource, show } => show::status(resource.as_deref(), show.json, show.watch),
         Verb::Events { resource, json } => events::follow(resource.as_deref(), *json),
         Verb::WaitConnect { wait } => {
             wait::wait(&wait.resource, "connected", wait::connected, wait.timeout())
@@ -276,11 +269,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Verb::WaitSync { wait } => {
             wait::wait(&wait.resource, "in sync", wait::in_sync, wait.timeout())
         }
-        Verb::Generations { resource, json } => show_generations(resource, *json),
+        Verb::Generations { resource, json } => show::generations(resource, *json),
         Verb::Config {
             verb: ConfigVerb::Check,
         } => check(arguments),
-        Verb::DaemonStatus { json, run_dir } => daemon_status(&run_dir.join(SOCKET_NAME), *json),
+        Verb::DaemonStatus { json, run_dir } => show::daemon(&run_dir.join(SOCKET_NAME), *json),
     }
 }
 
@@ -313,49 +306,6 @@ fn perform(request: &Request) -> Result<(), Failure> {
         .map_err(|error| Failure::of_request(request, &error))
 }
 
-fn show_status(resource: Option<&str>, show: &Show) -> Result<(), Failure> {
-    let mut client = Client::open()?;
-    let mut listener = Client::open()?;
-    if show.watch {
-        listener.subscribe()?;
-    }
-    loop {
-        let tree = model::tree(&events::status(&mut client, resource)?);
-        let clear = if show.watch && io::stdout().is_terminal() {
-            "\x1b[H\x1b[2J"
-        } else {
-            ""
-        };
-        if show.json {
-            print_json(&tree)?;
-        } else {
-            print(&format!("{clear}{}", status::text(&tree)))?;
-        }
-        if !show.watch {
-            return Ok(());
-        }
-        // Whatever came, or nothing: look again.
-        let _ = listener.events(Some(WATCH_EVERY));
-    }
-}
-
-fn show_generations(resource: &str, json: bool) -> Result<(), Failure> {
-    let request = Request::about(Command::Generations, resource);
-    let records = Client::open()?
-        .dump(&request)
-        .map_err(|error| Failure::of_request(&request, &error))?;
-    let infos = records.iter().filter_map(|record| match record {
-        Record::Generation(info) => Some(Generations::from(&**info)),
-        _ => None,
-    });
-    let all: Vec<_> = infos.collect();
-    if json {
-        print_json(&all)
-    } else {
-        print(&generation::text(&all))
-    }
-}
-
 fn check(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.load()?;
     let (nodes, resources) = (config.nodes.len(), config.resources.len());
@@ -371,33 +321,6 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
         )),
         Err(error) => print(&format!("{error}\n")),
     }
-}
-
-fn daemon_status(socket: &std::path::Path, json: bool) -> Result<(), Failure> {
-    let answer = client::ask(socket, "status").map_err(|error| {
-        let place = socket.display().to_string();
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
-                "no-daemon",
-                "No daemon runs.",
-                place,
-                "systemctl start weftd",
-            ),
-            _ => Failure::io(&place, &error, "run it as root; journalctl -u weftd"),
-        }
-    })?;
-    if json {
-        return print_json(&answer);
-    }
-    let report: Report = serde_json::from_value(answer).map_err(|error| {
-        Failure::new(
-            "internal",
-            error.to_string(),
-            "",
-            "use the weft that belongs to the daemon, or --json",
-        )
-    })?;
-    print(&daemon::text(&report))
 }
 
 #[cfg(test)]

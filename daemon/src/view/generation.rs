@@ -3,6 +3,7 @@
 //! Generations: which history the data of each volume belong to.
 
 use super::model::text as name;
+use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -62,6 +63,15 @@ impl From<&GenerationInfo> for Generations {
                 .collect(),
         }
     }
+}
+
+/// Those of a dump.
+pub fn all(records: &[Record]) -> Vec<Generations> {
+    let infos = records.iter().filter_map(|record| match record {
+        Record::Generation(info) => Some(Generations::from(&**info)),
+        _ => None,
+    });
+    infos.collect()
 }
 
 /// In words.
