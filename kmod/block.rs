@@ -45,10 +45,14 @@ impl Device {
         Arc::pin_init(device, GFP_KERNEL)
     }
 
-    /// Starts bios that wait, as far as there is room now.
+    /// Starts bios that wait, as far as there is room now; the resource asks again when there is more.
     pub(crate) fn start_waiting(&self) {
         while let Some(bio) = self.next_waiting() {
             self.start(bio);
+        }
+        let is_empty = self.waiting.lock().is_empty();
+        if !is_empty {
+            self.resource.has_waiting();
         }
     }
 

@@ -25,6 +25,7 @@ const BLOCKS_MAX: usize = (IO_BYTES_MAX / META_BLOCK_BYTES) as usize;
 pub(crate) type Loaded = KBox<Option<LoadedDisk<Kernel>>>;
 
 /// Opens the disk, and the metadata device unless metadata are internal, for nobody else; reads the metadata.
+#[inline(never)]
 pub(crate) fn attach(
     resource: &Arc<Resource>,
     (node, volume): (NodeId, VolumeId),
@@ -69,13 +70,19 @@ fn load(resource: &Resource, disk: &Disk, (node, volume): (NodeId, VolumeId)) ->
     };
     let [first, second] = Layout::superblock_sectors(kind, info.meta_sectors).ok_or(Refusal::DiskTooSmall)?;
     let (first, second) = (read(resource, disk, first, 1)?, read(resource, disk, second, 1)?);
-    let loaded = LoadedDisk::begin(info, block(&first, 0)?, block(&second, 0)?)?;
-    let mut loaded = KBox::new(Some(loaded), GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+    let mut loaded = begin(info, block(&first, 0)?, block(&second, 0)?)?;
     if let Some(loaded) = &mut *loaded {
         read_all(resource, disk, loaded)?;
         loaded.finish()?;
     }
     Ok(loaded)
+}
+
+/// Apart, so that the disk does not stay on the stack.
+#[inline(never)]
+fn begin(info: DiskInfo, first: &MetaBlock, second: &MetaBlock) -> Result<Loaded, Failure> {
+    let loaded = LoadedDisk::begin(info, first, second)?;
+    KBox::new(Some(loaded), GFP_KERNEL).map_err(|_| Refusal::NoMemory.into())
 }
 
 /// Reads all blocks that the metadata consist of, neighbours together.
