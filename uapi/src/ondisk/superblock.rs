@@ -12,7 +12,7 @@ use crate::status::Name;
 use crate::units::{GenerationId, Incarnation, NodeId, Term, VolumeId};
 use crate::version::ONDISK_VERSION;
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const MAGIC: [u8; 8] = *b"weftMETA";
