@@ -242,25 +242,48 @@ impl<H: Host> Volume<H> {
         let joins = is_member && disk.has_flag(FLAG_INCONSISTENT);
         let is_finished = replica.target.as_ref().is_some_and(|target| target.is_finished);
         ensure(!joins || is_finished, "the peer named this node a member before the resync was done")?;
+        let after = replica.received.last();
+        replica.adopting = Some(Adopting { id: record.id, superblock: None, record: Some((record, after)), joins });
+        self.recheck = true;
+        Ok(())
+    }
+
+    /// Writes a peer's record once everything that came before it is on disk.
+    ///
+    /// INVARIANT: a record that makes this node a member claims all writes before it, also those that were complete
+    /// without this node; the superblock's flush makes them stable with it.
+    fn write_adopted(&mut self, peer: NodeId) {
+        let (Some(disk), Some(replica)) =
+            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        let waiting = replica.adopting.filter(|adopting| adopting.superblock.is_none());
+        let Some((adopting, (record, after))) = waiting.and_then(|adopting| Some((adopting, adopting.record?))) else {
+            return;
+        };
+        if replica.received.done_upto() < after {
+            return;
+        }
         let mut line = disk.ancestry();
         line.push(record);
         disk.set_ancestry(&line);
         disk.set_since(peer, record.id);
-        if joins {
+        if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
             disk.set_flag(FLAG_WRITER_ACTIVE, false);
         }
         replica.accepts = false;
-        replica.adopting = Some(Adopting { id: record.id, superblock: Some(disk.touch()), joins });
+        replica.adopting = Some(Adopting { superblock: Some(disk.touch()), ..adopting });
         self.required = record.members;
         self.recheck = true;
-        Ok(())
     }
 
     /// A peer's record may have become durable here.
     #[inline(never)]
     pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        self.write_adopted(peer);
         let (Some(disk), Some(replica)) =
             (self.disk.as_ref(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
         else {

@@ -182,7 +182,7 @@ impl<H: Host> Volume<H> {
             None => {
                 disk.wants_bitmaps = true;
                 let id = line.current().id;
-                replica.adopting = Some(Adopting { id, superblock: None, joins: false });
+                replica.adopting = Some(Adopting { id, superblock: None, record: None, joins: false });
                 self.recheck = true;
             }
             Some(adopting) if adopting.superblock.is_none() && disk.are_bitmaps_written() => {

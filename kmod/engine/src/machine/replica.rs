@@ -15,6 +15,7 @@ use super::received::Received;
 use super::source::Source;
 use super::target::Target;
 use crate::host::{Host, NoMemory, Time};
+use weft_uapi::ondisk::Generation;
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, Seq, SessionId};
 
@@ -65,8 +66,10 @@ pub(super) struct Replica<H: Host> {
 pub(super) struct Adopting {
     /// The generation.
     pub(super) id: GenerationId,
-    /// Number of the superblock that has it; `None`: bitmaps first.
+    /// Number of the superblock that has it; `None`: something else comes first.
     pub(super) superblock: Option<u64>,
+    /// The record, once everything up to this number is on disk; `None`: a sync target takes a whole line over.
+    pub(super) record: Option<(Generation, Seq)>,
     /// This node becomes a member by it.
     pub(super) joins: bool,
 }
