@@ -140,7 +140,7 @@ impl World {
                 zeroes,
                 acknowledged: None,
                 promised: false,
-                flushed: false,
+                flushed: None,
                 writer: (node, life),
             })
         });

@@ -26,8 +26,8 @@ pub(crate) struct Write {
     pub acknowledged: Option<u64>,
     /// It is promised to be on all members.
     pub promised: bool,
-    /// A later flush, or its own FUA, was acknowledged.
-    pub flushed: bool,
+    /// The generation in which a later flush, or its own FUA, was acknowledged.
+    pub flushed: Option<u64>,
     /// The application that wrote it: node and life.
     pub writer: (usize, u32),
 }
@@ -97,7 +97,7 @@ impl History {
         let write = self.write_mut(stamp);
         write.ended = Some(moment);
         write.acknowledged = Some(generation);
-        write.flushed = flushed;
+        write.flushed = flushed.then_some(generation);
         if promised {
             self.promise_all(stamp, generation);
         }
@@ -135,7 +135,7 @@ impl History {
         let covered = |write: &Write| {
             write.writer == writer
                 && write.acknowledged.is_some()
-                && !write.flushed
+                && write.flushed.is_none()
                 && write.ended.is_some_and(|ended| ended < moment)
         };
         let writes = (FIRST_WRITE..).zip(&self.writes);
@@ -144,7 +144,7 @@ impl History {
             .map(|(stamp, _)| stamp)
             .collect();
         for &stamp in &flushed {
-            self.write_mut(stamp).flushed = true;
+            self.write_mut(stamp).flushed = Some(generation);
             self.promise_all(stamp, generation);
         }
         flushed
@@ -214,7 +214,7 @@ impl History {
                 .iter()
                 .filter(|promise| duties.contains(&promise.generation));
             let broken = owed.copied().find(|&promise| {
-                (!flushed_only || self.is_flushed(promise.write))
+                (!flushed_only || self.is_flushed(promise.write, duties))
                     && self.breaks(sector, value, promise)
                     && !self.is_excused(node, sector, promise.write)
             });
@@ -226,8 +226,10 @@ impl History {
         self.promises.get(&sector).map_or(&[], Vec::as_slice)
     }
 
-    pub(crate) fn is_flushed(&self, stamp: Stamp) -> bool {
-        self.write(stamp).is_some_and(|write| write.flushed)
+    /// Whether a flush of one of these generations made the write stable on its members.
+    pub(crate) fn is_flushed(&self, stamp: Stamp, generations: &BTreeSet<u64>) -> bool {
+        let flushed = self.write(stamp).and_then(|write| write.flushed);
+        flushed.is_some_and(|generation| generations.contains(&generation))
     }
 
     pub(crate) fn is_excused(&self, node: usize, sector: u64, stamp: Stamp) -> bool {
@@ -235,7 +237,15 @@ impl History {
     }
 
     /// A power cut of `node` turned `before` into `after`: what was acknowledged without a flush may be gone.
-    pub(crate) fn excuse_lost(&mut self, node: usize, before: &[Stamp], after: &[Stamp]) {
+    ///
+    /// `duties` are those of the node's disk.
+    pub(crate) fn excuse_lost(
+        &mut self,
+        node: usize,
+        before: &[Stamp],
+        after: &[Stamp],
+        duties: &BTreeSet<u64>,
+    ) {
         let mut lost = Vec::new();
         for (&sector, promises) in &self.promises {
             let (old, new) = (before[sector as usize], after[sector as usize]);
@@ -244,7 +254,7 @@ impl History {
             }
             for &promise in promises {
                 let excusable =
-                    !self.is_flushed(promise.write) && self.breaks(sector, new, promise);
+                    !self.is_flushed(promise.write, duties) && self.breaks(sector, new, promise);
                 if excusable && !self.breaks(sector, old, promise) {
                     lost.push((sector, promise.write));
                 }
@@ -257,6 +267,11 @@ impl History {
     pub(crate) fn inherit_excuses(&mut self, target: usize, source: usize) {
         let inherited = self.excused[source].clone();
         self.excused[target].extend(inherited);
+    }
+
+    /// `target` is equal to `source` now: it lacks what the source lacks, and nothing else.
+    pub(crate) fn replace_excuses(&mut self, target: usize, source: usize) {
+        self.excused[target] = self.excused[source].clone();
     }
 
     fn write_mut(&mut self, stamp: Stamp) -> &mut Write {
@@ -289,7 +304,7 @@ impl History {
             let flushed: Vec<Promise> = list
                 .iter()
                 .copied()
-                .filter(|newer| write(newer.write).flushed)
+                .filter(|newer| write(newer.write).flushed.is_some())
                 .collect();
             list.retain(|old| {
                 let superseded = |newer: &Promise| {

@@ -16,7 +16,7 @@ use weft_engine::host::Time;
 use weft_engine::load::{DiskInfo, LoadedDisk, Read};
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
-use weft_uapi::ondisk::{MetaKind, Superblock};
+use weft_uapi::ondisk::{MetaKind, Superblock, FLAG_INCONSISTENT};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ReplicationState, Role};
 use weft_uapi::status::SUSPENDED_BROKEN;
@@ -331,8 +331,12 @@ impl World {
         let old = this.disk.superblock().copied();
         if power {
             this.disk.power_cut(&mut self.random, under_way);
+            let generation = self.nodes[node]
+                .superblock()
+                .map_or(0, |block| block.generation.id.0);
+            let duties = self.history.duties(generation);
             self.history
-                .excuse_lost(node, &before, &self.nodes[node].disk.current);
+                .excuse_lost(node, &before, &self.nodes[node].disk.current, &duties);
         } else {
             this.disk.reset(&mut self.random, under_way);
         }
@@ -510,6 +514,10 @@ impl World {
                     new.flags
                 );
                 checkers::line_changed(self, node, &old, &new);
+                let was_target = old.flags & !new.flags & FLAG_INCONSISTENT != 0;
+                if was_target && self.nodes[node].engine.is_some() && !self.nodes[node].is_forcing {
+                    self.history.replace_excuses(node, 1 - node);
+                }
                 checkers::claims(self, node);
             }
         }

@@ -19,7 +19,7 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// More events than any honest run needs.
 const MOMENTS_MAX: u64 = 3_000_000;
 /// Most events between two looks at everything.
-const INSPECTION_GAP_MAX: u64 = 300;
+const INSPECTION_GAP_MAX: u64 = 1200;
 /// Lines of the trace that are kept for a report.
 const TRACE_MAX: usize = 400;
 
