@@ -58,7 +58,7 @@ pub fn prepare(machine: &Machine) -> Result<()> {
 
 /// Starts weftd and waits until it answers.
 pub fn start_daemon(machine: &Machine) -> Result<()> {
-    machine.sh("setsid weftd >>/var/log/weftd.log 2>&1 </dev/null & disown")?;
+    machine.sh("setsid weftd >/dev/console 2>&1 </dev/null & disown")?;
     eventually("weftd answers", PATIENCE, || {
         let asked = machine.run(&Command::shell("weft daemon-status"))?;
         Ok((asked.code == 0).then_some(()))

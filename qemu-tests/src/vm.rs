@@ -248,8 +248,8 @@ impl Machine {
 
     fn kernel_parameters(&self) -> String {
         format!(
-            "console=ttyS0 earlyprintk=ttyS0 panic=-1 oops=panic mitigations=off net.ifnames=0 \
-             rcupdate.rcu_cpu_stall_timeout=120 weft.name={} weft.address={}",
+            "console=ttyS0 earlyprintk=ttyS0 panic=-1 oops=panic mitigations=off net.ifnames=0 no_timer_check \
+             rcupdate.rcu_cpu_stall_timeout=120 guest.name={} guest.address={}",
             self.name,
             self.address(),
         )
