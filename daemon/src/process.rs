@@ -6,6 +6,7 @@ pub mod lock;
 
 use crate::kernel::device::set_io_flusher;
 use nix::sys::mman::{mlockall, MlockAllFlags};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -13,18 +14,20 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// The last process to be killed when memory runs out, but not an immortal one.
 const OOM_SCORE: &str = "-900";
 
-/// Locks memory, declares this process part of the I/O path and asks the OOM killer to look elsewhere. A daemon in the
-/// write path must not wait for a page that is to be swapped in from, or written back to, the disk it serves.
+/// Locks memory, declares this process part of the I/O path, asks the OOM killer to look elsewhere and takes all the
+/// descriptors it may have. A daemon in the write path must not wait for a page that is to be swapped in from, or written
+/// back to, the disk it serves; and each session needs a dozen descriptors.
 ///
-/// Each step that fails is logged; the daemon works without it while memory suffices.
+/// Each step that fails is logged; the daemon works without it while memory and descriptors suffice.
 pub fn protect() {
-    let steps: [(&str, io::Result<()>); 3] = [
+    let steps: [(&str, io::Result<()>); 4] = [
         (
             "locking memory",
             mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
                 .map_err(io::Error::from),
         ),
         ("becoming an I/O flusher", set_io_flusher()),
+        ("raising the limit of descriptors", raise_descriptors()),
         (
             "lowering the OOM score",
             std::fs::write("/proc/self/oom_score_adj", OOM_SCORE),
@@ -32,9 +35,14 @@ pub fn protect() {
     ];
     for (what, result) in steps {
         if let Err(error) = result {
-            log::warn!("{what}: {error}; under memory pressure this node may stall");
+            log::warn!("{what}: {error}; under pressure this node may stall");
         }
     }
+}
+
+fn raise_descriptors() -> io::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
 /// Tells the service manager that the daemon is ready, when it was started by one.

@@ -15,7 +15,7 @@ use weft_daemon::control::{RUN_DIR, SOCKET_NAME};
 use weft_daemon::daemon::{Daemon, Failure, Parts};
 use weft_daemon::kernel::device::Device;
 use weft_daemon::process;
-use weft_daemon::process::lock::{self, LockError};
+use weft_daemon::process::lock::{LockError, RunLock};
 use weft_daemon::reactor::orders::Signals;
 use weft_uapi::control::CONTROL_DEVICE;
 
@@ -96,11 +96,13 @@ fn run(arguments: &Arguments) -> Result<(), Ended> {
         .map_err(Ended::Config)?
         .clone();
     start_log(arguments.log.unwrap_or(config.log));
-    let lock = lock::lock(&arguments.run_dir).map_err(Ended::Lock)?;
+    let mut lock = RunLock::take(&arguments.run_dir).map_err(Ended::Lock)?;
     let device = open_device(arguments.wait_module)?;
     let listener =
         TcpListener::bind(node.address).map_err(|error| Ended::Listen(node.address, error))?;
-    let control = lock::bind(&lock, &arguments.run_dir.join(SOCKET_NAME)).map_err(Ended::Lock)?;
+    let control = lock
+        .bind(&arguments.run_dir.join(SOCKET_NAME))
+        .map_err(Ended::Lock)?;
     let signals = Signals::new().map_err(Ended::Signals)?;
     process::protect();
     log::info!(
