@@ -77,26 +77,20 @@ impl FileOps for ControlFile {
     }
 
     fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize> {
-        let mut total: usize = 0;
-        loop {
-            let given = self.offers.next_message(|message| {
-                let bytes = message.as_bytes();
-                if to.len() < bytes.len() {
-                    return Err(EINVAL);
-                }
-                if to.copy_to_iter(bytes) < bytes.len() {
-                    return Err(EFAULT);
-                }
-                total = total.saturating_add(bytes.len());
-                Ok(())
-            });
-            match given {
-                Some(Ok(())) => {}
-                Some(Err(error)) if total == 0 => return Err(error),
-                None if total == 0 => return Err(EAGAIN),
-                _ => return Ok(total),
+        let mut length = 0;
+        let given = self.offers.next_message(|message| {
+            let bytes = message.as_bytes();
+            length = bytes.len();
+            if to.len() < length {
+                return Err(EINVAL);
             }
-        }
+            if to.copy_to_iter(bytes) < length {
+                return Err(EFAULT);
+            }
+            Ok(())
+        });
+        given.ok_or(EAGAIN)??;
+        Ok(length)
     }
 
     fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {

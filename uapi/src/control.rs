@@ -2,7 +2,7 @@
 
 //! Messages on the control device `/dev/weft`, between the module and the daemon that owns it.
 //!
-//! `read(2)` returns whole messages, never a part of one; a buffer too small for the next message fails with
+//! `read(2)` returns one whole message; a buffer too small for the next message fails with
 //! `EINVAL` ([`MESSAGE_BYTES_MAX`] always suffices). Offers are level-triggered: whoever opens the device is told every
 //! open offer again. `write(2)` takes one whole message. Integers are in the machine's byte order.
 
