@@ -41,6 +41,8 @@ pub(super) enum Reason {
 pub(super) struct Promotion {
     /// See [`Reason::Promotion`].
     pub(super) anew: bool,
+    /// A person accepts the loss of newer data.
+    pub(super) force: bool,
     pub(super) term: Term,
 }
 
@@ -97,11 +99,18 @@ impl<H: Host> Volume<H> {
             if !self.lost_members(node).is_empty() {
                 self.begin_change(cx, Reason::Shrink, self.term());
             }
-        } else if let Some(promotion) = self.wants_promotion.take() {
+        } else if let Some(promotion) = self.wants_promotion.filter(|promotion| self.may_begin(promotion)) {
+            self.wants_promotion = None;
             self.begin_change(cx, Reason::Promotion { anew: promotion.anew }, promotion.term);
         } else if let Some(peer) = joining {
             self.begin_change(cx, Reason::Grow(peer), self.term());
         }
+    }
+
+    /// Whether the disk is still as good as it was when the promotion was granted.
+    fn may_begin(&self, promotion: &Promotion) -> bool {
+        self.may_promote(promotion.force).is_ok()
+            && (self.disk_state() == DiskState::Inconsistent) == promotion.anew
     }
 
     /// Whether a change may begin.

@@ -173,7 +173,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         request.stage = Stage::Flushing;
-        request.seq = seq;
+        request.flush_upto = seq;
         request.local_upto = local_upto;
         request.is_local_done = false;
         disk.io_pending = disk.io_pending.saturating_add(1);
@@ -208,7 +208,7 @@ impl<H: Host> Volume<H> {
             self.complete(cx, number, Err(IoError::Disk), None);
             return;
         }
-        let (io, seq) = (request.io, request.seq);
+        let (io, seq) = (request.io, request.flush_upto);
         let stable = self.each_replica().filter(|(_, replica)| replica.receives && replica.stable >= seq);
         let stable = stable.fold(NodeSet::of(cx.facts.node), |set, (peer, _)| set.with(peer));
         if self.required.0 & !stable.0 != 0 || self.is_broken {
@@ -223,7 +223,6 @@ impl<H: Host> Volume<H> {
             request.stage = Stage::Held;
             request.io.preflush = false;
             request.is_local_done = false;
-            request.seq = Seq(0);
         }
     }
 

@@ -59,8 +59,10 @@ pub(super) struct Request<H: Host> {
     pub(super) range: Option<RangeId>,
     pub(super) is_range_free: bool,
     pub(super) log: Hold,
-    /// Its number in the tail; of a flush: everything up to here has to be stable. 0: no peer got it.
+    /// Its number in the tail; 0: no peer got it.
     pub(super) seq: Seq,
+    /// The flush demands that everything up to here is stable on every member.
+    pub(super) flush_upto: Seq,
     /// The local flush covers the tail up to here.
     pub(super) local_upto: Seq,
     /// The local disk is done with it.
@@ -120,6 +122,7 @@ impl<H: Host> Volume<H> {
             is_range_free: false,
             log: Hold::default(),
             seq: Seq(0),
+            flush_upto: Seq(0),
             local_upto: Seq(0),
             is_local_done: false,
             sent: NodeSet::EMPTY,

@@ -228,10 +228,11 @@ impl<H: Host> Engine<H> {
                 let is_recorded = |volume: &Volume<H>| {
                     volume.change.is_none() && volume.wants_promotion.is_none()
                 };
-                if self.each_volume().any(|volume| !volume.has_running_disk()) {
+                let refusal = self.each_volume().find_map(Volume::promotion_refusal);
+                if let Some(refusal) = refusal {
                     self.each_volume_mut().for_each(|volume| volume.wants_promotion = None);
                     self.transition = None;
-                    cx.reply(token, Err(Refusal::NoUpToDateDisk));
+                    cx.reply(token, Err(refusal));
                 } else if self.each_volume().all(is_recorded) {
                     self.become_primary(cx, token);
                 }
@@ -244,7 +245,7 @@ impl<H: Host> Engine<H> {
         for volume in self.each_volume_mut() {
             // Data that only force makes good ones: what peers have is no longer comparable.
             let anew = force && volume.disk_state() == DiskState::Inconsistent;
-            volume.wants_promotion = Some(Promotion { anew, term });
+            volume.wants_promotion = Some(Promotion { anew, force, term });
             volume.recheck = true;
         }
         self.transition = Some(Transition::Recording { token });
@@ -326,7 +327,22 @@ impl<H: Host> Volume<H> {
         self.disk.as_ref().is_some_and(|disk| disk.stage == Stage::Running)
     }
 
-    fn may_promote(&self, force: bool) -> Result<(), Refusal> {
+    /// Why a promotion that was granted cannot come to its end any more.
+    fn promotion_refusal(&self) -> Option<Refusal> {
+        if !self.has_running_disk() {
+            return Some(Refusal::NoUpToDateDisk);
+        }
+        let promotion = self.wants_promotion?;
+        match self.may_promote(promotion.force) {
+            // Something passes: it is looked at again.
+            Err(Refusal::InTransition) => None,
+            Ok(()) if promotion.anew != (self.disk_state() == DiskState::Inconsistent) => Some(Refusal::InTransition),
+            result => result.err(),
+        }
+    }
+
+    /// Whether the disk is good enough for a primary.
+    pub(super) fn may_promote(&self, force: bool) -> Result<(), Refusal> {
         if !self.has_running_disk() {
             return Err(Refusal::NoUpToDateDisk);
         }
