@@ -3,7 +3,9 @@
 //! transcripts of all commands, is kept under `artefacts/` in the cache folder.
 
 use std::{
-    any, fs,
+    any,
+    collections::BTreeMap,
+    fs,
     io::{self, BufWriter},
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
@@ -31,6 +33,7 @@ pub struct Builder {
     nodes: usize,
     hardware: Hardware,
     disks: Vec<(String, u64)>,
+    own_disks: BTreeMap<usize, Vec<(String, u64)>>,
     files: Vec<(String, u32, Vec<u8>)>,
 }
 
@@ -53,6 +56,7 @@ impl Cluster {
                 vcpus: 2,
             },
             disks: vec![("data".to_owned(), 1 << 30)],
+            own_disks: BTreeMap::new(),
             files: Vec::new(),
         }
     }
@@ -97,10 +101,13 @@ impl Cluster {
 impl Builder {
     /// Gives every node these disks (serial number and bytes) instead of `data`.
     pub fn disks(mut self, disks: &[(&str, u64)]) -> Self {
-        self.disks = disks
-            .iter()
-            .map(|(serial, size)| ((*serial).to_owned(), *size))
-            .collect();
+        self.disks = owned(disks);
+        self
+    }
+
+    /// Gives one node other disks than the rest.
+    pub fn disks_of(mut self, node: usize, disks: &[(&str, u64)]) -> Self {
+        self.own_disks.insert(node, owned(disks));
         self
     }
 
@@ -176,8 +183,8 @@ impl Builder {
         self.write_initramfs(&boot, &initramfs)?;
         let network = Network::new(self.nodes);
         let machine = |node| {
-            let disks = self
-                .disks
+            let disks = self.own_disks.get(&node).unwrap_or(&self.disks);
+            let disks = disks
                 .iter()
                 .map(|(serial, size)| Disk::new(folder.path(), &name(node), serial, *size));
             Ok(Machine {
@@ -258,6 +265,13 @@ impl Cluster {
                 .try_for_each(|boot| boot.join().map_err(|_| anyhow!("panicked"))?)
         })
     }
+}
+
+fn owned(disks: &[(&str, u64)]) -> Vec<(String, u64)> {
+    let disks = disks.iter();
+    disks
+        .map(|(serial, size)| ((*serial).to_owned(), *size))
+        .collect()
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
