@@ -49,6 +49,7 @@ use weft_engine::host::Time;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::name_of;
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
+use weft_uapi::ondisk::AL_EXTENTS;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Protocol;
 use weft_uapi::status::Name;
@@ -182,7 +183,7 @@ impl Resource {
     #[inline(never)] // Its parts lie on the stack before they are put together.
     pub(crate) fn new(host: Arc<Host>, name: Name, node: NodeId, protocol: Protocol) -> Result<Arc<Self>> {
         let memory = Memory::new()?;
-        let engine = Engine::new(Config { name, node, protocol, requests_max: REQUESTS_MAX }).map_err(|_| ENOMEM)?;
+        let engine = Engine::new(Config { name, node, protocol, requests_max: REQUESTS_MAX, al_extents: AL_EXTENTS }).map_err(|_| ENOMEM)?;
         let rest = Rest {
             sessions: Sessions::new(name, node, host.offers.clone(), memory.packets.clone()),
             log: Log::new(),

@@ -62,6 +62,9 @@ pub struct Config {
     pub protocol: Protocol,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
     pub requests_max: usize,
+    /// Extents of the activity log that are hot at the same time, at most [`weft_uapi::ondisk::AL_EXTENTS`] and at
+    /// least 2 for a request that touches two.
+    pub al_extents: u16,
 }
 
 /// The replication core of one resource on one node.

@@ -20,7 +20,7 @@ use crate::host::{Host, NoMemory, Output};
 use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
-use weft_uapi::ondisk::{Layout, MetaBlock, Superblock, AL_EXTENTS, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{Layout, MetaBlock, Superblock, FLAG_WRITER_ACTIVE};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
 /// Bitmap blocks being written at the same time.
@@ -65,11 +65,11 @@ pub(super) struct Disk<H: Host> {
 
 impl<H: Host> Disk<H> {
     /// Takes over what was loaded: hot extents become bits towards every peer, since each of them may differ there.
-    pub(super) fn new(loaded: LoadedDisk<H>, token: Token) -> Result<Self, NoMemory> {
+    pub(super) fn new(loaded: LoadedDisk<H>, token: Token, al_extents: u16) -> Result<Self, NoMemory> {
         let LoadedDisk { superblock, layout, al_table, al_sequence, bitmaps, .. } = loaded;
         let extents = u32::try_from(layout.data_sectors().div_ceil(EXTENT_SECTORS)).map_err(|_| NoMemory)?;
         let mut bits = Bitmaps::new(bitmaps, &layout)?;
-        let log = ActivityLog::new(AL_EXTENTS.into(), extents, &al_table, al_sequence)?;
+        let log = ActivityLog::new(al_extents.into(), extents, &al_table, al_sequence)?;
         for slot in superblock.slot_of_node.iter().flatten() {
             log.extents().for_each(|extent| {
                 bits.set_extent((*slot).into(), extent);

@@ -60,7 +60,7 @@ impl<H: Host> Engine<H> {
             return Err(Refusal::IsPrimary);
         }
         let memory = |_: NoMemory| Refusal::NoMemory;
-        let mut volume = Volume::new(id, minor, self.config.requests_max).map_err(memory)?;
+        let mut volume = Volume::new(id, minor, &self.config).map_err(memory)?;
         for peer in self.peers() {
             volume.add_peer(peer).map_err(memory)?;
         }

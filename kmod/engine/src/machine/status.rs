@@ -6,7 +6,7 @@ use super::volume::Volume;
 use super::Engine;
 use crate::host::{Host, Time};
 use weft_uapi::limits::BITMAP_BLOCK_BYTES;
-use weft_uapi::ondisk::{AL_EXTENTS, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{ConnectionState, DiskState};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
@@ -57,7 +57,7 @@ impl<H: Host> Engine<H> {
         info.read_sectors = volume.read_sectors;
         info.written_sectors = volume.written_sectors;
         info.in_flight = u32::try_from(volume.requests.used()).unwrap_or(u32::MAX);
-        info.al_size = AL_EXTENTS.into();
+        info.al_size = volume.al_extents.into();
         if let Some(disk) = volume.disk.as_ref() {
             info.generation = disk.superblock.generation.id.0;
             info.al_used = u32::try_from(disk.log.used()).unwrap_or(u32::MAX);

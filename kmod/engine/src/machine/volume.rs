@@ -14,11 +14,13 @@ use super::replica::Replica;
 use super::request::Request;
 use super::slots::Slots;
 use super::transitions;
+use super::Config;
 use crate::effect::{Effect, Level, Object};
 use crate::host::{Host, NoMemory, Output, Time};
 use crate::ranges::{RangeId, Ranges};
 use crate::tail::Tail;
 use weft_uapi::limits::NODES_MAX;
+use weft_uapi::ondisk::AL_EXTENTS;
 use weft_uapi::state::DiskState;
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, Seq, VolumeId};
 
@@ -54,6 +56,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) open_count: u32,
     pub(super) disk: Place<H, Disk<H>>,
     disk_state: DiskState,
+    /// Most extents that are hot at the same time.
+    pub(super) al_extents: u16,
     pub(super) requests: Slots<H, Request<H>>,
     pub(super) ops: Slots<H, PeerOp<H>>,
     pub(super) replicas: H::Slab<Option<Replica<H>>>,
@@ -80,7 +84,8 @@ pub(super) struct Volume<H: Host> {
 
 impl<H: Host> Volume<H> {
     /// A volume without disk. Context: may sleep.
-    pub(super) fn new(id: VolumeId, minor: Minor, requests_max: usize) -> Result<Self, NoMemory> {
+    pub(super) fn new(id: VolumeId, minor: Minor, config: &Config) -> Result<Self, NoMemory> {
+        let requests_max = config.requests_max;
         let requests = u32::try_from(requests_max).map_err(|_| NoMemory)?;
         Ok(Self {
             id,
@@ -88,6 +93,7 @@ impl<H: Host> Volume<H> {
             open_count: 0,
             disk: Place::default(),
             disk_state: DiskState::Diskless,
+            al_extents: config.al_extents.clamp(2, AL_EXTENTS),
             requests: Slots::new(requests)?,
             ops: Slots::new(PEER_OPS)?,
             replicas: H::slab(NODES_MAX, || None)?,

@@ -11,7 +11,7 @@ use weft_engine::host::{Host, NoMemory, Output, Time};
 use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
-use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock};
+use weft_uapi::ondisk::{AL_EXTENTS, Layout, MetaBlock, MetaKind, Superblock};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, Protocol, ReplicationState, Role};
 use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
@@ -111,7 +111,7 @@ fn layout() -> Layout {
 
 fn new_engine(number: usize) -> Engine<RigHost> {
     let name = padded_name("r0").unwrap();
-    Engine::new(Config { name, node: node(number), protocol: Protocol::C, requests_max: 32 }).unwrap()
+    Engine::new(Config { name, node: node(number), protocol: Protocol::C, requests_max: 32, al_extents: AL_EXTENTS }).unwrap()
 }
 
 fn blank_disk(number: usize) -> Vec<u8> {
