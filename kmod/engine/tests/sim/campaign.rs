@@ -49,16 +49,19 @@ pub(crate) fn seed_of_environment(name: &str) -> Option<u64> {
 
 /// Whether the checkers see through a canary within a number of seeds.
 pub(crate) fn catches(canary: Canary, seeds: u64) -> bool {
-    let caught = (0..seeds).find(|&seed| {
-        run(Plan {
+    let caught = (0..seeds).find_map(|seed| {
+        let plan = Plan {
             seed,
             canary: Some(canary),
             verbose: false,
-        })
-        .is_err()
+        };
+        Some((seed, run(plan).err()?))
     });
-    if let Some(seed) = caught {
-        println!("{canary:?}: caught with seed {seed}");
+    if let Some((seed, violation)) = &caught {
+        println!(
+            "{canary:?}: seed {seed}, caught by {}: {}",
+            violation.checker, violation.text
+        );
     }
     caught.is_some()
 }

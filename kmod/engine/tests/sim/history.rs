@@ -45,7 +45,7 @@ pub(crate) struct History {
     /// Promises and zeroing writes by sector.
     promises: BTreeMap<u64, Vec<Promise>>,
     zeroes: HashMap<u64, Vec<Stamp>>,
-    parents: HashMap<u64, u64>,
+    generations: HashMap<u64, Generation>,
     /// Generations whose past was given up by force.
     amnesties: HashSet<u64>,
     /// Per node: what a power cut took before it was flushed.
@@ -154,14 +154,18 @@ impl History {
     pub(crate) fn record(&mut self, generation: Generation) -> bool {
         generation.id.0 != 0
             && self
-                .parents
-                .insert(generation.id.0, generation.parent.0)
+                .generations
+                .insert(generation.id.0, generation)
                 .is_none()
     }
 
     /// `generation` was made by force: nothing is owed from before it.
     pub(crate) fn forgive(&mut self, generation: u64) {
         self.amnesties.insert(generation);
+    }
+
+    pub(crate) fn generation(&self, id: u64) -> Option<Generation> {
+        self.generations.get(&id).copied()
     }
 
     /// A generation and all it follows from.
@@ -178,7 +182,9 @@ impl History {
         let mut line = BTreeSet::new();
         let mut at = generation;
         while at != 0 && line.insert(at) && !stop(at) {
-            at = self.parents.get(&at).copied().unwrap_or(0);
+            at = self
+                .generation(at)
+                .map_or(0, |generation| generation.parent.0);
         }
         line
     }
@@ -259,6 +265,22 @@ impl History {
                     lost.push((sector, promise.write));
                 }
             }
+        }
+        // What was on its way to an acknowledgement may have been there and be gone again.
+        let open = (FIRST_WRITE..)
+            .zip(&self.writes)
+            .filter(|(_, write)| write.ended.is_none());
+        for (stamp, write) in open {
+            let promise = Promise {
+                write: stamp,
+                generation: 0,
+            };
+            let gone = |&sector: &u64| {
+                !self.breaks(sector, before[sector as usize], promise)
+                    && self.breaks(sector, after[sector as usize], promise)
+            };
+            let range = write.sector..write.sector + write.sectors;
+            lost.extend(range.filter(gone).map(|sector| (sector, stamp)));
         }
         self.excused[node].extend(lost);
     }

@@ -8,16 +8,31 @@ use crate::world::World;
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
 use weft_uapi::state::Protocol;
 
-/// The generation in force on a node: its own disk's, or that of the peer that it works on.
+/// The generation in force on a node: its own disk's, or that of the peer that it works on. A record that a member has
+/// not made durable is not in force; its parent is.
 pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
     let at = if world.nodes[node].is_attached {
         node
     } else {
         1 - node
     };
-    world.nodes[at]
-        .superblock()
-        .map_or(Generation::default(), |block| block.generation)
+    let superblock = world.nodes[at].superblock();
+    let mut generation = superblock.map_or(Generation::default(), |block| block.generation);
+    let has = |member: usize, id: u64| {
+        let block = world.nodes[member].superblock();
+        block.is_some_and(|block| world.history.line(block.generation.id.0).contains(&id))
+    };
+    while !generation
+        .members
+        .iter()
+        .all(|member| has(member.index(), generation.id.0))
+    {
+        match world.history.generation(generation.parent.0) {
+            Some(parent) => generation = parent,
+            None => break,
+        }
+    }
+    generation
 }
 
 /// The application on `node` was told that its write is done.
@@ -46,7 +61,7 @@ pub(crate) fn flush_done(world: &mut World, node: usize, moment: u64) {
     }
 }
 
-/// All members of the generation must have the write now.
+/// All members of the generation must have the write now, but for those that are on record as unfinished.
 fn check_members(
     world: &mut World,
     node: usize,
@@ -61,6 +76,12 @@ fn check_members(
     let mut missing = None;
     for member in generation.members.iter() {
         let this = &world.nodes[member.index()];
+        if this
+            .superblock()
+            .is_some_and(|block| block.flags & FLAG_INCONSISTENT != 0)
+        {
+            continue;
+        }
         let view = if stable {
             &this.disk.stable
         } else {
