@@ -114,7 +114,7 @@ impl Registration {
         let mut groups = KVec::with_capacity(1, GFP_KERNEL)?;
         groups.push(
             bindings::genl_multicast_group {
-                name: c_name(netlink::EVENTS_GROUP),
+                name: EVENTS_GROUP,
                 flags: 0,
             },
             GFP_KERNEL,
@@ -128,7 +128,7 @@ impl Registration {
 
     fn raw_family(&self) -> bindings::genl_family {
         let mut raw = bindings::genl_family {
-            name: c_name(netlink::FAMILY),
+            name: FAMILY_NAME,
             version: NETLINK_VERSION.into(),
             maxattr: netlink::ATTRIBUTE_MAX,
             n_ops: self.operations.len() as u8,
@@ -174,11 +174,18 @@ fn operation(spec: &CommandSpec, policy: &[bindings::nla_policy]) -> bindings::g
     }
 }
 
-/// A name as the fixed-size C string that netlink wants; cut if too long.
-const fn c_name(name: &str) -> [c_char; bindings::GENL_NAMSIZ as usize] {
+const FAMILY_NAME: Name = c_name(netlink::FAMILY);
+const EVENTS_GROUP: Name = c_name(netlink::EVENTS_GROUP);
+
+/// A name as netlink wants it.
+type Name = [c_char; bindings::GENL_NAMSIZ as usize];
+
+/// A short name with zeros behind it. For constants only: a name that is too long does not compile.
+const fn c_name(name: &str) -> Name {
     let mut padded = [0; bindings::GENL_NAMSIZ as usize];
+    assert!(name.len() < padded.len());
     let mut index = 0;
-    while index < name.len() && index + 1 < padded.len() {
+    while index < name.len() {
         padded[index] = name.as_bytes()[index] as c_char;
         index += 1;
     }

@@ -202,9 +202,10 @@ impl DumpWriter<'_> {
             return Err(EMSGSIZE);
         }
         let mut attributes = attributes.into_iter();
-        // SAFETY: The buffer is valid, by the type's invariant, and its last message unfinished.
-        let put =
-            attributes.try_for_each(|(attribute, bytes)| unsafe { put(skb, attribute, bytes) });
+        let put = attributes.try_for_each(|(attribute, bytes)| {
+            // SAFETY: The buffer is valid, by the type's invariant, and its last message unfinished.
+            unsafe { put(skb, attribute, bytes) }
+        });
         match put {
             // SAFETY: `header` is what `genlmsg_put` returned for this buffer.
             Ok(()) => unsafe { bindings::weft_genlmsg_end(skb, header) },
