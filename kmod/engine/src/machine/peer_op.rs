@@ -359,15 +359,18 @@ impl<H: Host> Volume<H> {
     /// Starts flushes for peers, where it is time.
     #[inline(never)]
     pub(super) fn run_received<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let is_log_full = self.tail_flush.is_wanted && !cx.facts.is_primary();
+        let needs_log = self.is_starved && !cx.facts.is_primary();
         for peer in self.sessions().iter() {
+            if needs_log {
+                self.yield_log(peer);
+            }
             self.run_adopted(cx, peer);
             let Some(replica) = self.replicas.get_mut(peer.index()).and_then(Option::as_mut) else {
                 continue;
             };
             let (done, stable) = (replica.received.done_upto(), replica.received.stable());
             let is_asked = replica.flush_wanted > stable && done >= replica.flush_wanted;
-            let is_full = is_log_full || replica.received.len() > RECEIVED_MAX / 2;
+            let is_full = replica.received.len() > RECEIVED_MAX / 2;
             let is_due = is_asked || is_full || replica.target.as_ref().is_some_and(|target| target.wants_flush());
             if !is_due || done <= stable || replica.is_flush_running {
                 continue;
@@ -384,8 +387,18 @@ impl<H: Host> Volume<H> {
             let cookie = Work::ReceivedFlush(u32::from(peer.get())).cookie(self.id);
             cx.emit(Effect::Disk { volume: self.id, cookie, io: FLUSH, data: Data::None });
         }
-        if !cx.facts.is_primary() {
-            self.tail_flush.is_wanted = false;
+    }
+
+    /// Makes room in the log: bits take the place of what is on disk. Without it a write could wait for an extent
+    /// that later writes hold, which the peer forgets only after this one.
+    fn yield_log(&mut self, peer: NodeId) {
+        let mut from = 0;
+        while let Some((entry, next)) = self.replica_mut(peer).and_then(|replica| replica.received.take_log(from)) {
+            from = next;
+            if let Some(disk) = self.disk.as_mut() {
+                disk.mark(peer, Span { sector: entry.sector, bytes: entry.bytes });
+            }
+            self.forget_entry(&entry);
         }
     }
 

@@ -130,6 +130,16 @@ impl<H: Host> Received<H> {
         self.iter().filter(move |entry| entry.seq > before && entry.seq <= upto)
     }
 
+    /// Takes the references to the log from the first entry at or after place `from` that is on disk and has some;
+    /// gives the entry and the place to go on from.
+    pub(super) fn take_log(&mut self, from: usize) -> Option<(Entry, usize)> {
+        let mut places = (from..self.len).filter_map(|index| Some((self.get(index)?, index)));
+        let (entry, index) = places.find(|(entry, _)| entry.is_done && entry.has_log)?;
+        let at = self.place(index);
+        self.ring.get_mut(at)?.has_log = false;
+        Some((entry, index.saturating_add(1)))
+    }
+
     /// Removes and gives the oldest entry if its number is not above `upto`.
     pub(super) fn pop(&mut self, upto: Seq) -> Option<Entry> {
         let entry = self.get(0).filter(|entry| entry.seq <= upto)?;
