@@ -26,7 +26,7 @@ use crate::{
 
 const START_SCRIPT: &[u8] = include_bytes!("../guest/start");
 const AGENT: &str = "weft-guest";
-const PROGRAMS: [&str; 3] = ["weftd", "weft", "weftsetup"];
+const PROGRAMS: [&str; 4] = ["weftd", "weft", "weftsetup", "weft-records"];
 
 /// The description of a cluster.
 pub struct Builder {

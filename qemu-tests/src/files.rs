@@ -40,7 +40,7 @@ impl Boot {
         };
         let home = kernels.join(&release);
         Ok(Boot {
-            kernel: home.join("vmlinuz"),
+            kernel: home.join("vmlinux"),
             initramfs: home.join("initramfs"),
             image: home.join("guest.img"),
             release,
