@@ -77,17 +77,20 @@ mount_build_root() {
 	done
 }
 
-# enter CMD [ARG...] runs a command in the build root. The repository, the cache
-# and /tmp keep their paths. The mounts live in a namespace that ends with the
-# last process in it, and no process stands between the caller and the command,
-# so signals reach it as usual.
-enter() {
+# enter CMD [ARG...] runs a command in the build root.
+enter() { (exec_inside "$@"); }
+
+# Turns this shell into a command in the build root. The repository, the cache and
+# /tmp keep their paths. The mounts live in a namespace that ends with the last
+# process in it; nothing stands between the caller and the command, so that signals
+# reach it.
+exec_inside() {
 	local directory=$PWD
 	[ -x "$BUILD_ROOT/usr/bin/cargo" ] || die "there is no build root yet" "scripts/setup"
 	case $directory/ in "$REPO"/* | "$CACHE"/* | /tmp/*) ;; *) directory=$REPO ;; esac
 	share_cargo_configuration
 	# shellcheck disable=SC2016 # the inner shell expands it
-	env --unset=LD_LIBRARY_PATH --unset=TMPDIR \
+	exec env --unset=LD_LIBRARY_PATH --unset=TMPDIR \
 		--unset=RUSTC --unset=RUSTC_WRAPPER --unset=RUSTUP_HOME --unset=RUSTUP_TOOLCHAIN \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
 		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$CACHE/target" XDG_CACHE_HOME="${CACHE%/weft}" \
