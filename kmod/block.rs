@@ -41,7 +41,8 @@ pub(crate) struct Device {
 impl Device {
     /// The device of a volume, not yet to be opened.
     pub(crate) fn new(resource: Arc<Resource>, volume: VolumeId) -> Result<Arc<Self>> {
-        let device = pin_init!(Self { resource, volume, waiting <- new_spinlock!(BioQueue::new()) });
+        let device =
+            pin_init!(Self { resource, volume, waiting <- new_spinlock!(BioQueue::new()) });
         Arc::pin_init(device, GFP_KERNEL)
     }
 
@@ -104,10 +105,12 @@ impl Device {
 
 impl BlockDevice for Device {
     fn open(&self, write: bool) -> Result {
-        self.resource.open(self.volume, write).map_err(|refusal| match refusal {
-            Refusal::NoSuchVolume => ENXIO,
-            _ => emediumtype(),
-        })
+        self.resource
+            .open(self.volume, write)
+            .map_err(|refusal| match refusal {
+                Refusal::NoSuchVolume => ENXIO,
+                _ => emediumtype(),
+            })
     }
 
     fn release(&self) {
@@ -137,8 +140,18 @@ fn io_of(bio: &Bio) -> Option<Io> {
         BioOp::Discard => Op::Discard,
         BioOp::WriteZeroes { no_unmap } => Op::WriteZeroes { no_unmap },
     };
-    let (sector, bytes) = if op == Op::Flush { (0, 0) } else { (bio.sector(), bio.bytes()) };
-    Some(Io { op, sector: Sector(sector), bytes, fua: bio.is_fua(), preflush: bio.is_preflush() && op != Op::Flush })
+    let (sector, bytes) = if op == Op::Flush {
+        (0, 0)
+    } else {
+        (bio.sector(), bio.bytes())
+    };
+    Some(Io {
+        op,
+        sector: Sector(sector),
+        bytes,
+        fua: bio.is_fua(),
+        preflush: bio.is_preflush() && op != Op::Flush,
+    })
 }
 
 /// One of the requests that may be in flight; dropping it lets another one in.

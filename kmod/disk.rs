@@ -85,11 +85,19 @@ pub(crate) struct DiskRequest {
 /// Which part of a job a request is.
 enum Step {
     /// All of it; a read may have been lent the application's bio.
-    Io { cookie: Cookie, io: Io, lent: Option<Request> },
+    Io {
+        cookie: Cookie,
+        io: Io,
+        lent: Option<Request>,
+    },
     /// All of it, or what follows the flush.
     Meta { cookie: Cookie },
     /// The flush of the data device before a write to another metadata device.
-    FlushData { cookie: Cookie, sector: Sector, block: Payload },
+    FlushData {
+        cookie: Cookie,
+        sector: Sector,
+        block: Payload,
+    },
     /// A piece of a range that is zeroed by writing.
     Zero(PoolArc<Zeroing>),
 }
@@ -106,18 +114,45 @@ pub(crate) enum Patience {
 
 /// A request of this kind without flags.
 fn plain(op: LowerOp, sector: Sector, bytes: u32) -> LowerRequest {
-    LowerRequest { op, sector: sector.0, bytes, preflush: false, fua: false, nowait: false }
+    LowerRequest {
+        op,
+        sector: sector.0,
+        bytes,
+        preflush: false,
+        fua: false,
+        nowait: false,
+    }
 }
 
 /// Starts a job. Waits for no request of this resource.
 pub(crate) fn start(resource: &Arc<Resource>, disk: Arc<Disk>, job: Job, patience: Patience) {
     match job {
         Job::Io { cookie, io, data } => start_io(resource, disk, cookie, (io, data), patience),
-        Job::Meta { cookie, sector, block, flush } if flush && !disk.has_internal_meta() => {
-            let step = Step::FlushData { cookie, sector, block };
-            submit(disk, plain(LowerOp::Flush, Sector(0), 0), Buffer::None, step, patience);
+        Job::Meta {
+            cookie,
+            sector,
+            block,
+            flush,
+        } if flush && !disk.has_internal_meta() => {
+            let step = Step::FlushData {
+                cookie,
+                sector,
+                block,
+            };
+            submit(
+                disk,
+                plain(LowerOp::Flush, Sector(0), 0),
+                Buffer::None,
+                step,
+                patience,
+            );
         }
-        Job::Meta { cookie, sector, block, flush } => write_meta(disk, cookie, (sector, block), flush, patience),
+        Job::Meta {
+            cookie,
+            sector,
+            block,
+            flush,
+        } => write_meta(disk, cookie, (sector, block), flush, patience),
     }
 }
 
@@ -140,11 +175,27 @@ fn start_io(
     }
     let buffer = match data {
         Data::Buffer(payload) => Buffer::Shared(payload),
-        Data::Request(request) => request.payload().cloned().map_or(Buffer::None, Buffer::Shared),
+        Data::Request(request) => request
+            .payload()
+            .cloned()
+            .map_or(Buffer::None, Buffer::Shared),
         Data::None => Buffer::None,
     };
-    let request = LowerRequest { fua: io.fua, ..plain(op, io.sector, io.bytes) };
-    submit(disk, request, buffer, Step::Io { cookie, io, lent: None }, patience);
+    let request = LowerRequest {
+        fua: io.fua,
+        ..plain(op, io.sector, io.bytes)
+    };
+    submit(
+        disk,
+        request,
+        buffer,
+        Step::Io {
+            cookie,
+            io,
+            lent: None,
+        },
+        patience,
+    );
 }
 
 /// Reads into the application's own pages, or into new ones.
@@ -157,23 +208,51 @@ fn start_read(
 ) {
     let (buffer, lent) = match data {
         Data::Request(request) => (request.lend().map(Buffer::Bio), Some(request)),
-        _ => (resource.memory.reads.alloc(io.bytes).ok().map(Buffer::Own), None),
+        _ => (
+            resource.memory.reads.alloc(io.bytes).ok().map(Buffer::Own),
+            None,
+        ),
     };
     match buffer {
         Some(buffer) => {
             let request = plain(LowerOp::Read, io.sector, io.bytes);
-            submit(disk, request, buffer, Step::Io { cookie, io, lent }, patience);
+            submit(
+                disk,
+                request,
+                buffer,
+                Step::Io { cookie, io, lent },
+                patience,
+            );
         }
         None => {
             drop(disk);
-            resource.feed(Event::DiskDone { cookie, result: Err(DiskError) });
+            resource.feed(Event::DiskDone {
+                cookie,
+                result: Err(DiskError),
+            });
         }
     }
 }
 
-fn write_meta(disk: Arc<Disk>, cookie: Cookie, (sector, block): (Sector, Payload), flush: bool, patience: Patience) {
-    let request = LowerRequest { preflush: flush, fua: flush, ..plain(LowerOp::Write, sector, META_BLOCK_BYTES) };
-    submit(disk, request, Buffer::Shared(block), Step::Meta { cookie }, patience);
+fn write_meta(
+    disk: Arc<Disk>,
+    cookie: Cookie,
+    (sector, block): (Sector, Payload),
+    flush: bool,
+    patience: Patience,
+) {
+    let request = LowerRequest {
+        preflush: flush,
+        fua: flush,
+        ..plain(LowerOp::Write, sector, META_BLOCK_BYTES)
+    };
+    submit(
+        disk,
+        request,
+        Buffer::Shared(block),
+        Step::Meta { cookie },
+        patience,
+    );
 }
 
 fn submit(disk: Arc<Disk>, request: LowerRequest, buffer: Buffer, step: Step, patience: Patience) {
@@ -181,20 +260,40 @@ fn submit(disk: Arc<Disk>, request: LowerRequest, buffer: Buffer, step: Step, pa
         Step::Meta { .. } => disk.meta.clone(),
         _ => disk.data.clone(),
     };
-    let request = LowerRequest { nowait: patience == Patience::Hurry && device.can_nowait(), ..request };
-    device.submit(request, buffer, DiskRequest { disk, request, step });
+    let request = LowerRequest {
+        nowait: patience == Patience::Hurry && device.can_nowait(),
+        ..request
+    };
+    device.submit(
+        request,
+        buffer,
+        DiskRequest {
+            disk,
+            request,
+            step,
+        },
+    );
 }
 
 /// Takes the end of a request and tells the engine, or goes on. The disk is let go before the engine is told, so that
 /// it can be closed by what the engine says.
 pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
-    let Done { context: DiskRequest { disk, request, step }, buffer, result } = done;
+    let Done {
+        context: DiskRequest {
+            disk,
+            request,
+            step,
+        },
+        buffer,
+        result,
+    } = done;
     if request.nowait && result == Err(EAGAIN) {
         return submit(disk, request, buffer, step, Patience::Wait);
     }
     match step {
         Step::Io { cookie, io, lent } => {
-            if result == Err(eopnotsupp()) && matches!(io.op, Op::Discard | Op::WriteZeroes { .. }) {
+            if result == Err(eopnotsupp()) && matches!(io.op, Op::Discard | Op::WriteZeroes { .. })
+            {
                 return zero::start(resource, disk, cookie, io);
             }
             drop(disk);
@@ -211,13 +310,23 @@ pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
         }
         Step::Meta { cookie } => {
             drop((disk, buffer));
-            resource.feed(Event::MetaDone { cookie, result: result.map_err(|_| DiskError) });
+            resource.feed(Event::MetaDone {
+                cookie,
+                result: result.map_err(|_| DiskError),
+            });
         }
-        Step::FlushData { cookie, sector, block } => match result {
+        Step::FlushData {
+            cookie,
+            sector,
+            block,
+        } => match result {
             Ok(()) => write_meta(disk, cookie, (sector, block), true, Patience::Wait),
             Err(_) => {
                 drop(disk);
-                resource.feed(Event::MetaDone { cookie, result: Err(DiskError) });
+                resource.feed(Event::MetaDone {
+                    cookie,
+                    result: Err(DiskError),
+                });
             }
         },
         Step::Zero(zeroing) => {

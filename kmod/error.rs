@@ -18,17 +18,26 @@ impl Failure {
     /// A refusal with what its sentence cannot say: the object and the numbers concerned.
     pub(crate) fn new(refusal: Refusal, detail: Arguments<'_>) -> Self {
         // Without memory the sentence has to do.
-        Self { refusal, detail: CString::try_from_fmt(detail).ok() }
+        Self {
+            refusal,
+            detail: CString::try_from_fmt(detail).ok(),
+        }
     }
 
     /// The detail; empty if there is none.
     pub(crate) fn detail(&self) -> &str {
-        self.detail.as_ref().and_then(|detail| detail.to_str().ok()).unwrap_or("")
+        self.detail
+            .as_ref()
+            .and_then(|detail| detail.to_str().ok())
+            .unwrap_or("")
     }
 
     /// Gives it as the result of an action.
     pub(crate) fn give(&self, answer: Answer) {
-        answer.give(Err(Refused { refusal: self.refusal, detail: format_args!("{}", self.detail()) }));
+        answer.give(Err(Refused {
+            refusal: self.refusal,
+            detail: format_args!("{}", self.detail()),
+        }));
     }
 }
 
@@ -40,7 +49,10 @@ impl From<Refused<'_>> for Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, detail: None }
+        Self {
+            refusal,
+            detail: None,
+        }
     }
 }
 

@@ -23,18 +23,41 @@ pub(crate) struct Place<T> {
     below: Option<PoolBox<Place<T>>>,
 }
 
+impl<T: Unpin + 'static> Place<T> {
+    /// A place with an item. May wait until an item of any queue with the same places is popped.
+    pub(crate) fn new(places: &Places<T>, item: T) -> PoolBox<Self> {
+        places.make(Self {
+            item: Some(item),
+            below: None,
+        })
+    }
+}
+
 struct Stack<T: Unpin + 'static>(Option<PoolBox<Place<T>>>);
 
 impl<T: Unpin + 'static> Fifo<T> {
     /// An empty queue.
     pub(crate) const fn new() -> Self {
-        Self { pushed: Stack(None), next: Stack(None) }
+        Self {
+            pushed: Stack(None),
+            next: Stack(None),
+        }
     }
 
-    /// Adds an item at the end. May wait until an item of any queue with the same places is popped.
+    /// Whether nothing is in the queue.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pushed.0.is_none() && self.next.0.is_none()
+    }
+
+    /// Adds an item at the end. May wait as [`Place::new`] does.
     pub(crate) fn push(&mut self, places: &Places<T>, item: T) {
-        let below = self.pushed.0.take();
-        self.pushed.0 = Some(places.make(Place { item: Some(item), below }));
+        self.push_place(Place::new(places, item));
+    }
+
+    /// Adds an item whose place was made before, so that nobody waits under a lock.
+    pub(crate) fn push_place(&mut self, mut place: PoolBox<Place<T>>) {
+        place.below = self.pushed.0.take();
+        self.pushed.0 = Some(place);
     }
 
     /// Takes the first item.

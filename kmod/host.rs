@@ -37,14 +37,28 @@ impl Host {
         let offers = Offers::new(registry.clone())?;
         let mut zeros = PageReserve::new(1)?.alloc(IO_BYTES_MAX)?;
         zeros.clear();
-        let host = Self { registry, offers, events: Events::new()?, major, zeros: zeros.share() };
+        let host = Self {
+            registry,
+            offers,
+            events: Events::new()?,
+            major,
+            zeros: zeros.share(),
+        };
         Ok(Arc::new(host, GFP_KERNEL)?)
     }
 
     /// Creates a resource without volumes and peers. May sleep.
-    pub(crate) fn new_resource(self: &Arc<Self>, name: &str, node: NodeId, protocol: Protocol) -> Result<(), Refusal> {
-        let padded = padded_name(name).filter(|_| !name.is_empty()).ok_or(Refusal::BadArgument)?;
-        let resource = Resource::new(self.clone(), padded, node, protocol).map_err(|_| Refusal::NoMemory)?;
+    pub(crate) fn new_resource(
+        self: &Arc<Self>,
+        name: &str,
+        node: NodeId,
+        protocol: Protocol,
+    ) -> Result<(), Refusal> {
+        let padded = padded_name(name)
+            .filter(|_| !name.is_empty())
+            .ok_or(Refusal::BadArgument)?;
+        let resource =
+            Resource::new(self.clone(), padded, node, protocol).map_err(|_| Refusal::NoMemory)?;
         self.registry.insert(resource.clone())?;
         let (served, connected) = self.offers.daemon();
         resource.daemon_changed(served, connected);

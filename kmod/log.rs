@@ -21,19 +21,27 @@ pub(crate) struct Log {
 impl Log {
     /// Nothing yet.
     pub(crate) const fn new() -> Self {
-        Self { window: Time(0), lines: 0 }
+        Self {
+            window: Time(0),
+            lines: 0,
+        }
     }
 
     /// Writes a line about `resource`, unless there were too many lately; then that is said once.
     pub(crate) fn write(&mut self, now: Time, resource: &str, level: Level, line: Arguments<'_>) {
         if now.ms_since(self.window) >= WINDOW_MS {
-            *self = Self { window: now, lines: 0 };
+            *self = Self {
+                window: now,
+                lines: 0,
+            };
         }
         self.lines = self.lines.saturating_add(1);
         match level {
             Level::Error => pr_err!("resource {}: {}\n", resource, line),
             _ if self.lines > LINES_MAX => {}
-            _ if self.lines == LINES_MAX => pr_warn!("resource {}: too many lines, leaving some out\n", resource),
+            _ if self.lines == LINES_MAX => {
+                pr_warn!("resource {}: too many lines, leaving some out\n", resource)
+            }
             Level::Warn => pr_warn!("resource {}: {}\n", resource, line),
             Level::Info => pr_info!("resource {}: {}\n", resource, line),
         }

@@ -76,7 +76,13 @@ impl<'a> Turn<'a> {
     pub(crate) fn begin(resource: &'a Arc<Resource>) -> Self {
         let no_io = NoIo::enter();
         let state = resource.state.lock();
-        Self { resource, state, actions: Fifo::new(), now: resource.now(), _no_io: no_io }
+        Self {
+            resource,
+            state,
+            actions: Fifo::new(),
+            now: resource.now(),
+            _no_io: no_io,
+        }
     }
 
     /// What the lock protects.
@@ -90,11 +96,19 @@ impl<'a> Turn<'a> {
         self.handle_one(event, &mut feedback);
         while let Some(next) = feedback.pop() {
             let event = match next {
-                Feedback::DiskGone(cookie) => Event::DiskDone { cookie, result: Err(DiskError) },
-                Feedback::MetaGone(cookie) => Event::MetaDone { cookie, result: Err(DiskError) },
-                Feedback::NotOffered(peer, session) => {
-                    Event::SessionDown { peer, session, reason: "no memory for its links" }
-                }
+                Feedback::DiskGone(cookie) => Event::DiskDone {
+                    cookie,
+                    result: Err(DiskError),
+                },
+                Feedback::MetaGone(cookie) => Event::MetaDone {
+                    cookie,
+                    result: Err(DiskError),
+                },
+                Feedback::NotOffered(peer, session) => Event::SessionDown {
+                    peer,
+                    session,
+                    reason: "no memory for its links",
+                },
             };
             self.handle_one(event, &mut feedback);
         }
@@ -102,33 +116,65 @@ impl<'a> Turn<'a> {
 
     fn handle_one(&mut self, event: Event<'_, Kernel>, feedback: &mut Fifo<Feedback>) {
         let State { engine, rest, .. } = &mut *self.state;
-        let mut collector =
-            Collector { resource: self.resource, rest, actions: &mut self.actions, feedback, now: self.now };
+        let mut collector = Collector {
+            resource: self.resource,
+            rest,
+            actions: &mut self.actions,
+            feedback,
+            now: self.now,
+        };
         engine.handle(self.now, event, &mut collector);
     }
 
     /// Feeds a request of an application, or keeps it until there is room.
     pub(crate) fn request(&mut self, request: Stalled) {
-        self.state.stalled.push(&self.resource.stalled, request);
-        self.feed_stalled();
+        if self.state.stalled.is_empty() && self.state.engine.has_room() {
+            self.feed_request(request);
+        } else {
+            self.state.stalled.push(&self.resource.stalled, request);
+        }
     }
 
     fn feed_stalled(&mut self) {
         while self.state.engine.has_room() {
-            let Some(Stalled { volume, request, io }) = self.state.stalled.pop() else { return };
-            self.handle(Event::Request { volume, request, io });
+            let Some(request) = self.state.stalled.pop() else {
+                return;
+            };
+            self.feed_request(request);
         }
+    }
+
+    fn feed_request(&mut self, request: Stalled) {
+        let Stalled {
+            volume,
+            request,
+            io,
+        } = request;
+        self.handle(Event::Request {
+            volume,
+            request,
+            io,
+        });
     }
 
     /// A session ended by itself.
     pub(crate) fn session_down(&mut self, peer: NodeId, session: SessionId, reason: &str) {
         self.state.rest.sessions.end(peer, session);
-        self.handle(Event::SessionDown { peer, session, reason });
+        self.handle(Event::SessionDown {
+            peer,
+            session,
+            reason,
+        });
     }
 
     /// Tells the engine that its time has come, if it has.
     pub(crate) fn expire(&mut self) {
-        if self.state.engine.deadline().is_some_and(|deadline| deadline <= self.now) {
+        if self
+            .state
+            .engine
+            .deadline()
+            .is_some_and(|deadline| deadline <= self.now)
+        {
             self.state.armed = None;
             self.handle(Event::Timer);
         }
@@ -138,7 +184,11 @@ impl<'a> Turn<'a> {
     pub(crate) fn end(mut self, patience: Patience) {
         self.feed_stalled();
         while let Some((peer, session, why)) = self.state.rest.sessions.take_broken() {
-            self.handle(Event::SessionDown { peer, session, reason: why.text() });
+            self.handle(Event::SessionDown {
+                peer,
+                session,
+                reason: why.text(),
+            });
         }
         let State { engine, rest, .. } = &mut *self.state;
         for peer in engine.peers() {
@@ -146,7 +196,13 @@ impl<'a> Turn<'a> {
         }
         self.resource.set_mirrored(rest.sessions.any());
         self.arm();
-        let Self { resource, state, mut actions, _no_io, .. } = self;
+        let Self {
+            resource,
+            state,
+            mut actions,
+            _no_io,
+            ..
+        } = self;
         drop(state);
         while let Some(action) = actions.pop() {
             match action {
@@ -168,7 +224,9 @@ impl<'a> Turn<'a> {
             Some(deadline) if deadline <= self.now => self.resource.wake(),
             Some(deadline) => {
                 let nanoseconds = deadline.0.saturating_sub(self.now.0);
-                self.resource.queue.run_in::<_, TIMER>(self.resource.as_arc_borrow(), nanoseconds);
+                self.resource
+                    .queue
+                    .run_in::<_, TIMER>(self.resource.as_arc_borrow(), nanoseconds);
             }
         }
     }
@@ -185,8 +243,14 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     fn disk(&mut self, volume: VolumeId, job: Job) {
-        match self.rest.volume(volume).and_then(|volume| volume.disk.clone()) {
-            Some(disk) => self.actions.push(&self.resource.actions, Action::Disk(disk, job)),
+        match self
+            .rest
+            .volume(volume)
+            .and_then(|volume| volume.disk.clone())
+        {
+            Some(disk) => self
+                .actions
+                .push(&self.resource.actions, Action::Disk(disk, job)),
             None => {
                 let feedback = match job {
                     Job::Io { cookie, .. } => Feedback::DiskGone(cookie),
@@ -197,13 +261,30 @@ impl Collector<'_> {
         }
     }
 
-    fn meta(&mut self, volume: VolumeId, cookie: Cookie, sector: Sector, block: &MetaBlock, flush: bool) {
+    fn meta(
+        &mut self,
+        volume: VolumeId,
+        cookie: Cookie,
+        sector: Sector,
+        block: &MetaBlock,
+        flush: bool,
+    ) {
         match self.resource.memory.meta.alloc(META_BLOCK_BYTES) {
             Ok(mut pages) => {
                 pages.fill(block);
-                self.disk(volume, Job::Meta { cookie, sector, block: pages.share(), flush });
+                self.disk(
+                    volume,
+                    Job::Meta {
+                        cookie,
+                        sector,
+                        block: pages.share(),
+                        flush,
+                    },
+                );
             }
-            Err(_) => self.feedback.push(&self.resource.feedback, Feedback::MetaGone(cookie)),
+            Err(_) => self
+                .feedback
+                .push(&self.resource.feedback, Feedback::MetaGone(cookie)),
         }
     }
 
@@ -211,7 +292,8 @@ impl Collector<'_> {
         let owner = Arc::new(SessionEnd(self.resource.clone()), GFP_KERNEL).map_err(Error::from);
         let offered = owner.and_then(|owner| self.rest.sessions.offer(peer, session, owner));
         if offered.is_err() {
-            self.feedback.push(&self.resource.feedback, Feedback::NotOffered(peer, session));
+            self.feedback
+                .push(&self.resource.feedback, Feedback::NotOffered(peer, session));
         }
     }
 
@@ -223,22 +305,56 @@ impl Collector<'_> {
 impl Output<Kernel> for Collector<'_> {
     fn emit(&mut self, effect: Effect<'_, Kernel>) {
         match effect {
-            Effect::Disk { volume, cookie, io, data } => self.disk(volume, Job::Io { cookie, io, data }),
-            Effect::Meta { volume, cookie, sector, block, flush } => self.meta(volume, cookie, sector, block, flush),
-            Effect::Send { peer, session, link, header, body, data } => {
-                self.rest.sessions.send(peer, session, link, header, body, payload(data));
+            Effect::Disk {
+                volume,
+                cookie,
+                io,
+                data,
+            } => self.disk(volume, Job::Io { cookie, io, data }),
+            Effect::Meta {
+                volume,
+                cookie,
+                sector,
+                block,
+                flush,
+            } => self.meta(volume, cookie, sector, block, flush),
+            Effect::Send {
+                peer,
+                session,
+                link,
+                header,
+                body,
+                data,
+            } => {
+                self.rest
+                    .sessions
+                    .send(peer, session, link, header, body, payload(data));
             }
-            Effect::Complete { request, result, data } => {
-                self.actions.push(&self.resource.actions, Action::Complete(request, result, data));
+            Effect::Complete {
+                request,
+                result,
+                data,
+            } => {
+                self.actions.push(
+                    &self.resource.actions,
+                    Action::Complete(request, result, data),
+                );
             }
             Effect::Offer { peer, session } => self.offer(peer, session),
             Effect::EndSession { peer, session } => self.rest.sessions.end(peer, session),
             Effect::Reply { token, result } => {
-                self.order(Order::Replied { token, result: result.map_err(Failure::from) });
+                self.order(Order::Replied {
+                    token,
+                    result: result.map_err(Failure::from),
+                });
             }
             Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
             Effect::CloseDisk { volume } => {
-                if let Some(disk) = self.rest.volume_mut(volume).and_then(|volume| volume.disk.take()) {
+                if let Some(disk) = self
+                    .rest
+                    .volume_mut(volume)
+                    .and_then(|volume| volume.disk.take())
+                {
                     self.order(Order::Close(disk));
                 }
             }
@@ -247,7 +363,9 @@ impl Output<Kernel> for Collector<'_> {
                 self.order(Order::Tell { object, line });
             }
             Effect::Log { level, line } => {
-                self.rest.log.write(self.now, self.resource.name(), level, line);
+                self.rest
+                    .log
+                    .write(self.now, self.resource.name(), level, line);
                 self.rest.line = CString::try_from_fmt(line).ok();
             }
         }

@@ -37,18 +37,29 @@ pub(crate) struct MinorLease {
 impl Registry {
     /// No resources.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let tables = Tables { resources: KVec::new(), last_id: 0, minors: KVec::new() };
+        let tables = Tables {
+            resources: KVec::new(),
+            last_id: 0,
+            minors: KVec::new(),
+        };
         Arc::pin_init(pin_init!(Self { tables <- new_mutex!(tables) }), GFP_KERNEL)
     }
 
     /// Makes a resource known. Fails if there is one of that name.
     pub(crate) fn insert(&self, resource: Arc<Resource>) -> Result<(), Refusal> {
         let mut tables = self.tables.lock();
-        if tables.resources.iter().any(|(_, other)| other.name() == resource.name()) {
+        if tables
+            .resources
+            .iter()
+            .any(|(_, other)| other.name() == resource.name())
+        {
             return Err(Refusal::ResourceExists);
         }
         let id = tables.last_id.saturating_add(1);
-        tables.resources.push((id, resource), GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+        tables
+            .resources
+            .push((id, resource), GFP_KERNEL)
+            .map_err(|_| Refusal::NoMemory)?;
         tables.last_id = id;
         Ok(())
     }
@@ -56,7 +67,10 @@ impl Registry {
     /// Forgets a resource.
     pub(crate) fn remove(&self, resource: &Arc<Resource>) {
         let mut tables = self.tables.lock();
-        let index = tables.resources.iter().position(|(_, other)| Arc::ptr_eq(other, resource));
+        let index = tables
+            .resources
+            .iter()
+            .position(|(_, other)| Arc::ptr_eq(other, resource));
         let removed = index.and_then(|index| tables.resources.remove(index).ok());
         drop(tables);
         // Perhaps the last reference: not under the lock.
@@ -66,12 +80,21 @@ impl Registry {
     /// The resource of that name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Resource>> {
         let tables = self.tables.lock();
-        tables.resources.iter().find(|(_, resource)| resource.name() == name).map(|(_, resource)| resource.clone())
+        tables
+            .resources
+            .iter()
+            .find(|(_, resource)| resource.name() == name)
+            .map(|(_, resource)| resource.clone())
     }
 
     /// The first resource whose id is larger than `id`, with its id.
     pub(crate) fn next_after(&self, id: u64) -> Option<(u64, Arc<Resource>)> {
-        self.tables.lock().resources.iter().find(|(other, _)| *other > id).cloned()
+        self.tables
+            .lock()
+            .resources
+            .iter()
+            .find(|(other, _)| *other > id)
+            .cloned()
     }
 
     /// Takes a minor that no device has.
@@ -80,14 +103,24 @@ impl Registry {
         if tables.minors.contains(&minor) {
             return Err(Refusal::VolumeExists);
         }
-        tables.minors.push(minor, GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
-        Ok(MinorLease { registry: self.clone(), minor })
+        tables
+            .minors
+            .push(minor, GFP_KERNEL)
+            .map_err(|_| Refusal::NoMemory)?;
+        Ok(MinorLease {
+            registry: self.clone(),
+            minor,
+        })
     }
 }
 
 impl Drop for MinorLease {
     fn drop(&mut self) {
-        self.registry.tables.lock().minors.retain(|minor| *minor != self.minor);
+        self.registry
+            .tables
+            .lock()
+            .minors
+            .retain(|minor| *minor != self.minor);
     }
 }
 

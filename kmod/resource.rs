@@ -41,8 +41,8 @@ use kernel::{
     time::{Instant, Monotonic},
     workqueue::{DelayedWork, Work, WorkItem},
 };
-use orders::Orders;
 pub(crate) use orders::Order;
+use orders::Orders;
 use weft_engine::effect::Object;
 use weft_engine::event::{Event, Io};
 use weft_engine::host::Time;
@@ -124,7 +124,12 @@ pub(crate) struct Memory {
 impl Memory {
     fn new() -> Result<Self> {
         let reserve = || PageReserve::new(2);
-        Ok(Self { writes: reserve()?, meta: reserve()?, reads: reserve()?, packets: reserve()? })
+        Ok(Self {
+            writes: reserve()?,
+            meta: reserve()?,
+            reads: reserve()?,
+            packets: reserve()?,
+        })
     }
 }
 
@@ -181,9 +186,21 @@ impl Rest {
 impl Resource {
     /// A resource without volumes and peers, not yet known to anybody. May sleep.
     #[inline(never)] // Its parts lie on the stack before they are put together.
-    pub(crate) fn new(host: Arc<Host>, name: Name, node: NodeId, protocol: Protocol) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        name: Name,
+        node: NodeId,
+        protocol: Protocol,
+    ) -> Result<Arc<Self>> {
         let memory = Memory::new()?;
-        let engine = Engine::new(Config { name, node, protocol, requests_max: REQUESTS_MAX, al_extents: AL_EXTENTS }).map_err(|_| ENOMEM)?;
+        let engine = Engine::new(Config {
+            name,
+            node,
+            protocol,
+            requests_max: REQUESTS_MAX,
+            al_extents: AL_EXTENTS,
+        })
+        .map_err(|_| ENOMEM)?;
         let rest = Rest {
             sessions: Sessions::new(name, node, host.offers.clone(), memory.packets.clone()),
             log: Log::new(),
@@ -192,7 +209,12 @@ impl Resource {
             peer_names: KVec::from_elem([0; NAME_BYTES], NODES_MAX, GFP_KERNEL)?,
             in_use: Some(ModuleRef::get()?),
         };
-        let state = State { engine, rest, stalled: Fifo::new(), armed: None };
+        let state = State {
+            engine,
+            rest,
+            stalled: Fifo::new(),
+            armed: None,
+        };
         let queue = CString::try_from_fmt(fmt!("weft_{}", name_of(&name).unwrap_or("")))?;
         let resource = try_pin_init!(Self {
             name,
@@ -202,7 +224,7 @@ impl Resource {
             requests: Pool::new(RESERVED)?,
             actions: Pool::new(RESERVED)?,
             feedback: Pool::new(RESERVED)?,
-            stalled: Pool::new(RESERVED)?,
+            stalled: Pool::new(REQUESTS_MAX as i32)?,
             zeroings: Pool::new(1)?,
             queue: OrderedQueue::new(&queue)?,
             done: DoneList::new(),
@@ -239,13 +261,28 @@ impl Resource {
     }
 
     /// Paths of the disk and of the metadata device (or `internal`), padded with zeros; `None` without disk.
-    pub(crate) fn volume_paths(&self, volume: VolumeId) -> Option<([u8; PATH_MAX + 1], [u8; PATH_MAX + 1])> {
-        self.state.lock().rest.volume(volume)?.disk.as_ref().map(|disk| disk.paths())
+    pub(crate) fn volume_paths(
+        &self,
+        volume: VolumeId,
+    ) -> Option<([u8; PATH_MAX + 1], [u8; PATH_MAX + 1])> {
+        self.state
+            .lock()
+            .rest
+            .volume(volume)?
+            .disk
+            .as_ref()
+            .map(|disk| disk.paths())
     }
 
     /// Name of a peer; empty if none was given.
     pub(crate) fn peer_name(&self, peer: NodeId) -> Name {
-        self.state.lock().rest.peer_names.get(peer.index()).copied().unwrap_or([0; NAME_BYTES])
+        self.state
+            .lock()
+            .rest
+            .peer_names
+            .get(peer.index())
+            .copied()
+            .unwrap_or([0; NAME_BYTES])
     }
 
     /// Feeds one event to the engine and carries out what follows. Process context; may sleep.
@@ -265,7 +302,11 @@ impl Resource {
     /// Gives a request of an application to the engine, or keeps it until there is room.
     pub(crate) fn request(self: &Arc<Self>, volume: VolumeId, request: Request, io: Io) {
         let mut turn = Turn::begin(self);
-        turn.request(Stalled { volume, request, io });
+        turn.request(Stalled {
+            volume,
+            request,
+            io,
+        });
         turn.end(Patience::Wait);
     }
 
@@ -348,7 +389,12 @@ impl Resource {
     }
 
     fn device(&self, index: usize) -> Option<Arc<Device>> {
-        self.state.lock().rest.volumes.get(index).map(|volume| volume.device.clone())
+        self.state
+            .lock()
+            .rest
+            .volumes
+            .get(index)
+            .map(|volume| volume.device.clone())
     }
 }
 
@@ -411,7 +457,14 @@ impl SessionOwner for SessionEnd {
         body: &[u8],
         data: Option<Payload>,
     ) {
-        self.0.feed_from_link(Event::Packet { peer, session, link, header, body, data });
+        self.0.feed_from_link(Event::Packet {
+            peer,
+            session,
+            link,
+            header,
+            body,
+            data,
+        });
     }
 
     fn session_down(&self, peer: NodeId, session: SessionId, reason: &str) {

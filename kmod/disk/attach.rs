@@ -49,16 +49,37 @@ fn open(resource: &Arc<Resource>, disk: &CStr, meta: Option<&CStr>) -> Result<Ar
         Some(path) => (device(path, Refusal::MetaOpen)?, path),
         None => (data.clone(), c"internal"),
     };
-    if data.logical_block_bytes() > META_BLOCK_BYTES || meta_device.logical_block_bytes() > META_BLOCK_BYTES {
-        return Err(Failure::new(Refusal::DiskOpen, format_args!("Its blocks are larger than {META_BLOCK_BYTES} bytes.")));
+    if data.logical_block_bytes() > META_BLOCK_BYTES
+        || meta_device.logical_block_bytes() > META_BLOCK_BYTES
+    {
+        return Err(Failure::new(
+            Refusal::DiskOpen,
+            format_args!("Its blocks are larger than {META_BLOCK_BYTES} bytes."),
+        ));
     }
     let no_memory = |_| Failure::from(Refusal::NoMemory);
     let paths = KBox::new((padded(disk), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
-    Arc::new(Disk { data, meta: meta_device, paths }, GFP_KERNEL).map_err(no_memory)
+    Arc::new(
+        Disk {
+            data,
+            meta: meta_device,
+            paths,
+        },
+        GFP_KERNEL,
+    )
+    .map_err(no_memory)
 }
 
-fn load(resource: &Resource, disk: &Disk, (node, volume): (NodeId, VolumeId)) -> Result<Loaded, Failure> {
-    let kind = if disk.has_internal_meta() { MetaKind::Internal } else { MetaKind::External };
+fn load(
+    resource: &Resource,
+    disk: &Disk,
+    (node, volume): (NodeId, VolumeId),
+) -> Result<Loaded, Failure> {
+    let kind = if disk.has_internal_meta() {
+        MetaKind::Internal
+    } else {
+        MetaKind::External
+    };
     let info = DiskInfo {
         disk_sectors: disk.data.sectors(),
         meta_sectors: disk.meta.sectors(),
@@ -68,8 +89,12 @@ fn load(resource: &Resource, disk: &Disk, (node, volume): (NodeId, VolumeId)) ->
         resource: resource.padded_name(),
         meta_kind: kind,
     };
-    let [first, second] = Layout::superblock_sectors(kind, info.meta_sectors).ok_or(Refusal::DiskTooSmall)?;
-    let (first, second) = (read(resource, disk, first, 1)?, read(resource, disk, second, 1)?);
+    let [first, second] =
+        Layout::superblock_sectors(kind, info.meta_sectors).ok_or(Refusal::DiskTooSmall)?;
+    let (first, second) = (
+        read(resource, disk, first, 1)?,
+        read(resource, disk, second, 1)?,
+    );
     let mut loaded = begin(info, block(&first, 0)?, block(&second, 0)?)?;
     if let Some(loaded) = &mut *loaded {
         read_all(resource, disk, loaded)?;
@@ -86,14 +111,22 @@ fn begin(info: DiskInfo, first: &MetaBlock, second: &MetaBlock) -> Result<Loaded
 }
 
 /// Reads all blocks that the metadata consist of, neighbours together.
-fn read_all(resource: &Resource, disk: &Disk, loaded: &mut LoadedDisk<Kernel>) -> Result<(), Failure> {
+fn read_all(
+    resource: &Resource,
+    disk: &Disk,
+    loaded: &mut LoadedDisk<Kernel>,
+) -> Result<(), Failure> {
     let mut blocks: KVVec<(Read, Sector)> = KVVec::new();
     for block in loaded.reads() {
-        blocks.push(block, GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+        blocks
+            .push(block, GFP_KERNEL)
+            .map_err(|_| Refusal::NoMemory)?;
     }
     let mut rest = &blocks[..];
     while let Some(&(_, first)) = rest.first() {
-        let (run, later) = rest.split_at_checked(run_length(first, rest)).ok_or(Refusal::Internal)?;
+        let (run, later) = rest
+            .split_at_checked(run_length(first, rest))
+            .ok_or(Refusal::Internal)?;
         let buffer = read(resource, disk, first, run.len())?;
         for (index, &(read, _)) in run.iter().enumerate() {
             loaded.take(read, block(&buffer, index)?);
@@ -106,22 +139,41 @@ fn read_all(resource: &Resource, disk: &Disk, loaded: &mut LoadedDisk<Kernel>) -
 /// How many of the first blocks, at least one, lie one behind the other from `first` on.
 fn run_length(first: Sector, blocks: &[(Read, Sector)]) -> usize {
     let is_next = |(index, (_, sector)): &(u64, &(Read, Sector))| {
-        sector.0 == first.0.saturating_add(index.saturating_mul(SECTORS_PER_BLOCK))
+        sector.0
+            == first
+                .0
+                .saturating_add(index.saturating_mul(SECTORS_PER_BLOCK))
     };
-    (0..).zip(blocks).take(BLOCKS_MAX).take_while(is_next).count()
+    (0..)
+        .zip(blocks)
+        .take(BLOCKS_MAX)
+        .take_while(is_next)
+        .count()
 }
 
-fn read(resource: &Resource, disk: &Disk, sector: Sector, blocks: usize) -> Result<PageBuf, Failure> {
+fn read(
+    resource: &Resource,
+    disk: &Disk,
+    sector: Sector,
+    blocks: usize,
+) -> Result<PageBuf, Failure> {
     let _no_io = NoIo::enter();
     let bytes = (blocks as u32).saturating_mul(META_BLOCK_BYTES);
     let buffer = resource.memory.meta.alloc(bytes);
     buffer
         .and_then(|buffer| disk.meta.read(sector.0, buffer))
-        .map_err(|_| Failure::new(Refusal::MetaIo, format_args!("{blocks} blocks at sector {sector}.")))
+        .map_err(|_| {
+            Failure::new(
+                Refusal::MetaIo,
+                format_args!("{blocks} blocks at sector {sector}."),
+            )
+        })
 }
 
 fn block(buffer: &PageBuf, index: usize) -> Result<&MetaBlock, Failure> {
-    buffer.full_page(index).ok_or(Failure::from(Refusal::Internal))
+    buffer
+        .full_page(index)
+        .ok_or(Failure::from(Refusal::Internal))
 }
 
 fn text(path: &CStr) -> &str {

@@ -28,14 +28,30 @@ pub(crate) struct Zeroing {
 /// Writes zeros to the range. May sleep.
 pub(super) fn start(resource: &Arc<Resource>, disk: Arc<Disk>, cookie: Cookie, io: Io) {
     let pieces = io.bytes.div_ceil(IO_BYTES_MAX);
-    let zeroing = resource.zeroings.make(Zeroing { cookie, left: Atomic::new(pieces), failed: Atomic::new(false) }).share();
+    let zeroing = resource
+        .zeroings
+        .make(Zeroing {
+            cookie,
+            left: Atomic::new(pieces),
+            failed: Atomic::new(false),
+        })
+        .share();
     for index in 0..pieces {
         let offset = index.saturating_mul(IO_BYTES_MAX);
         let bytes = io.bytes.saturating_sub(offset).min(IO_BYTES_MAX);
         let sector = Sector(io.sector.0.saturating_add(u64::from(offset / SECTOR_BYTES)));
-        let request = LowerRequest { fua: io.fua, ..plain(LowerOp::Write, sector, bytes) };
+        let request = LowerRequest {
+            fua: io.fua,
+            ..plain(LowerOp::Write, sector, bytes)
+        };
         let zeros = Buffer::Shared(resource.host.zeros.clone());
-        submit(disk.clone(), request, zeros, Step::Zero(zeroing.clone()), Patience::Wait);
+        submit(
+            disk.clone(),
+            request,
+            zeros,
+            Step::Zero(zeroing.clone()),
+            Patience::Wait,
+        );
     }
 }
 
@@ -45,7 +61,14 @@ pub(super) fn piece_done(resource: &Arc<Resource>, zeroing: &PoolArc<Zeroing>, r
         zeroing.failed.store(true, Relaxed);
     }
     if zeroing.left.fetch_sub(1, Full) == 1 {
-        let result = if zeroing.failed.load(Relaxed) { Err(DiskError) } else { Ok(None) };
-        resource.feed(Event::DiskDone { cookie: zeroing.cookie, result });
+        let result = if zeroing.failed.load(Relaxed) {
+            Err(DiskError)
+        } else {
+            Ok(None)
+        };
+        resource.feed(Event::DiskDone {
+            cookie: zeroing.cookie,
+            result,
+        });
     }
 }

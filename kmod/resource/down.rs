@@ -4,7 +4,7 @@
 //!
 //! There is no list of steps: after each of them the engine's state says which is next. The first refusal ends it.
 
-use super::orders::{Purpose, Waiter};
+use super::orders::Purpose;
 use super::Resource;
 use crate::error::Failure;
 use crate::netlink::Answer;
@@ -37,7 +37,7 @@ impl Resource {
             step if step == down.last => Failure::from(Refusal::Busy).give(down.answer),
             Some(command) => {
                 down.last = Some(command);
-                self.command(Waiter { command, purpose: Purpose::Down(down) });
+                self.command(command, Purpose::Down(down));
             }
         }
     }
@@ -60,11 +60,19 @@ fn next_step(engine: &Engine<Kernel>, now: Time) -> Option<Command> {
         let alone = engine
             .peer_info(peer, now)
             .is_none_or(|info| info.connection == ConnectionState::StandAlone.number());
-        return Some(if alone { Command::DelPeer { peer } } else { Command::Disconnect { peer } });
+        return Some(if alone {
+            Command::DelPeer { peer }
+        } else {
+            Command::Disconnect { peer }
+        });
     }
     let volume = engine.volumes().next()?;
     let diskless = engine
         .volume_info(volume, now)
         .is_none_or(|info| info.disk_state == DiskState::Diskless.number());
-    Some(if diskless { Command::DelDevice { volume } } else { Command::Detach { volume } })
+    Some(if diskless {
+        Command::DelDevice { volume }
+    } else {
+        Command::Detach { volume }
+    })
 }

@@ -11,7 +11,7 @@ use super::{Resource, Volume};
 use crate::block::Device;
 use crate::disk::{attach::attach, Disk, Patience};
 use crate::error::Failure;
-use crate::fifo::{Fifo, Places};
+use crate::fifo::{Fifo, Place, Places};
 use crate::netlink::{self, Answer, Known};
 use crate::pump::Turn;
 use crate::sys::gendisk::Gendisk;
@@ -34,13 +34,19 @@ pub(crate) enum Order {
     /// An action of an administrator.
     Act(netlink::Action, Answer),
     /// The engine replied to a command.
-    Replied { token: Token, result: Result<(), Failure> },
+    Replied {
+        token: Token,
+        result: Result<(), Failure>,
+    },
     /// The size of a device changed.
     Resize { volume: VolumeId, sectors: u64 },
     /// Nothing uses the disk any more.
     Close(Arc<Disk>),
     /// An event for listeners.
-    Tell { object: Object, line: Option<CString> },
+    Tell {
+        object: Object,
+        line: Option<CString>,
+    },
 }
 
 /// What is to be done, and who waits for replies of the engine.
@@ -61,9 +67,10 @@ struct Waiters {
 }
 
 /// What follows a reply of the engine.
-pub(super) struct Waiter {
-    pub(super) command: Command,
-    pub(super) purpose: Purpose,
+struct Waiter {
+    /// What was replied to; `None`: the attach of a disk.
+    command: Option<Command>,
+    purpose: Purpose,
 }
 
 /// What a command was given for.
@@ -117,9 +124,8 @@ impl Resource {
 
     /// Queues an order. Process context.
     pub(crate) fn order(self: &Arc<Self>, order: Order) {
-        let mut queue = self.orders.queue.lock();
-        queue.push(&self.orders.places, order);
-        drop(queue);
+        let place = Place::new(&self.orders.places, order);
+        self.orders.queue.lock().push_place(place);
         SlowQueue::enqueue::<_, { super::SLOW }>(self.clone());
     }
 
@@ -149,7 +155,9 @@ impl Resource {
         }
         let command = match action {
             Action::NewDevice { volume, minor } => return self.new_device(volume, minor, answer),
-            Action::Attach { volume, disk, meta } => return self.attach(volume, &disk, meta.as_deref(), answer),
+            Action::Attach { volume, disk, meta } => {
+                return self.attach(volume, &disk, meta.as_deref(), answer)
+            }
             Action::NewPeer { peer, name } => {
                 self.name_peer(peer, name);
                 Command::NewPeer { peer }
@@ -157,24 +165,35 @@ impl Resource {
             Action::Remove => return self.remove(answer),
             Action::Down => return self.go_down(Down::new(answer)),
             Action::Options { protocol: None } => return answer.give(Ok(())),
-            Action::Options { protocol: Some(protocol) } => Command::SetProtocol { protocol },
+            Action::Options {
+                protocol: Some(protocol),
+            } => Command::SetProtocol { protocol },
             Action::DelDevice { volume } => Command::DelDevice { volume },
             Action::Detach { volume } => Command::Detach { volume },
             Action::DelPeer { peer } => Command::DelPeer { peer },
-            Action::Connect { peer, discard_my_data } => Command::Connect { peer, discard_my_data },
+            Action::Connect {
+                peer,
+                discard_my_data,
+            } => Command::Connect {
+                peer,
+                discard_my_data,
+            },
             Action::Disconnect { peer } => Command::Disconnect { peer },
             Action::Primary { force } => Command::Primary { force },
             Action::Secondary => Command::Secondary,
         };
-        self.command(Waiter { command, purpose: Purpose::Itself(answer) });
+        self.command(command, Purpose::Itself(answer));
     }
 
     /// Gives a command to the engine.
-    pub(super) fn command(self: &Arc<Self>, waiter: Waiter) {
-        let command = waiter.command;
+    pub(super) fn command(self: &Arc<Self>, command: Command, purpose: Purpose) {
+        let waiter = Waiter {
+            command: Some(command),
+            purpose,
+        };
         match self.orders.wait(waiter) {
             Ok(token) => self.feed(Event::Command { token, command }),
-            Err(waiter) => waiter.purpose.fail(&Refusal::NoMemory.into()),
+            Err(waiter) => self.replied(waiter, Err(Refusal::NoMemory.into())),
         }
     }
 
@@ -182,8 +201,8 @@ impl Resource {
     fn replied(self: &Arc<Self>, waiter: Waiter, result: Result<(), Failure>) {
         let Waiter { command, purpose } = waiter;
         match (command, &result) {
-            (Command::NewDevice { volume, .. }, Err(_)) => self.drop_volume(volume),
-            (Command::DelDevice { volume }, Ok(())) => self.drop_volume(volume),
+            (Some(Command::NewDevice { volume, .. }), Err(_)) => self.drop_volume(volume),
+            (Some(Command::DelDevice { volume }), Ok(())) => self.drop_volume(volume),
             _ => {}
         }
         match (purpose, result) {
@@ -197,7 +216,7 @@ impl Resource {
         match self.add_volume(volume, minor) {
             Ok(()) => {
                 let command = Command::NewDevice { volume, minor };
-                self.command(Waiter { command, purpose: Purpose::Itself(answer) });
+                self.command(command, Purpose::Itself(answer));
             }
             Err(failure) => failure.give(answer),
         }
@@ -206,15 +225,25 @@ impl Resource {
     /// Makes the block device, which cannot be opened before the engine knows the volume.
     fn add_volume(self: &Arc<Self>, id: VolumeId, minor: Minor) -> Result<(), Failure> {
         if self.state.lock().rest.volume(id).is_some() {
-            return Err(Failure::new(Refusal::VolumeExists, format_args!("Volume {id}.")));
+            return Err(Failure::new(
+                Refusal::VolumeExists,
+                format_args!("Volume {id}."),
+            ));
         }
         let lease = self.host.registry.lease(minor);
-        let lease = lease.map_err(|refusal| Failure::new(refusal, format_args!("Minor {minor}.")))?;
+        let lease =
+            lease.map_err(|refusal| Failure::new(refusal, format_args!("Minor {minor}.")))?;
         let failed = |_| Failure::new(Refusal::NoMemory, format_args!("/dev/weft{minor}."));
         let device = Device::new(self.clone(), id).map_err(failed)?;
         let gendisk = Gendisk::add(&self.host.major, minor.0, device.clone()).map_err(failed)?;
         let gendisk = Arc::new(gendisk, GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
-        let volume = Volume { id, disk: None, device, gendisk, _minor: lease };
+        let volume = Volume {
+            id,
+            disk: None,
+            device,
+            gendisk,
+            _minor: lease,
+        };
         let pushed = self.state.lock().rest.volumes.push(volume, GFP_KERNEL);
         pushed.map_err(|_| Refusal::NoMemory.into())
     }
@@ -228,8 +257,16 @@ impl Resource {
         drop(volume);
     }
 
-    fn attach(self: &Arc<Self>, volume: VolumeId, disk: &CStr, meta: Option<&CStr>, answer: Answer) {
-        let result = self.may_attach(volume).and_then(|node| attach(self, (node, volume), disk, meta));
+    fn attach(
+        self: &Arc<Self>,
+        volume: VolumeId,
+        disk: &CStr,
+        meta: Option<&CStr>,
+        answer: Answer,
+    ) {
+        let result = self
+            .may_attach(volume)
+            .and_then(|node| attach(self, (node, volume), disk, meta));
         let (disk, mut loaded) = match result {
             Ok(attached) => attached,
             Err(failure) => {
@@ -243,17 +280,23 @@ impl Resource {
                 return failure.give(answer);
             }
         };
-        // No command of the engine, but answered like one; a detach is what undoes it.
-        let waiter = Waiter { command: Command::Detach { volume }, purpose: Purpose::Itself(answer) };
+        let waiter = Waiter {
+            command: None,
+            purpose: Purpose::Itself(answer),
+        };
         let token = match self.orders.wait(waiter) {
             Ok(token) => token,
-            Err(waiter) => return waiter.purpose.fail(&Refusal::NoMemory.into()),
+            Err(waiter) => return self.replied(waiter, Err(Refusal::NoMemory.into())),
         };
         let mut turn = Turn::begin(self);
         if let Some(place) = turn.state().rest.volume_mut(volume) {
             place.disk = Some(disk);
         }
-        turn.handle(Event::Attach { token, volume, disk: &mut loaded });
+        turn.handle(Event::Attach {
+            token,
+            volume,
+            disk: &mut loaded,
+        });
         turn.end(Patience::Wait);
     }
 
@@ -261,7 +304,9 @@ impl Resource {
     fn may_attach(&self, volume: VolumeId) -> Result<NodeId, Failure> {
         let refuse = |refusal| Failure::new(refusal, format_args!("Volume {volume}."));
         self.with_engine(|engine, now| {
-            let info = engine.volume_info(volume, now).ok_or_else(|| refuse(Refusal::NoSuchVolume))?;
+            let info = engine
+                .volume_info(volume, now)
+                .ok_or_else(|| refuse(Refusal::NoSuchVolume))?;
             if info.disk_state != DiskState::Diskless.number() {
                 return Err(refuse(Refusal::DiskAttached));
             }
@@ -271,14 +316,21 @@ impl Resource {
 
     fn resize(&self, volume: VolumeId, sectors: u64) {
         let state = self.state.lock();
-        let Some((gendisk, disk)) = state.rest.volume(volume).map(|volume| (volume.gendisk.clone(), volume.disk.clone()))
+        let Some((gendisk, disk)) = state
+            .rest
+            .volume(volume)
+            .map(|volume| (volume.gendisk.clone(), volume.disk.clone()))
         else {
             return;
         };
         drop(state);
         if let Some(disk) = disk {
             if gendisk.set_limits(Some(disk.data())).is_err() {
-                pr_warn!("resource {}: volume {} keeps its old limits\n", self.name(), volume.0);
+                pr_warn!(
+                    "resource {}: volume {} keeps its old limits\n",
+                    self.name(),
+                    volume.0
+                );
             }
         }
         gendisk.set_sectors(sectors);
@@ -287,7 +339,12 @@ impl Resource {
     fn name_peer(&self, peer: NodeId, name: Name) {
         let mut state = self.state.lock();
         let is_new = state.engine.peers().all(|other| other != peer);
-        if let Some(place) = state.rest.peer_names.get_mut(peer.index()).filter(|_| is_new) {
+        if let Some(place) = state
+            .rest
+            .peer_names
+            .get_mut(peer.index())
+            .filter(|_| is_new)
+        {
             *place = name;
         }
     }
@@ -300,7 +357,8 @@ impl Resource {
         self.host.registry.remove(self);
         let in_use = self.state.lock().rest.in_use.take();
         self.announce(Object::Resource, None);
-        self.queue.cancel::<_, { super::TIMER }>(self.as_arc_borrow());
+        self.queue
+            .cancel::<_, { super::TIMER }>(self.as_arc_borrow());
         drop(in_use);
         answer.give(Ok(()));
     }
@@ -311,15 +369,8 @@ impl Resource {
     }
 
     fn announce(&self, object: Object, line: Option<&str>) {
-        self.host.events.send(&mut self.orders.known.lock(), self, object, line);
-    }
-}
-
-impl Purpose {
-    fn fail(self, failure: &Failure) {
-        match self {
-            Self::Itself(answer) => failure.give(answer),
-            Self::Down(down) => failure.give(down.answer),
-        }
+        self.host
+            .events
+            .send(&mut self.orders.known.lock(), self, object, line);
     }
 }

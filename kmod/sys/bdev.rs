@@ -6,7 +6,12 @@
 //! comes in any context, is put on the sink's [`DoneList`] without a lock; the sink's worker takes the list.
 //! Everything that a request needs is in front of its bio, in memory of the device's own reserve.
 
-use super::{bindings, bio::{Bio, BioOp}, memory::NoIo, pages::{PageBuf, Pages, Payload}};
+use super::{
+    bindings,
+    bio::{Bio, BioOp},
+    memory::NoIo,
+    pages::{PageBuf, Pages, Payload},
+};
 use core::ptr::NonNull;
 use kernel::{
     error::{from_err_ptr, to_result},
@@ -148,7 +153,12 @@ impl<S: Sink> Bdev<S> {
         let address: *mut u8 = &mut *holder;
         // SAFETY: The path is a C string, the holder an address that is only compared; there are no holder operations.
         let file = from_err_ptr(unsafe {
-            bindings::bdev_file_open_by_path(path.as_char_ptr(), mode, address.cast(), core::ptr::null())
+            bindings::bdev_file_open_by_path(
+                path.as_char_ptr(),
+                mode,
+                address.cast(),
+                core::ptr::null(),
+            )
         })?;
         let file = NonNull::new(file).ok_or(ENODEV)?;
         let init = try_pin_init!(Self {
@@ -213,13 +223,23 @@ impl<S: Sink> Bdev<S> {
     }
 
     /// Starts a request; its end comes through the sink, always and exactly once. May sleep unless `nowait`.
-    pub(crate) fn submit(self: Arc<Self>, request: LowerRequest, buffer: Buffer, context: S::Context) {
+    pub(crate) fn submit(
+        self: Arc<Self>,
+        request: LowerRequest,
+        buffer: Buffer,
+        context: S::Context,
+    ) {
         let _no_io = NoIo::enter();
         let bio = self.make_bio(&request, &buffer);
         let fits = fits(&request, &buffer);
         // SAFETY: The bio comes from the bio set of this device.
         let in_flight = unsafe { InFlight::<S>::of(bio) };
-        let content = InFlight { next: core::ptr::null_mut(), device: self, context, buffer };
+        let content = InFlight {
+            next: core::ptr::null_mut(),
+            device: self,
+            context,
+            buffer,
+        };
         // SAFETY: The padding is ours until the bio is freed; the bio is ours until it is submitted. Buffer and device
         // stay until its end, since they are in the padding.
         unsafe {
@@ -264,7 +284,9 @@ impl<S: Sink> Bdev<S> {
         if let Buffer::Bio(source) = buffer {
             // SAFETY: All are valid. With these flags the allocation waits, and there is neither integrity nor
             // encryption to clone, which our devices do not offer: it does not fail.
-            let bio = unsafe { bindings::bio_alloc_clone(bdev, source.as_ptr(), bindings::WEFT_GFP_NOIO, bios) };
+            let bio = unsafe {
+                bindings::bio_alloc_clone(bdev, source.as_ptr(), bindings::WEFT_GFP_NOIO, bios)
+            };
             // SAFETY: The clone is ours.
             unsafe {
                 (*bio).bi_opf = flags;
@@ -273,10 +295,15 @@ impl<S: Sink> Bdev<S> {
             return bio;
         }
         let pages = data(buffer);
-        let count = pages.map_or(0, |pages| pages.count().min((request.bytes as usize).div_ceil(PAGE_SIZE)));
+        let count = pages.map_or(0, |pages| {
+            pages
+                .count()
+                .min((request.bytes as usize).div_ceil(PAGE_SIZE))
+        });
         // SAFETY: As above; the vector is no longer than a bio's may be.
-        let bio =
-            unsafe { bindings::bio_alloc_bioset(bdev, count as u16, flags, bindings::WEFT_GFP_NOIO, bios) };
+        let bio = unsafe {
+            bindings::bio_alloc_bioset(bdev, count as u16, flags, bindings::WEFT_GFP_NOIO, bios)
+        };
         if request.op != LowerOp::Flush {
             // SAFETY: The bio is ours. Adding pages counts their bytes again, so a bio with data starts at zero.
             unsafe {
@@ -295,6 +322,9 @@ impl<S: Sink> Bdev<S> {
     }
 
     /// End of a request. Any context.
+    ///
+    /// # Safety
+    /// The block layer's call: a bio that was submitted here ended.
     unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
         // Once the request is on the list, another CPU may take and drop it, and with it the device. No reference is
         // taken against that, since it might turn out to be the last one here, where nothing can be torn down.
@@ -343,8 +373,12 @@ fn fits(request: &LowerRequest, buffer: &Buffer) -> bool {
     match (request.op, buffer) {
         (LowerOp::Read, Buffer::Own(_)) => bytes == request.bytes,
         (LowerOp::Write, Buffer::Shared(_)) => bytes >= request.bytes,
-        (LowerOp::Read, Buffer::Bio(bio)) => bytes == request.bytes && bio.op() == Some(BioOp::Read),
-        (LowerOp::Write, Buffer::Bio(bio)) => bytes == request.bytes && bio.op() == Some(BioOp::Write),
+        (LowerOp::Read, Buffer::Bio(bio)) => {
+            bytes == request.bytes && bio.op() == Some(BioOp::Read)
+        }
+        (LowerOp::Write, Buffer::Bio(bio)) => {
+            bytes == request.bytes && bio.op() == Some(BioOp::Write)
+        }
         (LowerOp::Flush | LowerOp::WriteZeroes { .. }, Buffer::None) => true,
         _ => false,
     }

@@ -171,7 +171,10 @@ unsafe impl Send for BioQueue {}
 impl BioQueue {
     /// An empty queue.
     pub(crate) const fn new() -> Self {
-        Self { head: None, tail: None }
+        Self {
+            head: None,
+            tail: None,
+        }
     }
 
     /// Whether nothing waits.
@@ -198,7 +201,8 @@ impl BioQueue {
     pub(crate) fn pop(&mut self) -> Option<Bio> {
         let bio = self.head?;
         // SAFETY: The bio is valid, by the invariant.
-        let next = unsafe { core::mem::replace(&mut (*bio.as_ptr()).bi_next, core::ptr::null_mut()) };
+        let next =
+            unsafe { core::mem::replace(&mut (*bio.as_ptr()).bi_next, core::ptr::null_mut()) };
         // INVARIANT: The list starts with the next bio.
         self.head = NonNull::new(next);
         if self.head.is_none() {

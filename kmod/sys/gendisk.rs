@@ -96,7 +96,11 @@ impl<T: BlockDevice> Gendisk<T> {
         let mut limits = limits();
         // SAFETY: The limits are valid, and the key is static.
         let disk = from_err_ptr(unsafe {
-            bindings::__blk_alloc_disk(&mut limits, bindings::NUMA_NO_NODE, static_lock_class!().as_ptr())
+            bindings::__blk_alloc_disk(
+                &mut limits,
+                bindings::NUMA_NO_NODE,
+                static_lock_class!().as_ptr(),
+            )
         })?;
         let private_data = object.into_foreign();
         // SAFETY: The disk is ours until it is added.
@@ -117,7 +121,10 @@ impl<T: BlockDevice> Gendisk<T> {
         }
         ALIVE.fetch_add(1, Relaxed);
         // INVARIANT: Added above.
-        Ok(Self { disk: NonNull::new(disk).ok_or(ENODEV)?, _object: PhantomData })
+        Ok(Self {
+            disk: NonNull::new(disk).ok_or(ENODEV)?,
+            _object: PhantomData,
+        })
     }
 
     /// # Safety
@@ -147,11 +154,20 @@ impl<T: BlockDevice> Gendisk<T> {
         if let Some(lower) = lower {
             // SAFETY: All are valid; the prefix is used for a message only.
             unsafe {
-                bindings::queue_limits_stack_bdev(&mut limits, lower.as_ptr(), 0, Major::NAME.as_char_ptr());
+                bindings::queue_limits_stack_bdev(
+                    &mut limits,
+                    lower.as_ptr(),
+                    0,
+                    Major::NAME.as_char_ptr(),
+                );
             }
             // Below, a discard becomes a zeroing, so that all replicas read the same afterwards.
             let discard = lower.can_zero() && lower.can_discard();
-            limits.max_hw_discard_sectors = if discard { DISCARD_BYTES_MAX / SECTOR_BYTES } else { 0 };
+            limits.max_hw_discard_sectors = if discard {
+                DISCARD_BYTES_MAX / SECTOR_BYTES
+            } else {
+                0
+            };
             limits.discard_granularity = limits.discard_granularity.max(BITMAP_BLOCK_BYTES);
         }
         // SAFETY: The disk was added, by the type's invariant.
@@ -175,6 +191,8 @@ impl<T: BlockDevice> Gendisk<T> {
         unsafe { <Arc<T> as ForeignOwnable>::borrow((*disk).private_data) }
     }
 
+    /// # Safety
+    /// The block layer's call: a valid bio for a disk with these callbacks, handed over.
     unsafe extern "C" fn submit_bio(bio: *mut bindings::bio) {
         // SAFETY: The kernel passes a valid bio that is ours to complete. What is split off is submitted again.
         let Some(bio) = NonNull::new(unsafe { bindings::bio_split_to_limits(bio) }) else {
@@ -187,19 +205,29 @@ impl<T: BlockDevice> Gendisk<T> {
         }
     }
 
+    /// # Safety
+    /// The block layer's call: a disk with these callbacks.
     unsafe extern "C" fn open(disk: *mut bindings::gendisk, mode: bindings::blk_mode_t) -> c_int {
         // SAFETY: The disk has these callbacks.
         let object = unsafe { Self::object(disk) };
-        from_result(|| object.open(mode & bindings::WEFT_OPEN_WRITE != 0).map(|()| 0))
+        from_result(|| {
+            object
+                .open(mode & bindings::WEFT_OPEN_WRITE != 0)
+                .map(|()| 0)
+        })
     }
 
+    /// # Safety
+    /// The block layer's call: a disk with these callbacks, opened before.
     unsafe extern "C" fn release(disk: *mut bindings::gendisk) {
         // SAFETY: The disk has these callbacks.
         unsafe { Self::object(disk) }.release();
     }
 
+    /// # Safety
+    /// The block layer's last call for a disk with these callbacks that was added.
     unsafe extern "C" fn free_disk(disk: *mut bindings::gendisk) {
-        // SAFETY: Called once, when nobody uses the disk any more; only for disks that were added.
+        // SAFETY: Nobody uses the disk any more, so neither the object through it.
         drop(unsafe { Arc::<T>::from_foreign((*disk).private_data) });
         if ALIVE.fetch_add(-1, Full) == 1 {
             // SAFETY: The counter is static.

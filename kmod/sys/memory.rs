@@ -102,7 +102,8 @@ impl<T> Pool<T> {
     {
         let _no_io = NoIo::enter();
         // SAFETY: The mempool is initialised, by the type's invariant.
-        let slot = unsafe { bindings::mempool_alloc_noprof(self.slots.get(), bindings::GFP_KERNEL) };
+        let slot =
+            unsafe { bindings::mempool_alloc_noprof(self.slots.get(), bindings::GFP_KERNEL) };
         let slot: *mut Slot<T> = slot.cast();
         // SAFETY: An allocation that may sleep does not fail, and is as large as a slot. The object is pinned, since
         // nothing ever moves it out of its slot.

@@ -143,7 +143,8 @@ impl Pages {
     pub(crate) fn page(&self, index: usize) -> Option<(BorrowedPage<'_>, usize)> {
         let page = NonNull::new(*self.used().get(index)?)?;
         // SAFETY: By the type's invariant the page is valid while this is borrowed.
-        Some((unsafe { BorrowedPage::from_raw(page) }, self.bytes_in(index)))
+        let page = unsafe { BorrowedPage::from_raw(page) };
+        Some((page, self.bytes_in(index)))
     }
 
     /// The data, page by page.

@@ -33,7 +33,12 @@ impl RawQueue {
         let flags = flags | bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_MEM_RECLAIM;
         // SAFETY: The format takes one string, which the queue copies.
         let queue = unsafe {
-            bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags, active_max, name.as_char_ptr())
+            bindings::alloc_workqueue_noprof(
+                c"%s".as_char_ptr(),
+                flags,
+                active_max,
+                name.as_char_ptr(),
+            )
         };
         // INVARIANT: Just made.
         NonNull::new(queue).map(Self).ok_or(ENOMEM)
