@@ -34,14 +34,10 @@ impl DeviceFile for ControlFile {
     type Device = Offers;
 
     fn open(offers: ArcBorrow<'_, Offers>) -> Result<Arc<Self>> {
-        let file = Arc::new(
-            Self {
-                offers: offers.into(),
-            },
-            GFP_KERNEL,
-        )?;
+        let offers = offers.into();
+        let file = Arc::new(Self { offers }, GFP_KERNEL)?;
         let pid = current!().pid();
-        offers.open(pid).map_err(|owner| {
+        file.offers.open(pid).map_err(|owner| {
             pr_info!(
                 "process {} may not open /dev/weft: process {} has it open\n",
                 pid,

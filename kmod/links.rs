@@ -21,6 +21,7 @@
 //! Lock order: `incoming` of a link → the resource's engine → the offers → `outgoing` of a link. Whoever ends a session
 //! may hold the engine's lock, so the end never takes `incoming`.
 
+mod daemon;
 mod link;
 mod offer;
 mod receive;
@@ -74,6 +75,8 @@ pub(crate) enum DownReason {
     LinkClosed,
     /// The daemon is gone.
     DaemonGone,
+    /// The daemon hangs.
+    DaemonSilent,
     /// The peer sent something that is no packet.
     Garbage(ReceiveError),
     /// No memory for a packet.
@@ -86,6 +89,7 @@ impl DownReason {
         match self {
             Self::LinkClosed => "the connection was closed",
             Self::DaemonGone => "the daemon is gone",
+            Self::DaemonSilent => "the daemon hangs",
             Self::Garbage(error) => error.text(),
             Self::NoMemory => "no memory for a packet",
         }

@@ -5,16 +5,19 @@
 //! Offers are level-triggered. A session stays listed from its offer to its end, and whoever opens the control device
 //! anew is told every link that is still to be accepted.
 
+use super::daemon::Daemon;
 use super::link::LinkFile;
 use super::{DownReason, Session};
 use crate::sys::file::{eproto, PollQueue, Readiness};
 use crate::sys::pipe;
+use crate::sys::work::OrderedQueue;
 use kernel::{
-    new_mutex,
+    new_delayed_work, new_mutex,
     prelude::*,
     static_lock_class,
     sync::{Arc, Mutex},
     task::Pid,
+    workqueue::{DelayedWork, WorkItem},
 };
 use weft_uapi::control::{
     LinkAccept, LinkOffer, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META,
@@ -39,19 +42,20 @@ pub(crate) struct Offers {
     poll: PollQueue,
     #[pin]
     state: Mutex<State>,
+    queue: OrderedQueue,
+    /// Looks whether the daemon still says something; pending while there is one.
+    #[pin]
+    watch: DelayedWork<Offers>,
+}
+
+kernel::impl_has_delayed_work! {
+    impl HasDelayedWork<Self> for Offers { self.watch }
 }
 
 struct State {
     daemon: Option<Daemon>,
     sessions: KVec<Entry>,
     next_offer: u64,
-}
-
-/// The process that has the control device open.
-struct Daemon {
-    pid: Pid,
-    epoch: u64,
-    connected: NodeSet,
 }
 
 /// One session from its offer to its end (or until the daemon was told of that).
@@ -77,20 +81,19 @@ impl Offers {
             listener,
             poll <- PollQueue::new(c"weft_control", static_lock_class!()),
             state <- new_mutex!(State { daemon: None, sessions: KVec::new(), next_offer: 1 }),
-        });
+            queue: OrderedQueue::new(c"weft_daemon")?,
+            watch <- new_delayed_work!("weft_daemon_watch"),
+        }? Error);
         Arc::pin_init(offers, GFP_KERNEL)
     }
 
     /// Whether a daemon serves, and which nodes it reaches.
     pub(crate) fn daemon(&self) -> (bool, NodeSet) {
         let state = self.state.lock();
-        (
-            state.daemon.is_some(),
-            state
-                .daemon
-                .as_ref()
-                .map_or(NodeSet::EMPTY, |daemon| daemon.connected),
-        )
+        state
+            .daemon
+            .as_ref()
+            .map_or((false, NodeSet::EMPTY), Daemon::state)
     }
 
     /// Offers both links of a new session to the daemon.
@@ -142,16 +145,13 @@ impl Offers {
     }
 
     /// A process opens the control device. `Err` has the pid of the one that has it open already.
-    pub(crate) fn open(&self, pid: Pid) -> Result<(), Pid> {
+    pub(crate) fn open(self: &Arc<Self>, pid: Pid) -> Result<(), Pid> {
         let mut state = self.state.lock();
         if let Some(daemon) = &state.daemon {
             return Err(daemon.pid);
         }
-        state.daemon = Some(Daemon {
-            pid,
-            epoch: 0,
-            connected: NodeSet::EMPTY,
-        });
+        let daemon = state.daemon.insert(Daemon::new(pid));
+        self.look_in(daemon.next_look());
         drop(state);
         self.listener.daemon_changed(None, true, NodeSet::EMPTY);
         Ok(())
@@ -159,13 +159,12 @@ impl Offers {
 
     /// The control device was closed: ends every session with an accepted link and forgets what was told. Only then
     /// another process may open it, so that the listener hears of both in order.
-    pub(crate) fn close(&self) {
-        while let Some(session) = self.take_accepted() {
-            session.fail(DownReason::DaemonGone);
-        }
+    pub(crate) fn close(self: &Arc<Self>) {
+        self.fail_accepted(DownReason::DaemonGone);
         self.listener.daemon_changed(None, false, NodeSet::EMPTY);
         let mut state = self.state.lock();
         state.daemon = None;
+        self.queue.cancel(self.as_arc_borrow());
         state.sessions.retain(|entry| !entry.withdrawn);
         for entry in state.sessions.iter_mut() {
             entry.data.told = false;
@@ -173,11 +172,25 @@ impl Offers {
         }
     }
 
-    fn take_accepted(&self) -> Option<Arc<Session>> {
-        let mut state = self.state.lock();
-        let accepted = |entry: &Entry| entry.data.accepted || entry.meta.accepted;
-        let index = state.sessions.iter().position(accepted)?;
-        state.sessions.remove(index).ok().map(|entry| entry.session)
+    fn look_in(self: &Arc<Self>, nanoseconds: u64) {
+        self.queue.run_in(self.as_arc_borrow(), nanoseconds);
+    }
+
+    /// Ends the sessions whose links the daemon has accepted.
+    fn fail_accepted(&self, reason: DownReason) {
+        let mut last = 0;
+        while let Some((offer, session)) = self.next_accepted(last) {
+            session.fail(reason);
+            last = offer;
+        }
+    }
+
+    /// The first session with an accepted link whose offers are newer than `offer`.
+    fn next_accepted(&self, offer: u64) -> Option<(u64, Arc<Session>)> {
+        let state = self.state.lock();
+        let accepted = |entry: &&Entry| entry.data.offer > offer && entry.is_accepted();
+        let entry = state.sessions.iter().find(accepted)?;
+        Some((entry.data.offer, entry.session.clone()))
     }
 
     /// Whether [`next_message`](Self::next_message) has one.
@@ -237,7 +250,7 @@ impl Offers {
         let mut state = self.state.lock();
         let offered = |entry: &&mut Entry| !entry.withdrawn && entry.has_offer(kind, request.offer);
         let entry = state.sessions.iter_mut().find(offered).ok_or(ENOENT)?;
-        let is_second = entry.data.accepted || entry.meta.accepted;
+        let is_second = entry.is_accepted();
         if is_second && entry.peer_session != request.peer_session {
             return Err(EINVAL);
         }
@@ -254,23 +267,45 @@ impl Offers {
         Ok((entry.session.clone(), is_second))
     }
 
-    /// The daemon told which nodes it reaches. An old message that comes late is ignored.
+    /// The daemon told which nodes it reaches. An old message that comes late is only a sign of life.
     pub(crate) fn node_conn_state(&self, message: &NodeConnState, resource: Option<&str>) {
-        let connected = NodeSet(message.connected);
         let mut state = self.state.lock();
-        let Some(daemon) = state
-            .daemon
-            .as_mut()
-            .filter(|daemon| message.epoch > daemon.epoch)
-        else {
+        let Some(daemon) = state.daemon.as_mut() else {
             return;
         };
-        daemon.epoch = message.epoch;
-        if resource.is_none() {
-            daemon.connected = connected;
-        }
+        let is_new = daemon.take(message, resource.is_none());
+        let did_wake = daemon.did_wake();
+        let (served, connected) = daemon.state();
         drop(state);
-        self.listener.daemon_changed(resource, true, connected);
+        if did_wake {
+            self.listener.daemon_changed(None, served, connected);
+        }
+        if is_new {
+            let connected = NodeSet(message.connected);
+            self.listener.daemon_changed(resource, true, connected);
+        }
+    }
+}
+
+impl WorkItem for Offers {
+    type Pointer = Arc<Self>;
+
+    /// A daemon that hangs must not keep what waits for its sessions: see [`DAEMON_SILENCE_MS_MAX`].
+    ///
+    /// [`DAEMON_SILENCE_MS_MAX`]: weft_uapi::control::DAEMON_SILENCE_MS_MAX
+    fn run(this: Arc<Self>) {
+        let mut state = this.state.lock();
+        let Some(daemon) = state.daemon.as_mut() else {
+            return;
+        };
+        let (did_fall_silent, pid) = (daemon.did_fall_silent(), daemon.pid);
+        this.look_in(daemon.next_look());
+        drop(state);
+        if did_fall_silent {
+            pr_warn!("the daemon (process {pid}) hangs: its sessions are ended\n");
+            this.listener.daemon_changed(None, false, NodeSet::EMPTY);
+            this.fail_accepted(DownReason::DaemonSilent);
+        }
     }
 }
 
@@ -284,6 +319,10 @@ impl Entry {
 
     fn is_told(&self) -> bool {
         self.data.told || self.meta.told
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.data.accepted || self.meta.accepted
     }
 
     /// What the daemon has to be told next about this session.

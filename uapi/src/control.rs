@@ -25,6 +25,10 @@ pub const KERN_WITHDRAWN: u32 = 3;
 /// Daemon → module: which nodes the daemon is connected with ([`NodeConnState`]).
 pub const NODE_CONN_STATE: u32 = 16;
 
+/// A daemon that writes no message for this long, in milliseconds, counts as hung: the sessions whose links it has
+/// accepted end as if it had closed them. It writes a [`NodeConnState`] several times as often.
+pub const DAEMON_SILENCE_MS_MAX: u32 = 20_000;
+
 /// First bytes of every message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
