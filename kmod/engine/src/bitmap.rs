@@ -225,7 +225,7 @@ impl<H: Host> Bitmaps<H> {
 
     /// The metadata block that holds the bits of an extent.
     pub const fn block_of_extent(extent: u32) -> u64 {
-        extent as u64 * BITS_PER_EXTENT / BITS_PER_BLOCK
+        (extent as u64).saturating_mul(BITS_PER_EXTENT) / BITS_PER_BLOCK
     }
 
     /// Whether the block has to be written.

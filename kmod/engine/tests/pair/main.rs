@@ -9,6 +9,8 @@ use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Op};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, Protocol, ReplicationState, Role};
+use weft_uapi::units::{Sector, Seq, Term};
+use weft_uapi::wire::{Header, LinkKind, PacketKind};
 
 #[test]
 fn a_blank_disk_is_promoted_only_by_force_and_then_takes_writes() {
@@ -213,4 +215,41 @@ fn writes_during_the_initial_sync_reach_both() {
     rig.idle();
     rig.assert_equal();
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}
+
+/// Small numbers mostly, so that many of them make sense; some at the ends of the range.
+fn hostile_number(random: &mut u64) -> u64 {
+    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    let number = *random >> 33;
+    match number % 8 {
+        0 => u64::MAX - number / 8 % 4,
+        1 => number << 20,
+        _ => number / 8 % 300,
+    }
+}
+
+#[test]
+fn packets_that_no_engine_sends_end_the_session_at_most() {
+    let mut random = 1;
+    for _ in 0..4 {
+        let mut rig = Rig::pair();
+        rig.write(0, 0, 1, 4096).unwrap();
+        for _ in 0..500 {
+            let mut number = || hostile_number(&mut random);
+            let to = number() as usize % 2;
+            let kind = PacketKind::ALL[number() as usize % PacketKind::ALL.len()];
+            let link = if kind.belongs_on(LinkKind::Data) { LinkKind::Data } else { LinkKind::Meta };
+            let mut header = Header::new(kind, (number() % 16 != 1).then_some(rig::VOLUME));
+            header.flags = number() as u16 & 0xf;
+            (header.seq, header.sector) = (Seq(number()), Sector(number() & 0xffff_ffff));
+            (header.arg, header.term) = (number(), Term(number()));
+            header.bytes = (number() as u32 % 33) * if number() % 2 == 0 { 4096 } else { 512 };
+            let body: Vec<u8> = (0..number() % 700).map(|_| number() as u8 % 4).collect();
+            let has_data = kind.carries_data() && header.bytes > 0;
+            let data = has_data.then(|| vec![9; header.bytes as usize].into());
+            rig.inject(to, link, header, if kind.carries_data() { &[] } else { &body }, data);
+            rig.idle();
+            rig.reconnect();
+        }
+    }
 }

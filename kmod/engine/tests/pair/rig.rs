@@ -196,6 +196,15 @@ impl Rig {
         }
     }
 
+    /// Connects whoever stands alone.
+    pub(crate) fn reconnect(&mut self) {
+        for number in (0..2).filter(|&number| self.is_stand_alone(number)).collect::<Vec<_>>() {
+            let peer = node(1 - number);
+            self.command(number, Command::Connect { peer, discard_my_data: number == 1 }).unwrap();
+        }
+        self.idle();
+    }
+
     fn token(&mut self) -> Token {
         self.next += 1;
         Token(self.next)
@@ -391,6 +400,13 @@ impl Rig {
     pub(crate) fn cut_at_once(&mut self) {
         self.is_cut = true;
         (0..2).for_each(|number| self.hang_up(number));
+    }
+
+    /// A packet that the peer's engine never sent; ignored without a session.
+    pub(crate) fn inject(&mut self, to: usize, link: LinkKind, header: Header, body: &[u8], data: Option<Rc<[u8]>>) {
+        if let Some(session) = self.nodes[to].session {
+            self.feed(to, Event::Packet { peer: node(1 - to), session, link, header, body, data });
+        }
     }
 
     pub(crate) fn heal(&mut self) {
