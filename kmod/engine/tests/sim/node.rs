@@ -149,7 +149,7 @@ impl World {
             node: node_id(node),
             protocol: self.protocol,
             requests_max: self.random.range(2..20) as usize,
-            al_extents: self.random.range(2..40) as u16,
+            al_extents: *self.random.pick(&[2, 2, 3, 1024]),
         };
         let this = &mut self.nodes[node];
         this.life += 1;

@@ -190,7 +190,7 @@ pub(crate) use note;
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut random = Random::new(plan.seed);
-        let sectors = *random.pick(&[2048, 8192, 20_480]);
+        let sectors = *random.pick(&[2048, 8192, 20_480, 50_000]);
         let protocol = *random.pick(&[
             Protocol::C,
             Protocol::C,
