@@ -161,6 +161,7 @@ impl<H: Host> Volume<H> {
         if disk.io_pending > 0 {
             return;
         }
+        self.fail_requests(cx);
         self.disk.clear();
         self.required = NodeSet::EMPTY;
         self.change = None;

@@ -103,7 +103,7 @@ impl<H: Host> Volume<H> {
         handle: H::Request,
         io: Io,
     ) {
-        let refused = if !cx.facts.is_primary() {
+        let refused = if !cx.facts.is_primary() || self.sectors() == 0 {
             Some(IoError::NoData)
         } else if io.op != Op::Flush && !self.is_on_device(io.sector, io.bytes) {
             Some(IoError::Range)
@@ -192,7 +192,9 @@ impl<H: Host> Volume<H> {
         if self.is_broken {
             return;
         }
-        if io.op == Op::Read {
+        if matches!(self.disk_state(), DiskState::Failed | DiskState::Diskless) {
+            self.complete(cx, number, Err(IoError::Disk), None);
+        } else if io.op == Op::Read {
             self.start_read(cx, number);
         } else if io.op == Op::Flush || io.preflush {
             self.start_flush(cx, number);
@@ -438,6 +440,15 @@ impl<H: Host> Volume<H> {
         } else if !self.lost_members(cx.facts.node).is_empty() && !self.wants_shrink {
             self.wants_shrink = true;
             self.recheck = true;
+        }
+    }
+
+    /// The disk is gone: what waits for it, or for a record that it cannot carry any more, is not complete.
+    pub(super) fn fail_requests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for number in self.requests.numbers() {
+            if self.requests.get(number).is_some() {
+                self.complete(cx, number, Err(IoError::Disk), None);
+            }
         }
     }
 

@@ -217,6 +217,41 @@ fn writes_during_the_initial_sync_reach_both() {
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
 }
 
+#[test]
+fn a_secondary_whose_disk_fails_is_left_out_and_comes_back() {
+    let mut rig = Rig::pair();
+    rig.set_failing(1, true);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.idle();
+    assert_eq!((rig.disk_state(1), rig.members(0)), (DiskState::Diskless, 1));
+    assert_eq!(rig.write(0, 8, 2, 4096), Ok(()));
+    rig.set_failing(1, false);
+    rig.attach(1);
+    rig.idle();
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}
+
+#[test]
+fn a_primary_whose_disk_fails_reports_errors_and_loses_nothing() {
+    let mut rig = Rig::pair();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.set_failing(0, true);
+    assert_eq!(rig.write(0, 8, 2, 4096), Err(IoError::Disk));
+    rig.idle();
+    assert_eq!(rig.read(0, 0, 4096), Err(IoError::NoData));
+    assert_eq!(rig.disk_state(0), DiskState::Diskless);
+    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    rig.idle();
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.read(1, 0, 4096), Ok(vec![1; 4096]));
+    rig.set_failing(0, false);
+    rig.attach(0);
+    rig.idle();
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+}
+
 /// Small numbers mostly, so that many of them make sense; some at the ends of the range.
 fn hostile_number(random: &mut u64) -> u64 {
     *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -89,6 +89,8 @@ impl Output<RigHost> for Outbox {
 struct Node {
     engine: Engine<RigHost>,
     disk: Vec<u8>,
+    /// Every write to the disk fails.
+    is_failing: bool,
     queue: VecDeque<Act>,
     /// The session offered and not yet connected.
     offer: Option<SessionId>,
@@ -132,6 +134,7 @@ impl Rig {
         let nodes = (0..2).map(|number| Node {
             engine: new_engine(number),
             disk: blank_disk(number),
+            is_failing: false,
             queue: VecDeque::new(),
             offer: None,
             session: None,
@@ -275,8 +278,12 @@ impl Rig {
         };
         match act {
             Act::Disk(cookie, io, data) => {
-                let buffer = self.disk_io(number, io, data);
-                self.feed(number, Event::DiskDone { cookie, result: Ok::<_, DiskError>(buffer) });
+                let result = if self.nodes[number].is_failing && io.op.changes_data() {
+                    Err(DiskError)
+                } else {
+                    Ok(self.disk_io(number, io, data))
+                };
+                self.feed(number, Event::DiskDone { cookie, result });
             }
             Act::Meta(cookie, sector, block) => {
                 let at = sector.0 as usize * 512;
@@ -407,6 +414,11 @@ impl Rig {
         if let Some(session) = self.nodes[to].session {
             self.feed(to, Event::Packet { peer: node(1 - to), session, link, header, body, data });
         }
+    }
+
+    /// The disk refuses writes from now on, or no longer.
+    pub(crate) fn set_failing(&mut self, number: usize, is_failing: bool) {
+        self.nodes[number].is_failing = is_failing;
     }
 
     pub(crate) fn heal(&mut self) {
