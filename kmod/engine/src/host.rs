@@ -13,7 +13,10 @@ impl Time {
     /// The time `milliseconds` later, saturating.
     #[must_use]
     pub const fn after_ms(self, milliseconds: u64) -> Self {
-        Self(self.0.saturating_add(milliseconds.saturating_mul(1_000_000)))
+        Self(
+            self.0
+                .saturating_add(milliseconds.saturating_mul(1_000_000)),
+        )
     }
 
     /// Milliseconds since `earlier`, 0 if that lies ahead.

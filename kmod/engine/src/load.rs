@@ -9,7 +9,8 @@
 use crate::host::{Host, NoMemory};
 use weft_uapi::limits::{META_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::{
-    newest_superblock, AlReplay, AlTransaction, Layout, MetaBlock, Superblock, SuperblockError, AL_BLOCKS, AL_EXTENTS,
+    newest_superblock, AlReplay, AlTransaction, Layout, MetaBlock, Superblock, SuperblockError,
+    AL_BLOCKS, AL_EXTENTS,
 };
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, VolumeId};
@@ -82,10 +83,19 @@ impl<H: Host> LoadedDisk<H> {
         if !belongs {
             return Err(Refusal::MetaForeign);
         }
-        let layout = Layout::new(info.meta_kind, info.disk_sectors, info.meta_sectors, superblock.slots)
-            .ok_or(Refusal::DiskTooSmall)?;
-        let words = usize::try_from(layout.bitmap_words().saturating_mul(u64::from(layout.slots())))
-            .map_err(|_| Refusal::NoMemory)?;
+        let layout = Layout::new(
+            info.meta_kind,
+            info.disk_sectors,
+            info.meta_sectors,
+            superblock.slots,
+        )
+        .ok_or(Refusal::DiskTooSmall)?;
+        let words = usize::try_from(
+            layout
+                .bitmap_words()
+                .saturating_mul(u64::from(layout.slots())),
+        )
+        .map_err(|_| Refusal::NoMemory)?;
         let memory = |_: NoMemory| Refusal::NoMemory;
         Ok(Self {
             info,
@@ -102,12 +112,19 @@ impl<H: Host> LoadedDisk<H> {
     pub fn reads(&self) -> impl Iterator<Item = (Read, Sector)> {
         let layout = self.layout;
         let used = self.superblock.slot_of_node;
-        let log = (0..u64::from(AL_BLOCKS)).map(move |block| (Read::Log(block), layout.al_block(block)));
-        let bitmaps = (0..NODES_MAX).filter_map(move |node| used.get(node).copied().flatten()).flat_map(move |slot| {
-            let slot = u32::from(slot);
-            (0..layout.bitmap_blocks())
-                .filter_map(move |block| Some((Read::Bitmap { slot, block }, layout.bitmap_block(slot, block)?)))
-        });
+        let log =
+            (0..u64::from(AL_BLOCKS)).map(move |block| (Read::Log(block), layout.al_block(block)));
+        let bitmaps = (0..NODES_MAX)
+            .filter_map(move |node| used.get(node).copied().flatten())
+            .flat_map(move |slot| {
+                let slot = u32::from(slot);
+                (0..layout.bitmap_blocks()).filter_map(move |block| {
+                    Some((
+                        Read::Bitmap { slot, block },
+                        layout.bitmap_block(slot, block)?,
+                    ))
+                })
+            });
         log.chain(bitmaps)
     }
 
@@ -116,7 +133,10 @@ impl<H: Host> LoadedDisk<H> {
         match read {
             Read::Log(index) => {
                 let transaction = AlTransaction::parse(block, self.superblock.device);
-                if let Some(place) = usize::try_from(index).ok().and_then(|index| self.ring.get_mut(index)) {
+                if let Some(place) = usize::try_from(index)
+                    .ok()
+                    .and_then(|index| self.ring.get_mut(index))
+                {
                     *place = transaction;
                 }
             }
@@ -124,9 +144,14 @@ impl<H: Host> LoadedDisk<H> {
                 let first = u64::from(slot)
                     .saturating_mul(self.layout.bitmap_words())
                     .saturating_add(index.saturating_mul(WORDS_PER_BLOCK as u64));
-                let words = self.bitmaps.iter_mut().skip(usize::try_from(first).unwrap_or(usize::MAX));
+                let words = self
+                    .bitmaps
+                    .iter_mut()
+                    .skip(usize::try_from(first).unwrap_or(usize::MAX));
                 for (word, bytes) in words.zip(block.chunks_exact(8)) {
-                    *word = bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                    *word = bytes
+                        .first_chunk::<8>()
+                        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
                 }
             }
         }
@@ -138,13 +163,18 @@ impl<H: Host> LoadedDisk<H> {
         let mut replay = AlReplay::new(al_table).ok_or(Refusal::Internal)?;
         // Not sorted: that would copy transactions about on the stack, for which they are too large.
         let next = |last: Option<u64>| {
-            let later = ring.iter().flatten().filter(|transaction| Some(transaction.sequence) > last);
+            let later = ring
+                .iter()
+                .flatten()
+                .filter(|transaction| Some(transaction.sequence) > last);
             later.min_by_key(|transaction| transaction.sequence)
         };
         while let Some(transaction) = next(replay.last_sequence()) {
             replay.apply(transaction);
         }
-        self.al_sequence = replay.last_sequence().map_or(0, |last| last.saturating_add(1));
+        self.al_sequence = replay
+            .last_sequence()
+            .map_or(0, |last| last.saturating_add(1));
         Ok(())
     }
 }

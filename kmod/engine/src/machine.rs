@@ -115,7 +115,11 @@ impl<H: Host> Engine<H> {
         let mut cx = Context::new(now, self.facts(), out);
         match event {
             Event::Command { token, command } => self.on_command(&mut cx, token, command),
-            Event::Attach { token, volume, disk } => {
+            Event::Attach {
+                token,
+                volume,
+                disk,
+            } => {
                 if let Some(disk) = disk.take() {
                     match self.volume_mut(volume) {
                         Some(volume) => volume.on_attach(&mut cx, token, disk),
@@ -126,11 +130,19 @@ impl<H: Host> Engine<H> {
                     }
                 }
             }
-            Event::Request { volume, request, io } => match self.volume_mut(volume) {
+            Event::Request {
+                volume,
+                request,
+                io,
+            } => match self.volume_mut(volume) {
                 Some(volume) => volume.on_request(&mut cx, request, io),
                 None => {
                     let result = Err(crate::effect::IoError::NoData);
-                    cx.emit(Effect::Complete { request, result, data: None });
+                    cx.emit(Effect::Complete {
+                        request,
+                        result,
+                        data: None,
+                    });
                 }
             },
             Event::DiskDone { cookie, result } => self.on_disk_done(&mut cx, cookie, result),
@@ -142,10 +154,31 @@ impl<H: Host> Engine<H> {
                 }
             }
             Event::SessionUp { peer, session } => self.on_session_up(&mut cx, peer, session),
-            Event::Packet { peer, session, link, header, body, data } => {
-                self.on_packet(&mut cx, peer, session, Packet { link, header, body, data });
+            Event::Packet {
+                peer,
+                session,
+                link,
+                header,
+                body,
+                data,
+            } => {
+                self.on_packet(
+                    &mut cx,
+                    peer,
+                    session,
+                    Packet {
+                        link,
+                        header,
+                        body,
+                        data,
+                    },
+                );
             }
-            Event::SessionDown { peer, session, reason } => self.on_session_down(&mut cx, peer, session, reason),
+            Event::SessionDown {
+                peer,
+                session,
+                reason,
+            } => self.on_session_down(&mut cx, peer, session, reason),
             Event::Daemon { served, connected } => self.on_daemon(&mut cx, served, connected),
             Event::Timer => {
                 for volume in self.each_volume_mut() {
@@ -181,7 +214,11 @@ impl<H: Host> Engine<H> {
     }
 
     fn facts(&self) -> Facts {
-        let peers_quiet = self.peers.iter().flatten().all(|peer| peer.role != Role::Primary);
+        let peers_quiet = self
+            .peers
+            .iter()
+            .flatten()
+            .all(|peer| peer.role != Role::Primary);
         Facts {
             node: self.config.node,
             role: self.role,
@@ -225,7 +262,9 @@ impl<H: Host> Engine<H> {
         session: SessionId,
         packet: Packet<'_, H>,
     ) {
-        let is_current = self.peer(peer).is_some_and(|peer| peer.session() == session && peer.has_session());
+        let is_current = self
+            .peer(peer)
+            .is_some_and(|peer| peer.session() == session && peer.has_session());
         if !is_current {
             return;
         }
@@ -241,12 +280,23 @@ impl<H: Host> Engine<H> {
         peer: NodeId,
         packet: Packet<'_, H>,
     ) -> Result<(), Fault> {
-        let Packet { link, header, body, data } = packet;
+        let Packet {
+            link,
+            header,
+            body,
+            data,
+        } = packet;
         if header.kind == PacketKind::Hello {
             return self.on_hello(cx, peer, link, body);
         }
-        ensure(header.kind.belongs_on(link), "a packet came over the wrong link")?;
-        ensure(self.has_greeted(peer, link), "the peer did not say hello first")?;
+        ensure(
+            header.kind.belongs_on(link),
+            "a packet came over the wrong link",
+        )?;
+        ensure(
+            self.has_greeted(peer, link),
+            "the peer did not say hello first",
+        )?;
         match header.kind {
             PacketKind::PromoteRequest => self.on_promote_request(cx, peer, body),
             PacketKind::PromoteReply => self.on_promote_reply(cx, peer, &header, body),
@@ -263,7 +313,12 @@ impl<H: Host> Engine<H> {
     }
 
     #[inline(never)]
-    fn on_daemon<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, served: bool, connected: NodeSet) {
+    fn on_daemon<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        served: bool,
+        connected: NodeSet,
+    ) {
         let changed = NodeSet(self.reachable.0 ^ connected.0);
         let is_news = self.is_served != served;
         (self.is_served, self.reachable) = (served, connected);
@@ -275,7 +330,12 @@ impl<H: Host> Engine<H> {
     }
 
     #[inline(never)]
-    fn on_command<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, command: Command) {
+    fn on_command<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        token: Token,
+        command: Command,
+    ) {
         let result = match command {
             Command::Primary { force } => return self.on_primary(cx, token, force),
             Command::Secondary => return self.on_secondary(cx, token),
@@ -287,7 +347,10 @@ impl<H: Host> Engine<H> {
             Command::DelDevice { volume } => self.on_del_device(cx, volume),
             Command::NewPeer { peer } => self.on_new_peer(cx, peer),
             Command::DelPeer { peer } => self.on_del_peer(cx, peer),
-            Command::Connect { peer, discard_my_data } => self.on_connect(cx, peer, discard_my_data),
+            Command::Connect {
+                peer,
+                discard_my_data,
+            } => self.on_connect(cx, peer, discard_my_data),
             Command::Disconnect { peer } => self.on_disconnect(cx, peer),
             Command::SetProtocol { protocol } => {
                 self.protocol = protocol;

@@ -79,7 +79,9 @@ impl<H: Host> Volume<H> {
             return;
         }
         disk.stage = Stage::Running;
-        let state = if disk.superblock.generation.id == GenerationId::NONE || disk.has_flag(FLAG_INCONSISTENT) {
+        let state = if disk.superblock.generation.id == GenerationId::NONE
+            || disk.has_flag(FLAG_INCONSISTENT)
+        {
             DiskState::Inconsistent
         } else if disk.has_flag(FLAG_OUTDATED) {
             DiskState::Outdated
@@ -132,7 +134,10 @@ impl<H: Host> Volume<H> {
         if let Some(disk) = self.disk.as_mut() {
             disk.stage = Stage::Leaving(token);
         }
-        cx.log(Level::Error, format_args!("volume {}: {}; the disk is let go", self.id, sentence));
+        cx.log(
+            Level::Error,
+            format_args!("volume {}: {}; the disk is let go", self.id, sentence),
+        );
         self.set_disk_state(cx, DiskState::Failed);
         self.negotiate_all();
     }
@@ -145,7 +150,8 @@ impl<H: Host> Volume<H> {
             return;
         };
         // A failed disk is not waited for; a good one leaves when the peers send nothing more.
-        if !has_failed && (self.is_negotiating() || self.ops.used() > 0 || self.requests.used() > 0) {
+        if !has_failed && (self.is_negotiating() || self.ops.used() > 0 || self.requests.used() > 0)
+        {
             return;
         }
         self.forget_tails();

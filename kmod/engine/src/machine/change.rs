@@ -70,13 +70,20 @@ impl<H: Host> Volume<H> {
         match self.change.map(|change| (change, change.progress)) {
             None => self.begin_wanted_change(cx),
             Some((change, Progress::Local(number))) => {
-                if self.disk.as_ref().is_some_and(|disk| disk.is_durable(number)) {
+                if self
+                    .disk
+                    .as_ref()
+                    .is_some_and(|disk| disk.is_durable(number))
+                {
                     self.on_change_local(cx, change);
                 }
             }
             Some((change, Progress::Remote(waits))) => {
                 let waits = waits.intersection(self.receivers());
-                self.change = Some(Change { progress: Progress::Remote(waits), ..change });
+                self.change = Some(Change {
+                    progress: Progress::Remote(waits),
+                    ..change
+                });
                 if waits.is_empty() {
                     self.on_change_done(cx, change);
                 }
@@ -90,7 +97,10 @@ impl<H: Host> Volume<H> {
         }
         let node = cx.facts.node;
         let joining = self.each_replica().find(|(peer, replica)| {
-            let is_clean = self.disk.as_ref().is_some_and(|disk| disk.marked(*peer) == 0);
+            let is_clean = self
+                .disk
+                .as_ref()
+                .is_some_and(|disk| disk.marked(*peer) == 0);
             replica.wants_member && replica.replication == ReplicationState::SyncSource && is_clean
         });
         let joining = joining.map(|(peer, _)| peer);
@@ -99,9 +109,18 @@ impl<H: Host> Volume<H> {
             if !self.lost_members(node).is_empty() {
                 self.begin_change(cx, Reason::Shrink, self.term());
             }
-        } else if let Some(promotion) = self.wants_promotion.filter(|promotion| self.may_begin(promotion)) {
+        } else if let Some(promotion) = self
+            .wants_promotion
+            .filter(|promotion| self.may_begin(promotion))
+        {
             self.wants_promotion = None;
-            self.begin_change(cx, Reason::Promotion { anew: promotion.anew }, promotion.term);
+            self.begin_change(
+                cx,
+                Reason::Promotion {
+                    anew: promotion.anew,
+                },
+                promotion.term,
+            );
         } else if let Some(peer) = joining {
             self.begin_change(cx, Reason::Grow(peer), self.term());
         }
@@ -115,29 +134,51 @@ impl<H: Host> Volume<H> {
 
     /// Whether a change may begin.
     pub(super) fn may_change(&self) -> bool {
-        let is_running = self.disk.as_ref().is_some_and(|disk| disk.stage == DiskStage::Running);
+        let is_running = self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.stage == DiskStage::Running);
         let is_exchanging = self.each_replica().any(|(_, replica)| {
             let state = replica.replication;
-            matches!(state, ReplicationState::BitmapSource | ReplicationState::BitmapTarget)
-                || replica.adopting.is_some()
+            matches!(
+                state,
+                ReplicationState::BitmapSource | ReplicationState::BitmapTarget
+            ) || replica.adopting.is_some()
         });
-        is_running && self.change.is_none() && !self.is_negotiating() && !is_exchanging && !self.is_broken
+        is_running
+            && self.change.is_none()
+            && !self.is_negotiating()
+            && !is_exchanging
+            && !self.is_broken
     }
 
     /// Writes a new record, child of the current one.
     #[inline(never)]
-    pub(super) fn begin_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, reason: Reason, term: Term) {
+    pub(super) fn begin_change<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        reason: Reason,
+        term: Term,
+    ) {
         let (node, id) = (cx.facts.node, GenerationId(cx.random_id()));
         let present = self.receivers().with(node);
         let members = match reason {
             Reason::Promotion { anew: true } => NodeSet::of(node),
-            Reason::Promotion { anew: false } | Reason::Shrink => self.required.with(node).intersection(present),
+            Reason::Promotion { anew: false } | Reason::Shrink => {
+                self.required.with(node).intersection(present)
+            }
             Reason::Grow(peer) => self.required.with(node).with(peer).intersection(present),
         };
         let Some(disk) = self.disk.as_mut() else {
             return;
         };
-        let record = Generation { id, parent: disk.superblock.generation.id, term, writer: Some(node), members };
+        let record = Generation {
+            id,
+            parent: disk.superblock.generation.id,
+            term,
+            writer: Some(node),
+            members,
+        };
         let mut line = disk.ancestry();
         line.push(record);
         disk.set_ancestry(&line);
@@ -151,9 +192,19 @@ impl<H: Host> Volume<H> {
         }
         let number = disk.touch();
         self.required = self.required.union(members);
-        self.change = Some(Change { record, reason, progress: Progress::Local(number) });
+        self.change = Some(Change {
+            record,
+            reason,
+            progress: Progress::Local(number),
+        });
         self.recheck = true;
-        cx.log(Level::Info, format_args!("volume {}: generation {} (parent {}), members {:#x}", self.id, id, record.parent, members.0));
+        cx.log(
+            Level::Info,
+            format_args!(
+                "volume {}: generation {} (parent {}), members {:#x}",
+                self.id, id, record.parent, members.0
+            ),
+        );
         cx.notify(Object::Volume(self.id));
     }
 
@@ -161,13 +212,22 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     fn on_change_local<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
         let receivers = self.receivers();
-        let body = GenerationBody { generation: change.record.into() };
+        let body = GenerationBody {
+            generation: change.record.into(),
+        };
         for peer in receivers.iter() {
             if let Some(line) = self.line(peer) {
-                cx.send(line, Header::new(PacketKind::Generation, Some(self.id)), body.as_bytes());
+                cx.send(
+                    line,
+                    Header::new(PacketKind::Generation, Some(self.id)),
+                    body.as_bytes(),
+                );
             }
         }
-        self.change = Some(Change { progress: Progress::Remote(receivers), ..change });
+        self.change = Some(Change {
+            progress: Progress::Remote(receivers),
+            ..change
+        });
         self.recheck = true;
     }
 
@@ -197,29 +257,50 @@ impl<H: Host> Volume<H> {
         replica.peer_disk = DiskState::UpToDate;
         replica.progress.ended = Some(now);
         // Writes that began before the session: the resync has carried what they wrote.
-        for request in self.requests.iter_mut().filter(|request| request.stage == Stage::Writing) {
+        for request in self
+            .requests
+            .iter_mut()
+            .filter(|request| request.stage == Stage::Writing)
+        {
             if !request.sent.contains(peer) {
                 request.acked = request.acked.with(peer);
             }
         }
         self.reconciled(cx);
-        cx.log(Level::Info, format_args!("volume {}, peer {}: resync done", self.id, peer));
+        cx.log(
+            Level::Info,
+            format_args!("volume {}, peer {}: resync done", self.id, peer),
+        );
         self.set_replication(cx, peer, ReplicationState::Established);
     }
 
     /// A peer has a record durable.
     #[inline(never)]
-    pub(super) fn on_generation_durable(&mut self, peer: NodeId, header: &Header) -> Result<(), Fault> {
+    pub(super) fn on_generation_durable(
+        &mut self,
+        peer: NodeId,
+        header: &Header,
+    ) -> Result<(), Fault> {
         let id = GenerationId(header.arg);
         let Some(disk) = self.disk.as_mut() else {
             return Ok(());
         };
-        ensure(disk.superblock.generation.id == id, "the peer acknowledged a generation that is not current")?;
+        ensure(
+            disk.superblock.generation.id == id,
+            "the peer acknowledged a generation that is not current",
+        )?;
         disk.set_since(peer, id);
-        if let Some(source) = self.replica_mut(peer).and_then(|replica| replica.source.as_mut()) {
+        if let Some(source) = self
+            .replica_mut(peer)
+            .and_then(|replica| replica.source.as_mut())
+        {
             source.is_peer_ready = true;
         }
-        if let Some(Change { progress: Progress::Remote(waits), .. }) = &mut self.change {
+        if let Some(Change {
+            progress: Progress::Remote(waits),
+            ..
+        }) = &mut self.change
+        {
             *waits = waits.without(peer);
         }
         self.recheck = true;
@@ -234,25 +315,51 @@ impl<H: Host> Volume<H> {
         peer: NodeId,
         body: &[u8],
     ) -> Result<(), Fault> {
-        let body = GenerationBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed generation"))?;
-        let record = body.generation.decode().ok_or(Fault("the peer sent a malformed generation"))?;
+        let body = GenerationBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed generation"))?;
+        let record = body
+            .generation
+            .decode()
+            .ok_or(Fault("the peer sent a malformed generation"))?;
         let is_own_matter = cx.facts.is_primary() || self.change.is_some();
-        ensure(!is_own_matter && record.writer == Some(peer), "the peer made a generation that is not its to make")?;
-        let (Some(disk), Some(replica)) =
-            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
-        else {
+        ensure(
+            !is_own_matter && record.writer == Some(peer),
+            "the peer made a generation that is not its to make",
+        )?;
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_mut(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
             return Err(Fault("the peer sent a generation to a node without disk"));
         };
         let current = disk.superblock.generation;
-        let follows = record.parent == current.id && record.id != current.id && record.term >= current.term;
-        ensure(follows, "the peer's generation does not follow the current one")?;
-        ensure(replica.accepts && replica.adopting.is_none(), "the peer sent a generation out of turn")?;
+        let follows =
+            record.parent == current.id && record.id != current.id && record.term >= current.term;
+        ensure(
+            follows,
+            "the peer's generation does not follow the current one",
+        )?;
+        ensure(
+            replica.accepts && replica.adopting.is_none(),
+            "the peer sent a generation out of turn",
+        )?;
         let is_member = record.members.contains(cx.facts.node);
         let joins = is_member && disk.has_flag(FLAG_INCONSISTENT);
-        let is_finished = replica.target.as_ref().is_some_and(|target| target.is_finished);
-        ensure(!joins || is_finished, "the peer named this node a member before the resync was done")?;
+        let is_finished = replica
+            .target
+            .as_ref()
+            .is_some_and(|target| target.is_finished);
+        ensure(
+            !joins || is_finished,
+            "the peer named this node a member before the resync was done",
+        )?;
         let after = replica.received.last();
-        replica.adopting = Some(Adopting { id: record.id, superblock: None, record: Some((record, after)), joins });
+        replica.adopting = Some(Adopting {
+            id: record.id,
+            superblock: None,
+            record: Some((record, after)),
+            joins,
+        });
         self.recheck = true;
         Ok(())
     }
@@ -262,13 +369,18 @@ impl<H: Host> Volume<H> {
     /// INVARIANT: a record that makes this node a member claims all writes before it, also those that were complete
     /// without this node; the superblock's flush makes them stable with it.
     fn write_adopted(&mut self, peer: NodeId) {
-        let (Some(disk), Some(replica)) =
-            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
-        else {
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_mut(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
             return;
         };
-        let waiting = replica.adopting.filter(|adopting| adopting.superblock.is_none());
-        let Some((adopting, (record, after))) = waiting.and_then(|adopting| Some((adopting, adopting.record?))) else {
+        let waiting = replica
+            .adopting
+            .filter(|adopting| adopting.superblock.is_none());
+        let Some((adopting, (record, after))) =
+            waiting.and_then(|adopting| Some((adopting, adopting.record?)))
+        else {
             return;
         };
         if replica.received.done_upto() < after {
@@ -284,7 +396,10 @@ impl<H: Host> Volume<H> {
             disk.set_flag(FLAG_WRITER_ACTIVE, false);
         }
         replica.accepts = false;
-        replica.adopting = Some(Adopting { superblock: Some(disk.touch()), ..adopting });
+        replica.adopting = Some(Adopting {
+            superblock: Some(disk.touch()),
+            ..adopting
+        });
         self.required = record.members;
         self.recheck = true;
     }
@@ -293,12 +408,17 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         self.write_adopted(peer);
-        let (Some(disk), Some(replica)) =
-            (self.disk.as_ref(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
-        else {
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_ref(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
             return;
         };
-        let durable = |adopting: &Adopting| adopting.superblock.is_some_and(|number| disk.is_durable(number));
+        let durable = |adopting: &Adopting| {
+            adopting
+                .superblock
+                .is_some_and(|number| disk.is_durable(number))
+        };
         let Some(adopting) = replica.adopting.filter(durable) else {
             return;
         };

@@ -46,7 +46,12 @@ pub(super) struct Context<'a, H: Host, O: Output<H>> {
 
 impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
     pub(super) fn new(now: Time, facts: Facts, out: &'a mut O) -> Self {
-        Self { now, facts, out, host: PhantomData }
+        Self {
+            now,
+            facts,
+            out,
+            host: PhantomData,
+        }
     }
 
     pub(super) fn emit(&mut self, effect: Effect<'_, H>) {
@@ -68,13 +73,19 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
 
     pub(super) fn reply(&mut self, token: Token, result: Result<(), Refusal>) {
         match result {
-            Ok(()) => self.emit(Effect::Reply { token, result: Ok(()) }),
+            Ok(()) => self.emit(Effect::Reply {
+                token,
+                result: Ok(()),
+            }),
             Err(refusal) => self.refuse(token, refusal, format_args!("")),
         }
     }
 
     pub(super) fn refuse(&mut self, token: Token, refusal: Refusal, detail: fmt::Arguments<'_>) {
-        self.emit(Effect::Reply { token, result: Err(Refused { refusal, detail }) });
+        self.emit(Effect::Reply {
+            token,
+            result: Err(Refused { refusal, detail }),
+        });
     }
 
     /// Sends a packet; the link follows from its kind.
@@ -85,13 +96,27 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
     /// Sends a packet with data of the device.
     pub(super) fn send_data(&mut self, to: Line, header: Header, data: Data<H>) {
         let link = link_of(&header);
-        self.emit(Effect::Send { peer: to.peer, session: to.session, link, header, body: &[], data });
+        self.emit(Effect::Send {
+            peer: to.peer,
+            session: to.session,
+            link,
+            header,
+            body: &[],
+            data,
+        });
     }
 
     /// Sends a packet over a link that its kind leaves open.
     pub(super) fn send_on(&mut self, to: Line, link: LinkKind, mut header: Header, body: &[u8]) {
         header.payload_len = u32::try_from(body.len()).unwrap_or(0);
-        self.emit(Effect::Send { peer: to.peer, session: to.session, link, header, body, data: Data::None });
+        self.emit(Effect::Send {
+            peer: to.peer,
+            session: to.session,
+            link,
+            header,
+            body,
+            data: Data::None,
+        });
     }
 }
 

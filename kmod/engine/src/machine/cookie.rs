@@ -62,8 +62,17 @@ mod tests {
 
     #[test]
     fn a_cookie_leads_back_to_its_work() {
-        for work in [Work::Request(7), Work::PeerOp(u32::MAX), Work::TailFlush, Work::ReceivedFlush(31), Work::Log] {
-            assert_eq!(Work::of(work.cookie(VolumeId(254))), Some((VolumeId(254), work)));
+        for work in [
+            Work::Request(7),
+            Work::PeerOp(u32::MAX),
+            Work::TailFlush,
+            Work::ReceivedFlush(31),
+            Work::Log,
+        ] {
+            assert_eq!(
+                Work::of(work.cookie(VolumeId(254))),
+                Some((VolumeId(254), work))
+            );
         }
         assert_eq!(Work::of(Cookie(0)), None);
     }

@@ -65,9 +65,21 @@ pub(super) struct Disk<H: Host> {
 
 impl<H: Host> Disk<H> {
     /// Takes over what was loaded: hot extents become bits towards every peer, since each of them may differ there.
-    pub(super) fn new(loaded: LoadedDisk<H>, token: Token, al_extents: u16) -> Result<Self, NoMemory> {
-        let LoadedDisk { superblock, layout, al_table, al_sequence, bitmaps, .. } = loaded;
-        let extents = u32::try_from(layout.data_sectors().div_ceil(EXTENT_SECTORS)).map_err(|_| NoMemory)?;
+    pub(super) fn new(
+        loaded: LoadedDisk<H>,
+        token: Token,
+        al_extents: u16,
+    ) -> Result<Self, NoMemory> {
+        let LoadedDisk {
+            superblock,
+            layout,
+            al_table,
+            al_sequence,
+            bitmaps,
+            ..
+        } = loaded;
+        let extents =
+            u32::try_from(layout.data_sectors().div_ceil(EXTENT_SECTORS)).map_err(|_| NoMemory)?;
         let mut bits = Bitmaps::new(bitmaps, &layout)?;
         let log = ActivityLog::new(al_extents.into(), extents, &al_table, al_sequence)?;
         for slot in superblock.slot_of_node.iter().flatten() {
@@ -102,7 +114,10 @@ impl<H: Host> Disk<H> {
     /// Notes that the superblock changed and gives the number to wait for.
     pub(super) fn touch(&mut self) -> u64 {
         // A write under way took the content of before.
-        self.superblock_wanted = self.superblock_writing.unwrap_or(self.superblock_done).saturating_add(1);
+        self.superblock_wanted = self
+            .superblock_writing
+            .unwrap_or(self.superblock_done)
+            .saturating_add(1);
         self.superblock_wanted
     }
 
@@ -139,14 +154,24 @@ impl<H: Host> Disk<H> {
     pub(super) fn set_ancestry(&mut self, line: &Ancestry) {
         self.superblock.generation = line.current();
         self.superblock.ancestry = *line.former();
-        for since in self.superblock.since.iter_mut().filter(|since| !line.contains(**since)) {
+        for since in self
+            .superblock
+            .since
+            .iter_mut()
+            .filter(|since| !line.contains(**since))
+        {
             *since = GenerationId::NONE;
         }
     }
 
     /// The slot of a node's bitmap.
     pub(super) fn slot(&self, node: NodeId) -> Option<u32> {
-        self.superblock.slot_of_node.get(node.index()).copied().flatten().map(u32::from)
+        self.superblock
+            .slot_of_node
+            .get(node.index())
+            .copied()
+            .flatten()
+            .map(u32::from)
     }
 
     /// Gives a node a slot if it has none; `None`: all are taken.
@@ -155,7 +180,8 @@ impl<H: Host> Disk<H> {
             return Some(slot);
         }
         let used = self.superblock.slot_of_node;
-        let free = (0..self.superblock.slots).find(|&slot| !used.iter().flatten().any(|&taken| u32::from(taken) == slot))?;
+        let free = (0..self.superblock.slots)
+            .find(|&slot| !used.iter().flatten().any(|&taken| u32::from(taken) == slot))?;
         *self.superblock.slot_of_node.get_mut(node.index())? = Some(u8::try_from(free).ok()?);
         self.touch();
         Some(free)
@@ -184,12 +210,21 @@ impl<H: Host> Disk<H> {
 
     /// What a node acknowledged as durable.
     pub(super) fn since(&self, node: NodeId) -> GenerationId {
-        self.superblock.since.get(node.index()).copied().unwrap_or_default()
+        self.superblock
+            .since
+            .get(node.index())
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Notes that a node has a generation of this line durable.
     pub(super) fn set_since(&mut self, node: NodeId, id: GenerationId) {
-        if let Some(since) = self.superblock.since.get_mut(node.index()).filter(|since| **since != id) {
+        if let Some(since) = self
+            .superblock
+            .since
+            .get_mut(node.index())
+            .filter(|since| **since != id)
+        {
             *since = id;
             self.touch();
         }
@@ -198,9 +233,10 @@ impl<H: Host> Disk<H> {
     /// Notes which image of a node's disk was seen (G7).
     pub(super) fn set_seen(&mut self, node: NodeId, incarnation: Incarnation, attach_id: u64) {
         let at = node.index();
-        let (Some(seen), Some(seen_id)) =
-            (self.superblock.seen_incarnation.get_mut(at), self.superblock.seen_attach_id.get_mut(at))
-        else {
+        let (Some(seen), Some(seen_id)) = (
+            self.superblock.seen_incarnation.get_mut(at),
+            self.superblock.seen_attach_id.get_mut(at),
+        ) else {
             return;
         };
         if (*seen, *seen_id) != (incarnation, attach_id) {
@@ -211,7 +247,11 @@ impl<H: Host> Disk<H> {
 
     /// Sets or clears a flag of the superblock.
     pub(super) fn set_flag(&mut self, flag: u32, is_set: bool) {
-        let flags = if is_set { self.superblock.flags | flag } else { self.superblock.flags & !flag };
+        let flags = if is_set {
+            self.superblock.flags | flag
+        } else {
+            self.superblock.flags & !flag
+        };
         if flags != self.superblock.flags {
             self.superblock.flags = flags;
             self.touch();
@@ -251,7 +291,13 @@ impl<H: Host> Disk<H> {
         self.superblock_writing = Some(self.superblock_wanted);
         self.io_pending = self.io_pending.saturating_add(1);
         let cookie = Work::Superblock.cookie(volume);
-        cx.emit(Effect::Meta { volume, cookie, sector, block, flush: true });
+        cx.emit(Effect::Meta {
+            volume,
+            cookie,
+            sector,
+            block,
+            flush: true,
+        });
     }
 
     fn write_bitmaps<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, volume: VolumeId) {
@@ -275,8 +321,13 @@ impl<H: Host> Disk<H> {
         if self.bitmaps_writing.contains(&Some((slot, number))) {
             return false;
         }
-        let free = self.bitmaps_writing.iter_mut().zip(0u32..).find(|(place, _)| place.is_none());
-        let (Some((place, at)), Some(sector)) = (free, self.layout.bitmap_block(slot, number)) else {
+        let free = self
+            .bitmaps_writing
+            .iter_mut()
+            .zip(0u32..)
+            .find(|(place, _)| place.is_none());
+        let (Some((place, at)), Some(sector)) = (free, self.layout.bitmap_block(slot, number))
+        else {
             return false;
         };
         let Some(block) = self.block.first_mut() else {
@@ -288,7 +339,13 @@ impl<H: Host> Disk<H> {
         *place = Some((slot, number));
         self.io_pending = self.io_pending.saturating_add(1);
         let cookie = Work::Bitmap(at).cookie(volume);
-        cx.emit(Effect::Meta { volume, cookie, sector, block, flush: false });
+        cx.emit(Effect::Meta {
+            volume,
+            cookie,
+            sector,
+            block,
+            flush: false,
+        });
         true
     }
 
@@ -310,14 +367,29 @@ impl<H: Host> Disk<H> {
         self.log_writes = self.log_writes.saturating_add(1);
         let (cookie, sector) = (Work::Log.cookie(volume), self.layout.al_block(sequence));
         // INVARIANT: with the flush, an extent cools only when its data and its bitmap blocks are stable.
-        cx.emit(Effect::Meta { volume, cookie, sector, block, flush: true });
+        cx.emit(Effect::Meta {
+            volume,
+            cookie,
+            sector,
+            block,
+            flush: true,
+        });
     }
 
     /// Writes the bitmap blocks of the extents that cool; whether all of them are on disk.
-    fn write_cooling_bitmaps<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, volume: VolumeId) -> bool {
+    fn write_cooling_bitmaps<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        volume: VolumeId,
+    ) -> bool {
         let mut are_written = true;
         for at in 0..self.log.evicted().len() {
-            let Some(block) = self.log.evicted().get(at).map(|&extent| Bitmaps::<H>::block_of_extent(extent)) else {
+            let Some(block) = self
+                .log
+                .evicted()
+                .get(at)
+                .map(|&extent| Bitmaps::<H>::block_of_extent(extent))
+            else {
                 break;
             };
             for slot in 0..self.superblock.slots {
@@ -336,7 +408,10 @@ impl<H: Host> Disk<H> {
     fn metadata_written(&mut self, work: Work) {
         match work {
             Work::Superblock => {
-                self.superblock_done = self.superblock_writing.take().unwrap_or(self.superblock_done);
+                self.superblock_done = self
+                    .superblock_writing
+                    .take()
+                    .unwrap_or(self.superblock_done);
             }
             Work::Log => {
                 self.is_log_prepared = false;
@@ -360,7 +435,11 @@ impl<H: Host> Volume<H> {
         self.run_attach(cx);
         self.run_leaving(cx);
         let (id, is_idle) = (self.id, self.is_idle(cx));
-        if let Some(disk) = self.disk.as_mut().filter(|disk| disk.stage == Stage::Running) {
+        if let Some(disk) = self
+            .disk
+            .as_mut()
+            .filter(|disk| disk.stage == Stage::Running)
+        {
             disk.wants_clean = is_idle && disk.log.used() > 0;
         }
         if let Some(disk) = self.disk.as_mut().filter(|_| !self.is_broken) {
@@ -370,8 +449,12 @@ impl<H: Host> Volume<H> {
 
     /// Whether nobody writes: then the log is emptied, so that a crash makes nothing suspicious.
     fn is_idle<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
-        let is_busy = |replica: &Replica<H>| !replica.received.is_empty() || replica.source.is_some() || replica.target.is_some();
-        cx.facts.is_quiet && self.tail.is_empty() && !self.each_replica().any(|(_, replica)| is_busy(replica))
+        let is_busy = |replica: &Replica<H>| {
+            !replica.received.is_empty() || replica.source.is_some() || replica.target.is_some()
+        };
+        cx.facts.is_quiet
+            && self.tail.is_empty()
+            && !self.each_replica().any(|(_, replica)| is_busy(replica))
     }
 
     /// A metadata write was answered.
@@ -405,6 +488,9 @@ impl<H: Host> Volume<H> {
 
     /// Term of the current generation.
     pub(super) fn term(&self) -> weft_uapi::units::Term {
-        self.disk.as_ref().map(|disk| disk.superblock.generation.term).unwrap_or_default()
+        self.disk
+            .as_ref()
+            .map(|disk| disk.superblock.generation.term)
+            .unwrap_or_default()
     }
 }

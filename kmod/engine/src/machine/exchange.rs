@@ -41,7 +41,10 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn new(full: bool) -> Self {
-        Self { full, ..Self::default() }
+        Self {
+            full,
+            ..Self::default()
+        }
     }
 }
 
@@ -64,8 +67,12 @@ impl<H: Host> Replica<H> {
     /// When this replica wants to be looked at without an event.
     pub(super) fn deadline(&self) -> Option<Time> {
         self.session?;
-        let at_once = (self.is_sending_bits() || self.target.as_ref().is_some_and(|target| target.is_scanning))
-            .then_some(Time(0));
+        let at_once = (self.is_sending_bits()
+            || self
+                .target
+                .as_ref()
+                .is_some_and(|target| target.is_scanning))
+        .then_some(Time(0));
         at_once.or(self.round.deadline())
     }
 }
@@ -87,9 +94,10 @@ impl<H: Host> Volume<H> {
         };
         let id = self.id;
         for _ in 0..PACKETS_MAX {
-            let (Some(disk), Some(replica)) =
-                (self.disk.as_ref(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
-            else {
+            let (Some(disk), Some(replica)) = (
+                self.disk.as_ref(),
+                self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+            ) else {
                 return;
             };
             let (Some(slot), Some(pages)) = (disk.slot(peer), replica.pages_mut()) else {
@@ -125,12 +133,18 @@ impl<H: Host> Volume<H> {
         let words = usize::try_from(head.words.get()).map_err(|_| Fault(MALFORMED))?;
         let has_length = words.checked_mul(8) == Some(rest.len()) && head.reserved.get() == 0;
         ensure(has_length && self.expects_bits(peer), MALFORMED)?;
-        let Some((disk, slot)) = self.disk.as_mut().and_then(|disk| disk.slot(peer).map(|slot| (disk, slot))) else {
+        let Some((disk, slot)) = self
+            .disk
+            .as_mut()
+            .and_then(|disk| disk.slot(peer).map(|slot| (disk, slot)))
+        else {
             return Err(Fault(MALFORMED));
         };
         let first = head.first_word.get();
         for (index, bytes) in (0u64..).zip(rest.chunks_exact(8)) {
-            let word = bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let word = bytes
+                .first_chunk::<8>()
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
             let at = first.checked_add(index).ok_or(Fault(MALFORMED))?;
             ensure(disk.bits.union_word(slot, at, word), MALFORMED)?;
         }
@@ -160,18 +174,24 @@ impl<H: Host> Volume<H> {
     }
 
     fn expects_bits(&self, peer: NodeId) -> bool {
-        self.replica(peer).and_then(Replica::pages).is_some_and(|pages| !pages.is_received)
+        self.replica(peer)
+            .and_then(Replica::pages)
+            .is_some_and(|pages| !pages.is_received)
     }
 
     /// Takes the target through its durable steps.
     #[inline(never)]
     fn run_adoption<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
-        let (Some(disk), Some(replica)) =
-            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
-        else {
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_mut(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
             return;
         };
-        let is_exchanged = replica.target.as_ref().is_some_and(|target| target.pages.is_sent && target.pages.is_received);
+        let is_exchanged = replica
+            .target
+            .as_ref()
+            .is_some_and(|target| target.pages.is_sent && target.pages.is_received);
         if replica.replication != ReplicationState::BitmapTarget || !is_exchanged {
             return;
         }
@@ -182,7 +202,12 @@ impl<H: Host> Volume<H> {
             None => {
                 disk.wants_bitmaps = true;
                 let id = line.current().id;
-                replica.adopting = Some(Adopting { id, superblock: None, record: None, joins: false });
+                replica.adopting = Some(Adopting {
+                    id,
+                    superblock: None,
+                    record: None,
+                    joins: false,
+                });
                 self.recheck = true;
             }
             Some(adopting) if adopting.superblock.is_none() && disk.are_bitmaps_written() => {
@@ -190,12 +215,19 @@ impl<H: Host> Volume<H> {
                 disk.set_flag(FLAG_INCONSISTENT, true);
                 disk.set_flag(FLAG_OUTDATED, false);
                 disk.set_since(peer, adopting.id);
-                replica.adopting = Some(Adopting { superblock: Some(disk.touch()), ..adopting });
+                replica.adopting = Some(Adopting {
+                    superblock: Some(disk.touch()),
+                    ..adopting
+                });
                 self.required = line.current().members;
                 self.set_disk_state(cx, DiskState::Inconsistent);
                 self.recheck = true;
             }
-            Some(adopting) if adopting.superblock.is_some_and(|number| disk.is_durable(number)) => {
+            Some(adopting)
+                if adopting
+                    .superblock
+                    .is_some_and(|number| disk.is_durable(number)) =>
+            {
                 replica.adopting = None;
                 replica.accepts = true;
                 self.acknowledge_generation(cx, peer, adopting.id);
@@ -243,9 +275,15 @@ fn page<'a>(buffer: &'a mut [u8; BODY_BYTES], first_word: u64, words: &[u64]) ->
         words: U32::new(count as u32),
         reserved: U32::ZERO,
     };
-    let parts = head.as_bytes().iter().copied().chain(words.iter().take(count).flat_map(|word| word.to_le_bytes()));
+    let parts = head
+        .as_bytes()
+        .iter()
+        .copied()
+        .chain(words.iter().take(count).flat_map(|word| word.to_le_bytes()));
     for (to, from) in buffer.iter_mut().zip(parts) {
         *to = from;
     }
-    buffer.get(..HEAD_BYTES.saturating_add(count.saturating_mul(8))).unwrap_or(&[])
+    buffer
+        .get(..HEAD_BYTES.saturating_add(count.saturating_mul(8)))
+        .unwrap_or(&[])
 }

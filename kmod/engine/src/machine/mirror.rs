@@ -24,10 +24,19 @@ const TRIM_ENTRIES: u64 = 64;
 const TAIL_IDLE_MS: u64 = 1000;
 
 /// A flush of everything.
-pub(super) const FLUSH: Io = Io { op: Op::Flush, sector: Sector(0), bytes: 0, fua: false, preflush: false };
+pub(super) const FLUSH: Io = Io {
+    op: Op::Flush,
+    sector: Sector(0),
+    bytes: 0,
+    fua: false,
+    preflush: false,
+};
 
 fn span(entry: &Entry) -> Span {
-    Span { sector: entry.sector, bytes: entry.bytes }
+    Span {
+        sector: entry.sector,
+        bytes: entry.bytes,
+    }
 }
 
 impl<H: Host> Volume<H> {
@@ -43,7 +52,10 @@ impl<H: Host> Volume<H> {
         let entry = entry.filter(|entry| entry.waits_written.contains(peer));
         let entry = entry.ok_or(Fault("the peer acknowledged what it was not sent"))?;
         let suffices = |number: &u32| {
-            let is_fua = self.requests.get(*number).is_none_or(|request| request.io.fua);
+            let is_fua = self
+                .requests
+                .get(*number)
+                .is_none_or(|request| request.io.fua);
             cx.facts.protocol == Protocol::B && !is_fua
         };
         if let Some(request) = entry.request.filter(suffices) {
@@ -61,7 +73,10 @@ impl<H: Host> Volume<H> {
         header: &Header,
     ) -> Result<(), Fault> {
         let unexpected = Fault("the peer acknowledged what it was not sent");
-        let entry = self.tail.on_written(peer, header.seq, false).map_err(|_| unexpected)?;
+        let entry = self
+            .tail
+            .on_written(peer, header.seq, false)
+            .map_err(|_| unexpected)?;
         if let Some(replica) = self.replica_mut(peer) {
             let was_full = replica.unacked_bytes >= UNACKED_BYTES_MAX;
             replica.count_acked(entry.bytes);
@@ -82,7 +97,10 @@ impl<H: Host> Volume<H> {
         peer: NodeId,
         upto: Seq,
     ) -> Result<(), Fault> {
-        ensure(self.tail.may_be_stable(peer, upto), "the peer called stable what it did not write")?;
+        ensure(
+            self.tail.may_be_stable(peer, upto),
+            "the peer called stable what it did not write",
+        )?;
         while let Some(entry) = self.tail.next_stable(peer, upto) {
             if entry.kind == Kind::Resync {
                 // INVARIANT: stable there, sent in this session; a newer write of the range is in the tail itself (G4).
@@ -106,7 +124,11 @@ impl<H: Host> Volume<H> {
 
     fn wake_flushes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for number in self.requests.numbers() {
-            if self.requests.get(number).is_some_and(|request| request.stage == Stage::Flushing) {
+            if self
+                .requests
+                .get(number)
+                .is_some_and(|request| request.stage == Stage::Flushing)
+            {
                 self.advance_request(cx, number);
             }
         }
@@ -117,7 +139,13 @@ impl<H: Host> Volume<H> {
         while let Some(entry) = self.tail.pop_finished() {
             self.feed_starved();
             if entry.kind == Kind::Write {
-                self.cool(span(&entry), &mut Hold { is_held: true, transaction: 0 });
+                self.cool(
+                    span(&entry),
+                    &mut Hold {
+                        is_held: true,
+                        transaction: 0,
+                    },
+                );
             }
         }
     }
@@ -145,7 +173,11 @@ impl<H: Host> Volume<H> {
     /// A peer that got writes does not get them any more: writes under way may depend on a record without it.
     pub(super) fn note_loss(&mut self) {
         let depends = |stage| matches!(stage, Stage::Writing | Stage::Flushing);
-        if self.requests.iter().any(|(_, request)| depends(request.stage)) {
+        if self
+            .requests
+            .iter()
+            .any(|(_, request)| depends(request.stage))
+        {
             self.wants_shrink = true;
         }
         self.recheck = true;
@@ -153,7 +185,10 @@ impl<H: Host> Volume<H> {
 
     /// How far a flush of this disk that starts now covers the tail.
     fn covered_here(&self, node: NodeId) -> Seq {
-        let open = self.tail.entries().find(|entry| entry.waits_written.contains(node));
+        let open = self
+            .tail
+            .entries()
+            .find(|entry| entry.waits_written.contains(node));
         let end = open.map_or(self.tail.next_seq(), |entry| entry.seq);
         Seq(end.0.saturating_sub(1))
     }
@@ -168,8 +203,12 @@ impl<H: Host> Volume<H> {
     /// Starts a flush for the application, here and at every receiver.
     pub(super) fn start_flush<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
         let (volume, node) = (self.id, cx.facts.node);
-        let (local_upto, seq) = (self.covered_here(node), Seq(self.tail.next_seq().0.saturating_sub(1)));
-        let (Some(disk), Some(request)) = (self.disk.as_mut(), self.requests.get_mut(number)) else {
+        let (local_upto, seq) = (
+            self.covered_here(node),
+            Seq(self.tail.next_seq().0.saturating_sub(1)),
+        );
+        let (Some(disk), Some(request)) = (self.disk.as_mut(), self.requests.get_mut(number))
+        else {
             return;
         };
         request.stage = Stage::Flushing;
@@ -178,7 +217,12 @@ impl<H: Host> Volume<H> {
         request.is_local_done = false;
         disk.io_pending = disk.io_pending.saturating_add(1);
         let cookie = Work::Request(number).cookie(volume);
-        cx.emit(Effect::Disk { volume, cookie, io: FLUSH, data: Data::None });
+        cx.emit(Effect::Disk {
+            volume,
+            cookie,
+            io: FLUSH,
+            data: Data::None,
+        });
         self.send_flushes(cx, seq);
     }
 
@@ -194,14 +238,29 @@ impl<H: Host> Volume<H> {
             };
             if replica.stable < seq && replica.flush_sent < seq {
                 replica.flush_sent = seq;
-                cx.send(line, Header { seq, ..Header::new(PacketKind::Flush, Some(id)) }, &[]);
+                cx.send(
+                    line,
+                    Header {
+                        seq,
+                        ..Header::new(PacketKind::Flush, Some(id))
+                    },
+                    &[],
+                );
             }
         }
     }
 
     /// Looks whether a flush is done: here, and at every member.
-    pub(super) fn advance_flushing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
-        let Some(request) = self.requests.get(number).filter(|request| request.is_local_done) else {
+    pub(super) fn advance_flushing<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+    ) {
+        let Some(request) = self
+            .requests
+            .get(number)
+            .filter(|request| request.is_local_done)
+        else {
             return;
         };
         if request.has_failed {
@@ -209,7 +268,9 @@ impl<H: Host> Volume<H> {
             return;
         }
         let (io, seq) = (request.io, request.flush_upto);
-        let stable = self.each_replica().filter(|(_, replica)| replica.receives && replica.stable >= seq);
+        let stable = self
+            .each_replica()
+            .filter(|(_, replica)| replica.receives && replica.stable >= seq);
         let stable = stable.fold(NodeSet::of(cx.facts.node), |set, (peer, _)| set.with(peer));
         if self.required.0 & !stable.0 != 0 || self.is_broken {
             self.send_flushes(cx, seq);
@@ -229,13 +290,17 @@ impl<H: Host> Volume<H> {
     /// Flushes the tail when it is time, and tells peers what they may forget.
     #[inline(never)]
     pub(super) fn run_tail<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        self.tail_flush.is_wanted |= self.tail_deadline().is_some_and(|deadline| deadline <= cx.now);
+        self.tail_flush.is_wanted |= self
+            .tail_deadline()
+            .is_some_and(|deadline| deadline <= cx.now);
         if self.tail_flush.is_wanted && !self.tail.is_empty() && self.tail_flush.local.is_none() {
             self.start_tail_flush(cx);
         }
         let trimmed = self.tail.trimmed();
         for peer in self.receivers().iter() {
-            let sent = self.replica(peer).map_or(trimmed, |replica| replica.trim_sent);
+            let sent = self
+                .replica(peer)
+                .map_or(trimmed, |replica| replica.trim_sent);
             let behind = trimmed.0.saturating_sub(sent.0);
             if behind >= TRIM_ENTRIES || (behind > 0 && self.tail.is_empty()) {
                 self.send_trim(cx, peer, trimmed);
@@ -245,7 +310,14 @@ impl<H: Host> Volume<H> {
 
     fn send_trim<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, seq: Seq) {
         if let Some(line) = self.line(peer) {
-            cx.send(line, Header { seq, ..Header::new(PacketKind::Trim, Some(self.id)) }, &[]);
+            cx.send(
+                line,
+                Header {
+                    seq,
+                    ..Header::new(PacketKind::Trim, Some(self.id))
+                },
+                &[],
+            );
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.trim_sent = seq;
@@ -262,12 +334,20 @@ impl<H: Host> Volume<H> {
         self.tail_flush.last_write = cx.now;
         disk.io_pending = disk.io_pending.saturating_add(1);
         let cookie = Work::TailFlush.cookie(self.id);
-        cx.emit(Effect::Disk { volume: self.id, cookie, io: FLUSH, data: Data::None });
+        cx.emit(Effect::Disk {
+            volume: self.id,
+            cookie,
+            io: FLUSH,
+            data: Data::None,
+        });
         self.send_flushes(cx, Seq(self.tail.next_seq().0.saturating_sub(1)));
         // A peer whose log is full waits for this.
         let trimmed = self.tail.trimmed();
         for peer in self.receivers().iter() {
-            if self.replica(peer).is_some_and(|replica| replica.trim_sent < trimmed) {
+            if self
+                .replica(peer)
+                .is_some_and(|replica| replica.trim_sent < trimmed)
+            {
                 self.send_trim(cx, peer, trimmed);
             }
         }

@@ -23,7 +23,8 @@ use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
-    Header, PacketKind, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED,
+    Header, PacketKind, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
+    STATE_OUTDATED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -70,7 +71,8 @@ impl Round {
 
     /// When the peer has had enough time.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.is_open().then(|| self.since.after_ms(ROUND_TIMEOUT_MS))
+        self.is_open()
+            .then(|| self.since.after_ms(ROUND_TIMEOUT_MS))
     }
 }
 
@@ -78,7 +80,10 @@ impl Said {
     fn from_body(body: &StateBody, peer: NodeId, role: Role) -> Option<Self> {
         let disk = DiskState::from_number(body.disk_state.get().into())?;
         let flag = |bit| body.flags.get() & bit != 0;
-        let line = Ancestry::new(body.generation.decode()?, body.ancestry.map(|id| GenerationId(id.get())));
+        let line = Ancestry::new(
+            body.generation.decode()?,
+            body.ancestry.map(|id| GenerationId(id.get())),
+        );
         let side = Side {
             node: peer,
             ancestry: line,
@@ -94,7 +99,13 @@ impl Said {
             discards: flag(STATE_DISCARDS),
             tail_seq: body.tail_seq.get(),
         };
-        Some(Self { round: body.round.get(), sectors: body.sectors.get(), disk, role, side })
+        Some(Self {
+            round: body.round.get(),
+            sectors: body.sectors.get(),
+            disk,
+            role,
+            side,
+        })
     }
 }
 
@@ -108,7 +119,12 @@ impl<H: Host> Volume<H> {
 
     /// Asks every connected peer for a new round.
     pub(super) fn negotiate_all(&mut self) {
-        for replica in self.replicas.iter_mut().flatten().filter(|replica| replica.session.is_some()) {
+        for replica in self
+            .replicas
+            .iter_mut()
+            .flatten()
+            .filter(|replica| replica.session.is_some())
+        {
             replica.round.wanted = replica.round.sent().saturating_add(1);
         }
         self.recheck = true;
@@ -148,8 +164,15 @@ impl<H: Host> Volume<H> {
 
     /// Whether what a state tells will stay true.
     fn is_calm(&self) -> bool {
-        let is_attaching = self.disk.as_ref().is_some_and(|disk| matches!(disk.stage, Stage::Attaching(_)));
-        !is_attaching && self.change.is_none() && !self.each_replica().any(|(_, replica)| replica.adopting.is_some())
+        let is_attaching = self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| matches!(disk.stage, Stage::Attaching(_)));
+        !is_attaching
+            && self.change.is_none()
+            && !self
+                .each_replica()
+                .any(|(_, replica)| replica.adopting.is_some())
     }
 
     fn send_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, round: u32) {
@@ -165,7 +188,11 @@ impl<H: Host> Volume<H> {
             replica.round.own = Some(said);
             replica.round.since = cx.now;
         }
-        cx.send(line, Header::new(PacketKind::State, Some(self.id)), body.as_bytes());
+        cx.send(
+            line,
+            Header::new(PacketKind::State, Some(self.id)),
+            body.as_bytes(),
+        );
     }
 
     fn state_body(&self, role: Role, peer: NodeId, round: u32) -> StateBody {
@@ -174,27 +201,54 @@ impl<H: Host> Volume<H> {
         body.role = U16::new(role as u16);
         body.disk_state = U16::new(DiskState::Diskless as u16);
         body.generation = weft_uapi::ondisk::Generation::default().into();
-        let Some(disk) = self.disk.as_ref().filter(|disk| disk.stage == Stage::Running) else {
+        let Some(disk) = self
+            .disk
+            .as_ref()
+            .filter(|disk| disk.stage == Stage::Running)
+        else {
             return body;
         };
         let superblock = &disk.superblock;
-        let discards = self.replica(peer).is_some_and(|replica| replica.round.discards);
+        let discards = self
+            .replica(peer)
+            .is_some_and(|replica| replica.round.discards);
         let flags = [
             (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
-            (disk.has_flag(FLAG_WRITER_ACTIVE) && role != Role::Primary, STATE_CRASHED),
+            (
+                disk.has_flag(FLAG_WRITER_ACTIVE) && role != Role::Primary,
+                STATE_CRASHED,
+            ),
             (disk.has_flag(FLAG_OUTDATED), STATE_OUTDATED),
             (discards, STATE_DISCARDS),
         ];
         let at = peer.index();
         body.sectors = U64::new(self.sectors());
         body.disk_state = U16::new(self.disk_state() as u16);
-        body.flags = U32::new(flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit));
+        body.flags = U32::new(
+            flags
+                .iter()
+                .filter(|(is_set, _)| *is_set)
+                .fold(0, |all, (_, bit)| all | bit),
+        );
         body.generation = superblock.generation.into();
         body.ancestry = superblock.ancestry.map(|id| U64::new(id.0));
         body.incarnation = U64::new(superblock.incarnation.0);
         body.attach_id = U64::new(superblock.attach_id);
-        body.seen_incarnation = U64::new(superblock.seen_incarnation.get(at).copied().unwrap_or_default().0);
-        body.seen_attach_id = U64::new(superblock.seen_attach_id.get(at).copied().unwrap_or_default());
+        body.seen_incarnation = U64::new(
+            superblock
+                .seen_incarnation
+                .get(at)
+                .copied()
+                .unwrap_or_default()
+                .0,
+        );
+        body.seen_attach_id = U64::new(
+            superblock
+                .seen_attach_id
+                .get(at)
+                .copied()
+                .unwrap_or_default(),
+        );
         body.since = U64::new(disk.since(peer).0);
         body.tail_seq = U64::new(superblock.tail_seq);
         body.bits = U64::new(disk.marked(peer));
@@ -213,7 +267,9 @@ impl<H: Host> Volume<H> {
         let malformed = Fault("the peer sent a malformed state");
         let body = StateBody::read_from_bytes(body).map_err(|_| malformed)?;
         let role = Role::from_number(body.role.get().into()).ok_or(malformed)?;
-        let said = Said::from_body(&body, peer, role).filter(|_| body.is_valid()).ok_or(malformed)?;
+        let said = Said::from_body(&body, peer, role)
+            .filter(|_| body.is_valid())
+            .ok_or(malformed)?;
         let replica = self.replica_mut(peer).ok_or(malformed)?;
         let last = replica.round.peer.map_or(0, |said| said.round);
         // At most one ahead of what was asked for, so the number never runs away.
@@ -261,7 +317,13 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    fn decide<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, own: &Said, said: &Said) {
+    fn decide<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        own: &Said,
+        said: &Said,
+    ) {
         let decision = decide(&own.side, &said.side);
         let rule = decision.rule.name();
         if let Some(disk) = self.disk.as_mut() {
@@ -279,14 +341,24 @@ impl<H: Host> Volume<H> {
             }
             Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
             Outcome::SyncTarget { full } => self.on_target(cx, peer, rule, full),
-            Outcome::SplitBrain => self.stand_alone(cx, peer, rule, "split brain: a person has to choose whose data to discard"),
+            Outcome::SplitBrain => self.stand_alone(
+                cx,
+                peer,
+                rule,
+                "split brain: a person has to choose whose data to discard",
+            ),
             Outcome::Refuse => self.stand_alone(cx, peer, rule, "the disks hold unrelated data"),
         }
     }
 
     /// The disks are equal.
     #[inline(never)]
-    fn on_equal<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str) {
+    fn on_equal<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        rule: &'static str,
+    ) {
         self.on_decided(cx, peer, rule, ReplicationState::Established);
         if let Some(disk) = self.disk.as_mut() {
             let id = disk.superblock.generation.id;
@@ -311,25 +383,46 @@ impl<H: Host> Volume<H> {
     }
 
     #[inline(never)]
-    fn on_source<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str, full: bool) {
+    fn on_source<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        rule: &'static str,
+        full: bool,
+    ) {
         self.on_decided(cx, peer, rule, ReplicationState::BitmapSource);
         self.set_disk_state(cx, DiskState::UpToDate);
         let now = cx.now;
         self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {
-            replica.source = Some(Source { pages: Pages::new(full), is_peer_ready: false });
-            replica.progress = Progress { started: now, ..Progress::default() };
+            replica.source = Some(Source {
+                pages: Pages::new(full),
+                is_peer_ready: false,
+            });
+            replica.progress = Progress {
+                started: now,
+                ..Progress::default()
+            };
         }
     }
 
     #[inline(never)]
-    fn on_target<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, rule: &'static str, full: bool) {
+    fn on_target<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        rule: &'static str,
+        full: bool,
+    ) {
         self.on_decided(cx, peer, rule, ReplicationState::BitmapTarget);
         let now = cx.now;
         self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {
             replica.target = Some(Target::new(Pages::new(full)));
-            replica.progress = Progress { started: now, ..Progress::default() };
+            replica.progress = Progress {
+                started: now,
+                ..Progress::default()
+            };
         }
     }
 
@@ -354,7 +447,13 @@ impl<H: Host> Volume<H> {
             replica.rule = rule;
             replica.round.discards = false;
         }
-        cx.log(Level::Info, format_args!("volume {}, peer {}: rule {}: {}", self.id, peer, rule, replication));
+        cx.log(
+            Level::Info,
+            format_args!(
+                "volume {}, peer {}: rule {}: {}",
+                self.id, peer, rule, replication
+            ),
+        );
         self.set_replication(cx, peer, replication);
     }
 
@@ -366,7 +465,13 @@ impl<H: Host> Volume<H> {
         rule: &'static str,
         sentence: &'static str,
     ) {
-        cx.log(Level::Error, format_args!("volume {}, peer {}: rule {}: {}", self.id, peer, rule, sentence));
+        cx.log(
+            Level::Error,
+            format_args!(
+                "volume {}, peer {}: rule {}: {}",
+                self.id, peer, rule, sentence
+            ),
+        );
         if let Some(replica) = self.replica_mut(peer) {
             replica.rule = rule;
             replica.condemn(sentence, true);

@@ -26,11 +26,17 @@ impl<H: Host> Engine<H> {
     }
 
     pub(super) fn each_volume(&self) -> impl Iterator<Item = &Volume<H>> {
-        self.volumes.iter().take(self.volumes_end).filter_map(Place::as_ref)
+        self.volumes
+            .iter()
+            .take(self.volumes_end)
+            .filter_map(Place::as_ref)
     }
 
     pub(super) fn each_volume_mut(&mut self) -> impl Iterator<Item = &mut Volume<H>> {
-        self.volumes.iter_mut().take(self.volumes_end).filter_map(Place::as_mut)
+        self.volumes
+            .iter_mut()
+            .take(self.volumes_end)
+            .filter_map(Place::as_mut)
     }
 
     /// Peers with a session.
@@ -64,7 +70,10 @@ impl<H: Host> Engine<H> {
         for peer in self.peers() {
             volume.add_peer(peer).map_err(memory)?;
         }
-        let place = self.volumes.get_mut(usize::from(id.0)).ok_or(Refusal::BadArgument)?;
+        let place = self
+            .volumes
+            .get_mut(usize::from(id.0))
+            .ok_or(Refusal::BadArgument)?;
         place.put(volume).map_err(memory)?;
         self.volumes_end = self.volumes_end.max(usize::from(id.0).saturating_add(1));
         // A session's handshake covers all volumes, so it begins anew.
@@ -128,7 +137,10 @@ impl<H: Host> Engine<H> {
             return Err(Refusal::PeerConnected);
         }
         let is_busy = self.each_volume().any(|volume| {
-            volume.replica(id).is_some_and(|replica| replica.is_flush_running) || volume.has_ops_of(id)
+            volume
+                .replica(id)
+                .is_some_and(|replica| replica.is_flush_running)
+                || volume.has_ops_of(id)
         });
         if is_busy {
             return Err(Refusal::Busy);
@@ -158,14 +170,19 @@ impl<H: Host> Engine<H> {
         if header.kind != PacketKind::State {
             return Ok(());
         }
-        let said = StateBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed state"))?;
+        let said = StateBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed state"))?;
         let mut answer = StateBody::new_zeroed();
         answer.round = said.round;
         answer.role = (self.role as u16).into();
         answer.disk_state = (DiskState::Diskless as u16).into();
         answer.generation = weft_uapi::ondisk::Generation::default().into();
         if let Some(line) = self.line_to(peer) {
-            cx.send(line, Header::new(PacketKind::State, Some(volume)), answer.as_bytes());
+            cx.send(
+                line,
+                Header::new(PacketKind::State, Some(volume)),
+                answer.as_bytes(),
+            );
         }
         Ok(())
     }

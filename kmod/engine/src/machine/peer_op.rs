@@ -60,14 +60,23 @@ impl<H: Host> Volume<H> {
         let op = match header.kind {
             PacketKind::Write => Op::Write,
             PacketKind::Discard => Op::Discard,
-            _ => Op::WriteZeroes { no_unmap: header.flags & FLAG_NO_UNMAP != 0 },
+            _ => Op::WriteZeroes {
+                no_unmap: header.flags & FLAG_NO_UNMAP != 0,
+            },
         };
         let replication = self.replica(peer).map(|replica| replica.replication);
         let is_mirrored = matches!(
             replication,
-            Some(ReplicationState::Established | ReplicationState::BitmapTarget | ReplicationState::SyncTarget)
+            Some(
+                ReplicationState::Established
+                    | ReplicationState::BitmapTarget
+                    | ReplicationState::SyncTarget
+            )
         );
-        ensure(is_mirrored && !cx.facts.is_primary(), "the peer sent a write out of turn")?;
+        ensure(
+            is_mirrored && !cx.facts.is_primary(),
+            "the peer sent a write out of turn",
+        )?;
         let io = Io {
             op,
             sector: header.sector,
@@ -91,10 +100,21 @@ impl<H: Host> Volume<H> {
         header: &Header,
         data: Option<H::Buffer>,
     ) -> Result<(), Fault> {
-        let io = Io { op: Op::Write, sector: header.sector, bytes: header.bytes, fua: false, preflush: false };
-        let target = self.replica(peer).and_then(|replica| replica.target.as_ref());
+        let io = Io {
+            op: Op::Write,
+            sector: header.sector,
+            bytes: header.bytes,
+            fua: false,
+            preflush: false,
+        };
+        let target = self
+            .replica(peer)
+            .and_then(|replica| replica.target.as_ref());
         let is_asked_for = target.is_some_and(|target| target.is_outstanding(span_of(&io)));
-        ensure(is_asked_for, "the peer sent resync data that were not asked for")?;
+        ensure(
+            is_asked_for,
+            "the peer sent resync data that were not asked for",
+        )?;
         self.take_data(cx, peer, Kind::ResyncWrite, io, header, data)
     }
 
@@ -108,8 +128,14 @@ impl<H: Host> Volume<H> {
         header: &Header,
         data: Option<H::Buffer>,
     ) -> Result<(), Fault> {
-        ensure(self.is_on_device(io.sector, io.bytes), "the peer named a range outside of the device")?;
-        ensure(data.is_some() == (io.op == Op::Write), "the peer sent data of the wrong length")?;
+        ensure(
+            self.is_on_device(io.sector, io.bytes),
+            "the peer named a range outside of the device",
+        )?;
+        ensure(
+            data.is_some() == (io.op == Op::Write),
+            "the peer sent data of the wrong length",
+        )?;
         let entry = Entry {
             seq: header.seq,
             sector: io.sector,
@@ -121,8 +147,13 @@ impl<H: Host> Volume<H> {
         let Some(replica) = self.replica_mut(peer) else {
             return Err(Fault("the peer is not known"));
         };
-        ensure(replica.received.push(entry), "the peer's sequence numbers are out of order")?;
-        replica.received_sectors = replica.received_sectors.saturating_add(u64::from(io.bytes / 512));
+        ensure(
+            replica.received.push(entry),
+            "the peer's sequence numbers are out of order",
+        )?;
+        replica.received_sectors = replica
+            .received_sectors
+            .saturating_add(u64::from(io.bytes / 512));
         if let Some(disk) = self.disk.as_mut().filter(|_| kind == Kind::Write) {
             disk.superblock.tail_seq = header.seq.0;
         }
@@ -139,12 +170,24 @@ impl<H: Host> Volume<H> {
         header: &Header,
     ) -> Result<(), Fault> {
         let replica = self.replica(peer).ok_or(Fault("the peer is not known"))?;
-        let is_source = replica.source.as_ref().is_some_and(|source| source.pages.is_received);
+        let is_source = replica
+            .source
+            .as_ref()
+            .is_some_and(|source| source.pages.is_received);
         ensure(is_source, "the peer asked for resync data out of turn")?;
         let is_aligned = header.sector.0 % 8 == 0 && header.bytes % 4096 == 0;
         let is_on_device = self.is_on_device(header.sector, header.bytes);
-        ensure(is_aligned && is_on_device, "the peer asked for a range outside of the device")?;
-        let io = Io { op: Op::Read, sector: header.sector, bytes: header.bytes, fua: false, preflush: false };
+        ensure(
+            is_aligned && is_on_device,
+            "the peer asked for a range outside of the device",
+        )?;
+        let io = Io {
+            op: Op::Read,
+            sector: header.sector,
+            bytes: header.bytes,
+            fua: false,
+            preflush: false,
+        };
         self.insert_op(cx, peer, Kind::ResyncRead, io, header, Data::None)
     }
 
@@ -171,7 +214,10 @@ impl<H: Host> Volume<H> {
             is_range_free: false,
             log: Hold::default(),
         };
-        let number = self.ops.insert(op).map_err(|_| Fault("the peer sent more than there is room for"))?;
+        let number = self
+            .ops
+            .insert(op)
+            .map_err(|_| Fault("the peer sent more than there is room for"))?;
         let entered = self.ranges.enter(span_of(&io), Owner::Op(number));
         match (entered, self.ops.get_mut(number)) {
             (Some(entered), Some(op)) => {
@@ -198,7 +244,9 @@ impl<H: Host> Volume<H> {
             return;
         };
         let (peer, kind, io, seq, is_free) = (op.peer, op.kind, op.io, op.seq, op.is_range_free);
-        let is_current = self.line(peer).is_some_and(|line| line.session == op.session);
+        let is_current = self
+            .line(peer)
+            .is_some_and(|line| line.session == op.session);
         if !is_current || self.disk.is_none() || self.disk_state() == DiskState::Failed {
             self.drop_op(number);
             return;
@@ -223,7 +271,15 @@ impl<H: Host> Volume<H> {
         op.is_running = true;
         disk.io_pending = disk.io_pending.saturating_add(1);
         let cookie = Work::PeerOp(number).cookie(volume);
-        cx.emit(Effect::Disk { volume, cookie, io: Io { op: on_disk(io.op), ..io }, data: op.data.clone() });
+        cx.emit(Effect::Disk {
+            volume,
+            cookie,
+            io: Io {
+                op: on_disk(io.op),
+                ..io
+            },
+            data: op.data.clone(),
+        });
     }
 
     /// Whether a peer's write may go to disk: its generation is durable here, and its extents are hot.
@@ -231,7 +287,10 @@ impl<H: Host> Volume<H> {
         if !self.replica(peer).is_some_and(|replica| replica.accepts) {
             return false;
         }
-        let writer = self.disk.as_ref().and_then(|disk| disk.superblock.generation.writer);
+        let writer = self
+            .disk
+            .as_ref()
+            .and_then(|disk| disk.superblock.generation.writer);
         if writer != Some(peer) {
             self.condemn(peer, "the peer wrote without a generation of its own");
             return false;
@@ -248,12 +307,25 @@ impl<H: Host> Volume<H> {
     }
 
     /// What has to be noted before a peer's write goes to disk.
-    fn prepare_write<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, io: &Io, seq: Seq) {
-        let members = self.disk.as_ref().map(|disk| disk.superblock.generation.members).unwrap_or_default();
+    fn prepare_write<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        io: &Io,
+        seq: Seq,
+    ) {
+        let members = self
+            .disk
+            .as_ref()
+            .map(|disk| disk.superblock.generation.members)
+            .unwrap_or_default();
         self.mark_others(members.with(peer).with(cx.facts.node), span_of(io));
         // A reference for what is remembered of the write, which outlives the operation.
         let is_hot = self.heat(span_of(io), &mut Hold::default());
-        if let Some(entry) = self.replica_mut(peer).and_then(|replica| replica.received.find(seq)) {
+        if let Some(entry) = self
+            .replica_mut(peer)
+            .and_then(|replica| replica.received.find(seq))
+        {
             entry.has_log = is_hot;
         }
     }
@@ -279,7 +351,9 @@ impl<H: Host> Volume<H> {
             self.break_down(cx, "the disk answered for no operation");
             return;
         };
-        let is_current = self.line(op.peer).is_some_and(|line| line.session == op.session);
+        let is_current = self
+            .line(op.peer)
+            .is_some_and(|line| line.session == op.session);
         match result {
             Err(DiskError) => self.fail_disk(cx, "the disk reported an error"),
             Ok(_) if !is_current => {}
@@ -289,14 +363,23 @@ impl<H: Host> Volume<H> {
         self.cool(span_of(&op.io), &mut op.log);
     }
 
-    fn answer_op<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, op: &PeerOp<H>, buffer: Option<H::Buffer>) {
+    fn answer_op<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        op: &PeerOp<H>,
+        buffer: Option<H::Buffer>,
+    ) {
         if op.kind == Kind::ResyncRead {
             self.send_resync_data(cx, op, buffer);
             return;
         }
         if let Some(replica) = self.replica_mut(op.peer) {
             replica.received.on_done(op.seq);
-            if let Some(target) = replica.target.as_mut().filter(|_| op.kind == Kind::ResyncWrite) {
+            if let Some(target) = replica
+                .target
+                .as_mut()
+                .filter(|_| op.kind == Kind::ResyncWrite)
+            {
                 target.on_done(span_of(&op.io));
             }
         }
@@ -311,15 +394,27 @@ impl<H: Host> Volume<H> {
         seq: Seq,
     ) {
         if let Some(line) = self.line(peer) {
-            cx.send(line, Header { seq, ..Header::new(kind, Some(self.id)) }, &[]);
+            cx.send(
+                line,
+                Header {
+                    seq,
+                    ..Header::new(kind, Some(self.id))
+                },
+                &[],
+            );
         }
     }
 
     /// The peer wants everything up to a number to be stable.
     #[inline(never)]
     pub(super) fn on_flush(&mut self, peer: NodeId, seq: Seq) -> Result<(), Fault> {
-        let replica = self.replica_mut(peer).ok_or(Fault("the peer is not known"))?;
-        ensure(seq >= replica.received.last(), "the peer's sequence numbers are out of order")?;
+        let replica = self
+            .replica_mut(peer)
+            .ok_or(Fault("the peer is not known"))?;
+        ensure(
+            seq >= replica.received.last(),
+            "the peer's sequence numbers are out of order",
+        )?;
         replica.received.skip_to(seq);
         replica.flush_wanted = replica.flush_wanted.max(seq);
         self.recheck = true;
@@ -329,27 +424,55 @@ impl<H: Host> Volume<H> {
     /// Everything up to a number is stable on all members.
     #[inline(never)]
     pub(super) fn on_trim(&mut self, peer: NodeId, seq: Seq) -> Result<(), Fault> {
-        while let Some(entry) = self.replica_mut(peer).and_then(|replica| replica.received.pop(seq)) {
+        while let Some(entry) = self
+            .replica_mut(peer)
+            .and_then(|replica| replica.received.pop(seq))
+        {
             self.forget_entry(&entry);
-            let stable = self.replica(peer).map_or(Seq(0), |replica| replica.received.stable());
-            ensure(entry.seq <= stable, "the peer forgot what is not stable here")?;
+            let stable = self
+                .replica(peer)
+                .map_or(Seq(0), |replica| replica.received.stable());
+            ensure(
+                entry.seq <= stable,
+                "the peer forgot what is not stable here",
+            )?;
         }
         Ok(())
     }
 
     fn forget_entry(&mut self, entry: &Entry) {
-        let span = Span { sector: entry.sector, bytes: entry.bytes };
-        self.cool(span, &mut Hold { is_held: entry.has_log, transaction: 0 });
+        let span = Span {
+            sector: entry.sector,
+            bytes: entry.bytes,
+        };
+        self.cool(
+            span,
+            &mut Hold {
+                is_held: entry.has_log,
+                transaction: 0,
+            },
+        );
     }
 
     /// The peer is lost: what is not known to be stable everywhere becomes bits.
     pub(super) fn lose_received(&mut self, peer: NodeId) {
-        while let Some(entry) = self.replica_mut(peer).and_then(|replica| replica.received.pop(Seq(u64::MAX))) {
-            let stable = self.replica(peer).map_or(Seq(0), |replica| replica.received.stable());
+        while let Some(entry) = self
+            .replica_mut(peer)
+            .and_then(|replica| replica.received.pop(Seq(u64::MAX)))
+        {
+            let stable = self
+                .replica(peer)
+                .map_or(Seq(0), |replica| replica.received.stable());
             // The bits of resync data that are stable here were cleared for good.
             if !entry.is_resync || entry.seq > stable {
                 if let Some(disk) = self.disk.as_mut() {
-                    disk.mark(peer, Span { sector: entry.sector, bytes: entry.bytes });
+                    disk.mark(
+                        peer,
+                        Span {
+                            sector: entry.sector,
+                            bytes: entry.bytes,
+                        },
+                    );
                 }
             }
             self.forget_entry(&entry);
@@ -371,7 +494,12 @@ impl<H: Host> Volume<H> {
             let (done, stable) = (replica.received.done_upto(), replica.received.stable());
             let is_asked = replica.flush_wanted > stable && done >= replica.flush_wanted;
             let is_full = replica.received.len() > RECEIVED_MAX / 2;
-            let is_due = is_asked || is_full || replica.target.as_ref().is_some_and(|target| target.wants_flush());
+            let is_due = is_asked
+                || is_full
+                || replica
+                    .target
+                    .as_ref()
+                    .is_some_and(|target| target.wants_flush());
             if !is_due || done <= stable || replica.is_flush_running {
                 continue;
             }
@@ -385,7 +513,12 @@ impl<H: Host> Volume<H> {
             }
             disk.io_pending = disk.io_pending.saturating_add(1);
             let cookie = Work::ReceivedFlush(u32::from(peer.get())).cookie(self.id);
-            cx.emit(Effect::Disk { volume: self.id, cookie, io: FLUSH, data: Data::None });
+            cx.emit(Effect::Disk {
+                volume: self.id,
+                cookie,
+                io: FLUSH,
+                data: Data::None,
+            });
         }
     }
 
@@ -393,10 +526,19 @@ impl<H: Host> Volume<H> {
     /// that later writes hold, which the peer forgets only after this one.
     fn yield_log(&mut self, peer: NodeId) {
         let mut from = 0;
-        while let Some((entry, next)) = self.replica_mut(peer).and_then(|replica| replica.received.take_log(from)) {
+        while let Some((entry, next)) = self
+            .replica_mut(peer)
+            .and_then(|replica| replica.received.take_log(from))
+        {
             from = next;
             if let Some(disk) = self.disk.as_mut() {
-                disk.mark(peer, Span { sector: entry.sector, bytes: entry.bytes });
+                disk.mark(
+                    peer,
+                    Span {
+                        sector: entry.sector,
+                        bytes: entry.bytes,
+                    },
+                );
             }
             self.forget_entry(&entry);
         }
@@ -414,9 +556,10 @@ impl<H: Host> Volume<H> {
         let Some(peer) = NodeId::new(peer) else {
             return;
         };
-        let (Some(disk), Some(replica)) =
-            (self.disk.as_mut(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
-        else {
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_mut(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
             return;
         };
         replica.is_flush_running = false;
@@ -430,7 +573,13 @@ impl<H: Host> Volume<H> {
         for entry in replica.received.became_stable(upto) {
             if entry.is_resync {
                 // INVARIANT: equal to the source's block in this session, and stable (G4).
-                disk.unmark(peer, Span { sector: entry.sector, bytes: entry.bytes });
+                disk.unmark(
+                    peer,
+                    Span {
+                        sector: entry.sector,
+                        bytes: entry.bytes,
+                    },
+                );
             }
         }
         self.acknowledge(cx, peer, PacketKind::Stable, upto);

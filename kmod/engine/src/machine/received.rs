@@ -42,10 +42,23 @@ pub(super) struct Received<H: Host> {
 impl<H: Host> Received<H> {
     /// An empty ring. Context: may sleep.
     pub(super) fn new() -> Result<Self, NoMemory> {
-        let empty =
-            Entry { seq: Seq(0), sector: Sector(0), bytes: 0, is_resync: false, is_done: false, has_log: false };
+        let empty = Entry {
+            seq: Seq(0),
+            sector: Sector(0),
+            bytes: 0,
+            is_resync: false,
+            is_done: false,
+            has_log: false,
+        };
         let ring = H::slab(RECEIVED_MAX, || empty)?;
-        Ok(Self { ring, head: 0, len: 0, done: 0, last: Seq(0), stable: Seq(0) })
+        Ok(Self {
+            ring,
+            head: 0,
+            len: 0,
+            done: 0,
+            last: Seq(0),
+            stable: Seq(0),
+        })
     }
 
     /// Starts anew for a session; the ring is empty.
@@ -105,7 +118,9 @@ impl<H: Host> Received<H> {
             }
         }
         let at = self.place(low);
-        self.ring.get_mut(at).filter(|entry| low < self.len && entry.seq == seq)
+        self.ring
+            .get_mut(at)
+            .filter(|entry| low < self.len && entry.seq == seq)
     }
 
     /// An entry is on disk.
@@ -120,14 +135,16 @@ impl<H: Host> Received<H> {
 
     /// Highest number up to which everything is on disk.
     pub(super) fn done_upto(&self) -> Seq {
-        self.get(self.done).map_or(self.last, |entry| Seq(entry.seq.0.saturating_sub(1)))
+        self.get(self.done)
+            .map_or(self.last, |entry| Seq(entry.seq.0.saturating_sub(1)))
     }
 
     /// Everything up to `upto` is stable; gives the entries that became so.
     pub(super) fn became_stable(&mut self, upto: Seq) -> impl Iterator<Item = Entry> + '_ {
         let before = self.stable;
         self.stable = upto.max(before);
-        self.iter().filter(move |entry| entry.seq > before && entry.seq <= upto)
+        self.iter()
+            .filter(move |entry| entry.seq > before && entry.seq <= upto)
     }
 
     /// Takes the references to the log from the first entry at or after place `from` that is on disk and has some;
@@ -154,11 +171,17 @@ impl<H: Host> Received<H> {
     }
 
     fn get(&self, index: usize) -> Option<Entry> {
-        self.ring.get(self.place(index)).filter(|_| index < self.len).copied()
+        self.ring
+            .get(self.place(index))
+            .filter(|_| index < self.len)
+            .copied()
     }
 
     fn place(&self, index: usize) -> usize {
         // Both are at most the length of the ring, a small number.
-        self.head.wrapping_add(index).checked_rem(self.ring.len()).unwrap_or(0)
+        self.head
+            .wrapping_add(index)
+            .checked_rem(self.ring.len())
+            .unwrap_or(0)
     }
 }

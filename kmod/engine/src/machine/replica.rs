@@ -159,6 +159,9 @@ impl<H: Host> Replica<H> {
 
     /// The session has to end; the first reason counts.
     pub(super) fn condemn(&mut self, sentence: &'static str, stand_alone: bool) {
-        self.verdict.get_or_insert(Verdict { sentence, stand_alone });
+        self.verdict.get_or_insert(Verdict {
+            sentence,
+            stand_alone,
+        });
     }
 }

@@ -91,7 +91,10 @@ pub(super) fn on_disk(op: Op) -> Op {
 }
 
 pub(super) fn span_of(io: &Io) -> Span {
-    Span { sector: io.sector, bytes: io.bytes }
+    Span {
+        sector: io.sector,
+        bytes: io.bytes,
+    }
 }
 
 impl<H: Host> Volume<H> {
@@ -111,7 +114,11 @@ impl<H: Host> Volume<H> {
             None
         };
         if let Some(error) = refused {
-            cx.emit(Effect::Complete { request: handle, result: Err(error), data: None });
+            cx.emit(Effect::Complete {
+                request: handle,
+                result: Err(error),
+                data: None,
+            });
             return;
         }
         let request = Request {
@@ -137,7 +144,11 @@ impl<H: Host> Volume<H> {
             Err(request) => {
                 self.break_down(cx, "a request came without room for it");
                 let result = Err(IoError::NoData);
-                cx.emit(Effect::Complete { request: request.handle, result, data: None });
+                cx.emit(Effect::Complete {
+                    request: request.handle,
+                    result,
+                    data: None,
+                });
             }
         }
     }
@@ -166,7 +177,11 @@ impl<H: Host> Volume<H> {
     }
 
     /// Takes one request as far as it goes.
-    pub(super) fn advance_request<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+    pub(super) fn advance_request<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+    ) {
         // Flushing leads back to Held once.
         for _ in 0..3 {
             let Some(request) = self.requests.get(number) else {
@@ -179,7 +194,11 @@ impl<H: Host> Volume<H> {
                 Stage::Writing => self.advance_writing(cx, number),
                 Stage::Reading => self.advance_reading(cx, number),
             }
-            if self.requests.get(number).is_none_or(|request| request.stage == before) {
+            if self
+                .requests
+                .get(number)
+                .is_none_or(|request| request.stage == before)
+            {
                 return;
             }
         }
@@ -209,21 +228,37 @@ impl<H: Host> Volume<H> {
             return;
         }
         let volume = self.id;
-        let (Some(disk), Some(request)) = (self.disk.as_mut(), self.requests.get_mut(number)) else {
+        let (Some(disk), Some(request)) = (self.disk.as_mut(), self.requests.get_mut(number))
+        else {
             return;
         };
         request.stage = Stage::Reading;
-        self.read_sectors = self.read_sectors.saturating_add(u64::from(request.io.bytes / 512));
+        self.read_sectors = self
+            .read_sectors
+            .saturating_add(u64::from(request.io.bytes / 512));
         disk.io_pending = disk.io_pending.saturating_add(1);
         let data = Data::Request(request.handle.clone());
-        cx.emit(Effect::Disk { volume, cookie: Work::Request(number).cookie(volume), io: request.io, data });
+        cx.emit(Effect::Disk {
+            volume,
+            cookie: Work::Request(number).cookie(volume),
+            io: request.io,
+            data,
+        });
     }
 
     fn advance_reading<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
-        let Some(request) = self.requests.get(number).filter(|request| request.is_local_done) else {
+        let Some(request) = self
+            .requests
+            .get(number)
+            .filter(|request| request.is_local_done)
+        else {
             return;
         };
-        let result = if request.has_failed { Err(IoError::Disk) } else { Ok(()) };
+        let result = if request.has_failed {
+            Err(IoError::Disk)
+        } else {
+            Ok(())
+        };
         self.complete(cx, number, result, None);
     }
 
@@ -237,13 +272,19 @@ impl<H: Host> Volume<H> {
         if !self.is_writable(cx) {
             return false;
         }
-        let is_free = self.requests.get(number).is_some_and(|request| request.is_range_free);
+        let is_free = self
+            .requests
+            .get(number)
+            .is_some_and(|request| request.is_range_free);
         is_free && self.heat_request(number) && self.has_tail_room()
     }
 
     /// Whether the state of the volume lets writes start at all.
     fn is_writable<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) -> bool {
-        if self.disk_state() != DiskState::UpToDate || self.change.is_some() || self.is_negotiating() {
+        if self.disk_state() != DiskState::UpToDate
+            || self.change.is_some()
+            || self.is_negotiating()
+        {
             return false;
         }
         if !self.lost_members(cx.facts.node).is_empty() {
@@ -252,7 +293,9 @@ impl<H: Host> Volume<H> {
             return false;
         }
         let is_congested = |bytes: u64| bytes >= UNACKED_BYTES_MAX;
-        !self.each_replica().any(|(_, replica)| replica.receives && is_congested(replica.unacked_bytes))
+        !self
+            .each_replica()
+            .any(|(_, replica)| replica.receives && is_congested(replica.unacked_bytes))
     }
 
     pub(super) fn has_tail_room(&mut self) -> bool {
@@ -286,7 +329,9 @@ impl<H: Host> Volume<H> {
             for (taken, extent) in extents(span).enumerate() {
                 match disk.log.begin(extent) {
                     Begin::Hot => {}
-                    Begin::Pending(transaction) => hold.transaction = hold.transaction.max(transaction),
+                    Begin::Pending(transaction) => {
+                        hold.transaction = hold.transaction.max(transaction)
+                    }
                     Begin::Full => {
                         extents(span).take(taken).for_each(|extent| {
                             disk.log.end(extent);
@@ -326,11 +371,19 @@ impl<H: Host> Volume<H> {
             self.heat(span, &mut Hold::default());
             seq = self
                 .tail
-                .push(Kind::Write, io.sector, io.bytes, receivers.with(node), Some(number))
+                .push(
+                    Kind::Write,
+                    io.sector,
+                    io.bytes,
+                    receivers.with(node),
+                    Some(number),
+                )
                 .unwrap_or_default();
         }
         self.tail_flush.last_write = cx.now;
-        self.written_sectors = self.written_sectors.saturating_add(u64::from(io.bytes / 512));
+        self.written_sectors = self
+            .written_sectors
+            .saturating_add(u64::from(io.bytes / 512));
         let Some(handle) = self.requests.get_mut(number).map(|request| {
             request.stage = Stage::Writing;
             request.seq = seq;
@@ -343,14 +396,27 @@ impl<H: Host> Volume<H> {
         }) else {
             return;
         };
-        let data = if io.op == Op::Write { Data::Request(handle) } else { Data::None };
+        let data = if io.op == Op::Write {
+            Data::Request(handle)
+        } else {
+            Data::None
+        };
         self.send_write(cx, receivers, io, seq, &data);
         let Some(disk) = self.disk.as_mut() else {
             return;
         };
         disk.io_pending = disk.io_pending.saturating_add(1);
-        let io = Io { op: on_disk(io.op), preflush: false, ..io };
-        cx.emit(Effect::Disk { volume, cookie: Work::Request(number).cookie(volume), io, data });
+        let io = Io {
+            op: on_disk(io.op),
+            preflush: false,
+            ..io
+        };
+        cx.emit(Effect::Disk {
+            volume,
+            cookie: Work::Request(number).cookie(volume),
+            io,
+            data,
+        });
     }
 
     fn send_write<O: Output<H>>(
@@ -406,19 +472,28 @@ impl<H: Host> Volume<H> {
         }
         match stage {
             Stage::Writing => {
-                let range = self.requests.get_mut(number).and_then(|request| request.range.take());
+                let range = self
+                    .requests
+                    .get_mut(number)
+                    .and_then(|request| request.range.take());
                 self.leave(range);
                 if seq != Seq(0) && result.is_ok() {
                     let stable = io.fua;
                     // Not in the tail any more: every peer was lost meanwhile.
                     let _ = self.tail.on_written(cx.facts.node, seq, stable);
                 }
-                let mut hold =
-                    self.requests.get_mut(number).map(|request| core::mem::take(&mut request.log)).unwrap_or_default();
+                let mut hold = self
+                    .requests
+                    .get_mut(number)
+                    .map(|request| core::mem::take(&mut request.log))
+                    .unwrap_or_default();
                 self.cool(span_of(&io), &mut hold);
             }
             Stage::Flushing if result.is_ok() => {
-                let upto = self.requests.get(number).map_or(Seq(0), |request| request.local_upto);
+                let upto = self
+                    .requests
+                    .get(number)
+                    .map_or(Seq(0), |request| request.local_upto);
                 self.on_stable_here(cx, upto);
             }
             _ => {}
@@ -427,7 +502,11 @@ impl<H: Host> Volume<H> {
     }
 
     fn advance_writing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
-        let Some(request) = self.requests.get(number).filter(|request| request.is_local_done) else {
+        let Some(request) = self
+            .requests
+            .get(number)
+            .filter(|request| request.is_local_done)
+        else {
             return;
         };
         if request.has_failed {
@@ -465,7 +544,11 @@ impl<H: Host> Volume<H> {
         };
         self.leave(request.range.take());
         self.cool(span_of(&request.io), &mut request.log);
-        cx.emit(Effect::Complete { request: request.handle, result, data });
+        cx.emit(Effect::Complete {
+            request: request.handle,
+            result,
+            data,
+        });
     }
 
     /// A peer has a write, as far as the protocol demands.
@@ -478,7 +561,11 @@ impl<H: Host> Volume<H> {
         peer: NodeId,
     ) {
         // The slot may have been given to another request since.
-        if let Some(request) = self.requests.get_mut(number).filter(|request| request.seq == seq) {
+        if let Some(request) = self
+            .requests
+            .get_mut(number)
+            .filter(|request| request.seq == seq)
+        {
             request.acked = request.acked.with(peer);
             self.advance_request(cx, number);
         }

@@ -30,7 +30,13 @@ const PROMOTION_TIMEOUT_MS: u64 = 20_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Transition {
     /// These peers have not answered yet.
-    Asking { token: Token, force: bool, term: Term, waits: NodeSet, since: Time },
+    Asking {
+        token: Token,
+        force: bool,
+        term: Term,
+        waits: NodeSet,
+        since: Time,
+    },
     /// The records are being made durable.
     Recording { token: Token },
     /// The last writes are being made stable.
@@ -40,7 +46,12 @@ pub(super) enum Transition {
 impl<H: Host> Engine<H> {
     /// Wants this node to be primary.
     #[inline(never)]
-    pub(super) fn on_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, force: bool) {
+    pub(super) fn on_primary<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        token: Token,
+        force: bool,
+    ) {
         if self.role == Role::Primary && self.transition.is_none() {
             cx.reply(token, Ok(()));
             return;
@@ -52,20 +63,38 @@ impl<H: Host> Engine<H> {
             }
             return;
         }
-        let promised = self.each_volume().filter_map(|volume| volume.disk.as_ref()).map(|disk| {
-            disk.superblock.promised_term.max(disk.superblock.generation.term)
-        });
+        let promised = self
+            .each_volume()
+            .filter_map(|volume| volume.disk.as_ref())
+            .map(|disk| {
+                disk.superblock
+                    .promised_term
+                    .max(disk.superblock.generation.term)
+            });
         let term = Term(promised.max().unwrap_or_default().0.saturating_add(1));
         self.promise(term);
         let mut waits = NodeSet::EMPTY;
         for peer in NodeId::all() {
             if let Some(line) = self.line_to(peer) {
-                let body = PromoteBody { term: term.0.into(), ..PromoteBody::new_zeroed() };
-                cx.send(line, Header::new(PacketKind::PromoteRequest, None), body.as_bytes());
+                let body = PromoteBody {
+                    term: term.0.into(),
+                    ..PromoteBody::new_zeroed()
+                };
+                cx.send(
+                    line,
+                    Header::new(PacketKind::PromoteRequest, None),
+                    body.as_bytes(),
+                );
                 waits = waits.with(peer);
             }
         }
-        self.transition = Some(Transition::Asking { token, force, term, waits, since: cx.now });
+        self.transition = Some(Transition::Asking {
+            token,
+            force,
+            term,
+            waits,
+            since: cx.now,
+        });
     }
 
     /// Whether a promotion may begin; the refusal may be about a peer.
@@ -87,12 +116,16 @@ impl<H: Host> Engine<H> {
                 return Err((Refusal::InTransition, Some(id)));
             }
         }
-        self.each_volume().try_for_each(|volume| volume.may_promote(force).map_err(|refusal| (refusal, None)))
+        self.each_volume()
+            .try_for_each(|volume| volume.may_promote(force).map_err(|refusal| (refusal, None)))
     }
 
     /// Refuses lower terms from now on.
     fn promise(&mut self, term: Term) {
-        for disk in self.each_volume_mut().filter_map(|volume| volume.disk.as_mut()) {
+        for disk in self
+            .each_volume_mut()
+            .filter_map(|volume| volume.disk.as_mut())
+        {
             disk.superblock.promised_term = term.max(disk.superblock.promised_term);
             disk.touch();
         }
@@ -106,11 +139,18 @@ impl<H: Host> Engine<H> {
         id: NodeId,
         body: &[u8],
     ) -> Result<(), Fault> {
-        let body = PromoteBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed promotion"))?;
+        let body = PromoteBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed promotion"))?;
         let term = Term(body.term.get());
         let promised = self.each_volume().filter_map(|volume| volume.disk.as_ref());
-        let promised = promised.map(|disk| disk.superblock.promised_term).max().unwrap_or_default();
-        let other_primary = NodeId::all().any(|other| self.peer(other).is_some_and(|peer| peer.role == Role::Primary));
+        let promised = promised
+            .map(|disk| disk.superblock.promised_term)
+            .max()
+            .unwrap_or_default();
+        let other_primary = NodeId::all().any(|other| {
+            self.peer(other)
+                .is_some_and(|peer| peer.role == Role::Primary)
+        });
         let refusal = if self.role == Role::Primary || other_primary {
             Some(Refusal::PeerPrimary)
         } else if self.transition.is_some() || self.each_volume().any(Volume::is_negotiating) {
@@ -125,7 +165,10 @@ impl<H: Host> Engine<H> {
             return Ok(());
         }
         let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
-        ensure(peer.granting.is_none(), "the peer asked twice for a promotion")?;
+        ensure(
+            peer.granting.is_none(),
+            "the peer asked twice for a promotion",
+        )?;
         peer.granting = Some(term);
         self.promise(term);
         Ok(())
@@ -154,7 +197,9 @@ impl<H: Host> Engine<H> {
     /// Grants promotions whose promise is durable.
     #[inline(never)]
     fn run_promises<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let is_settled = self.each_volume().all(|volume| volume.disk.as_ref().is_none_or(|disk| disk.is_settled()));
+        let is_settled = self
+            .each_volume()
+            .all(|volume| volume.disk.as_ref().is_none_or(|disk| disk.is_settled()));
         if !is_settled {
             return;
         }
@@ -174,14 +219,28 @@ impl<H: Host> Engine<H> {
         header: &Header,
         body: &[u8],
     ) -> Result<(), Fault> {
-        let body = PromoteBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed promotion"))?;
-        let Some(Transition::Asking { token, force, term, waits, since }) = self.transition else {
+        let body = PromoteBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed promotion"))?;
+        let Some(Transition::Asking {
+            token,
+            force,
+            term,
+            waits,
+            since,
+        }) = self.transition
+        else {
             // It gave up meanwhile.
             return Ok(());
         };
         ensure(waits.contains(id), "the peer answered a promotion twice")?;
         if header.flags & FLAG_YES != 0 {
-            self.transition = Some(Transition::Asking { token, force, term, waits: waits.without(id), since });
+            self.transition = Some(Transition::Asking {
+                token,
+                force,
+                term,
+                waits: waits.without(id),
+                since,
+            });
         } else {
             let refusal = Refusal::from_number(body.refusal.get()).unwrap_or(Refusal::ElectionLost);
             self.promise(Term(body.term.get().min(term.0.saturating_add(1))));
@@ -214,7 +273,13 @@ impl<H: Host> Engine<H> {
         self.run_promises(cx);
         match self.transition {
             None => {}
-            Some(Transition::Asking { token, force, term, waits, since }) => {
+            Some(Transition::Asking {
+                token,
+                force,
+                term,
+                waits,
+                since,
+            }) => {
                 let waits = waits.intersection(self.connected());
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
                 if waits.is_empty() {
@@ -230,7 +295,8 @@ impl<H: Host> Engine<H> {
                 };
                 let refusal = self.each_volume().find_map(Volume::promotion_refusal);
                 if let Some(refusal) = refusal {
-                    self.each_volume_mut().for_each(|volume| volume.wants_promotion = None);
+                    self.each_volume_mut()
+                        .for_each(|volume| volume.wants_promotion = None);
                     self.transition = None;
                     cx.reply(token, Err(refusal));
                 } else if self.each_volume().all(is_recorded) {
@@ -257,7 +323,10 @@ impl<H: Host> Engine<H> {
         self.tell_peers(cx, PacketKind::Promoted);
         for volume in self.each_volume_mut() {
             // Peers that did not count as equal are looked at anew.
-            if volume.each_replica().any(|(_, replica)| replica.session.is_some() && !replica.receives) {
+            if volume
+                .each_replica()
+                .any(|(_, replica)| replica.session.is_some() && !replica.receives)
+            {
                 volume.negotiate_all();
             }
         }
@@ -284,7 +353,8 @@ impl<H: Host> Engine<H> {
             self.break_down(cx, "illegal change of the role");
         }
         cx.facts = self.facts();
-        self.each_volume_mut().for_each(|volume| volume.recheck = true);
+        self.each_volume_mut()
+            .for_each(|volume| volume.recheck = true);
         cx.log(Level::Info, format_args!("role {old} -> {role}"));
         cx.notify(Object::Resource);
     }
@@ -305,7 +375,10 @@ impl<H: Host> Engine<H> {
         id: NodeId,
         role: Role,
     ) -> Result<(), Fault> {
-        ensure(role != Role::Primary || self.role != Role::Primary, "the peer became primary beside this node")?;
+        ensure(
+            role != Role::Primary || self.role != Role::Primary,
+            "the peer became primary beside this node",
+        )?;
         if let Some(peer) = self.peer_mut(id) {
             peer.role = role;
         }
@@ -324,7 +397,9 @@ impl<H: Host> Engine<H> {
 
 impl<H: Host> Volume<H> {
     pub(super) fn has_running_disk(&self) -> bool {
-        self.disk.as_ref().is_some_and(|disk| disk.stage == Stage::Running)
+        self.disk
+            .as_ref()
+            .is_some_and(|disk| disk.stage == Stage::Running)
     }
 
     /// Why a promotion that was granted cannot come to its end any more.
@@ -336,7 +411,9 @@ impl<H: Host> Volume<H> {
         match self.may_promote(promotion.force) {
             // Something passes: it is looked at again.
             Err(Refusal::InTransition) => None,
-            Ok(()) if promotion.anew != (self.disk_state() == DiskState::Inconsistent) => Some(Refusal::InTransition),
+            Ok(()) if promotion.anew != (self.disk_state() == DiskState::Inconsistent) => {
+                Some(Refusal::InTransition)
+            }
             result => result.err(),
         }
     }
@@ -348,8 +425,10 @@ impl<H: Host> Volume<H> {
         }
         let is_syncing = self.each_replica().any(|(_, replica)| {
             let state = replica.replication;
-            matches!(state, ReplicationState::BitmapSource | ReplicationState::BitmapTarget)
-                || (state == ReplicationState::SyncTarget && force)
+            matches!(
+                state,
+                ReplicationState::BitmapSource | ReplicationState::BitmapTarget
+            ) || (state == ReplicationState::SyncTarget && force)
         });
         if is_syncing || self.is_negotiating() {
             return Err(Refusal::InTransition);

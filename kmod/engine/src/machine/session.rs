@@ -67,7 +67,10 @@ impl Peer {
 
     /// Whether a session runs, decided or not.
     pub(super) fn has_session(&self) -> bool {
-        matches!(self.connection, ConnectionState::Handshake | ConnectionState::Connected)
+        matches!(
+            self.connection,
+            ConnectionState::Handshake | ConnectionState::Connected
+        )
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -78,7 +81,12 @@ impl Peer {
     fn set_reason(&mut self, sentence: &str) {
         self.reason = [0; REASON_MAX];
         // The last byte stays zero.
-        for (to, from) in self.reason.iter_mut().take(REASON_MAX - 1).zip(sentence.bytes()) {
+        for (to, from) in self
+            .reason
+            .iter_mut()
+            .take(REASON_MAX - 1)
+            .zip(sentence.bytes())
+        {
             *to = from;
         }
     }
@@ -96,10 +104,18 @@ impl<H: Host> Engine<H> {
     /// Where packets to a peer that said hello go.
     pub(super) fn line_to(&self, id: NodeId) -> Option<Line> {
         let peer = self.peer(id).filter(|peer| peer.has_session())?;
-        Some(Line { peer: id, session: peer.session })
+        Some(Line {
+            peer: id,
+            session: peer.session,
+        })
     }
 
-    fn set_connection<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, state: ConnectionState) {
+    fn set_connection<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        state: ConnectionState,
+    ) {
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
@@ -170,9 +186,9 @@ impl<H: Host> Engine<H> {
         id: NodeId,
         session: SessionId,
     ) {
-        let is_current = self
-            .peer(id)
-            .is_some_and(|peer| peer.session == session && peer.connection == ConnectionState::Connecting);
+        let is_current = self.peer(id).is_some_and(|peer| {
+            peer.session == session && peer.connection == ConnectionState::Connecting
+        });
         if !is_current {
             return;
         }
@@ -198,7 +214,12 @@ impl<H: Host> Engine<H> {
             resource_crc: weft_uapi::crc32c::crc32c(&self.config.name).into(),
             volumes: u32::try_from(self.volumes().count()).unwrap_or(0).into(),
         };
-        cx.send_on(to, link, Header::new(PacketKind::Hello, None), body.as_bytes());
+        cx.send_on(
+            to,
+            link,
+            Header::new(PacketKind::Hello, None),
+            body.as_bytes(),
+        );
     }
 
     /// A hello came in on a link.
@@ -210,18 +231,30 @@ impl<H: Host> Engine<H> {
         link: LinkKind,
         body: &[u8],
     ) -> Result<(), Fault> {
-        let body = HelloBody::read_from_bytes(body).map_err(|_| Fault("the peer sent a malformed hello"))?;
-        let speaks = body.version.get() >= PROTOCOL_VERSION_MIN && body.version_min.get() <= PROTOCOL_VERSION;
-        ensure(speaks, "the peer speaks no protocol version that this node knows")?;
+        let body = HelloBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed hello"))?;
+        let speaks = body.version.get() >= PROTOCOL_VERSION_MIN
+            && body.version_min.get() <= PROTOCOL_VERSION;
+        ensure(
+            speaks,
+            "the peer speaks no protocol version that this node knows",
+        )?;
         let is_meant = body.link.get() == link as u16
             && body.from.get() == u32::from(id.get())
             && body.to.get() == u32::from(self.config.node.get())
             && body.resource_crc.get() == weft_uapi::crc32c::crc32c(&self.config.name);
         ensure(is_meant, "the peer meant another resource, node or link")?;
-        let role = Role::from_number(body.role.get().into()).ok_or(Fault("the peer sent a malformed hello"))?;
+        let role = Role::from_number(body.role.get().into())
+            .ok_or(Fault("the peer sent a malformed hello"))?;
         let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
-        let place = peer.hellos.get_mut(place_of(link)).ok_or(Fault("no such link"))?;
-        ensure(!core::mem::replace(place, true), "the peer said hello twice")?;
+        let place = peer
+            .hellos
+            .get_mut(place_of(link))
+            .ok_or(Fault("no such link"))?;
+        ensure(
+            !core::mem::replace(place, true),
+            "the peer said hello twice",
+        )?;
         if link == LinkKind::Data {
             peer.role = role;
             let (session, discards) = (peer.session, peer.discards);
@@ -235,7 +268,8 @@ impl<H: Host> Engine<H> {
     /// Whether the peer said hello on this link.
     pub(super) fn has_greeted(&self, id: NodeId, link: LinkKind) -> bool {
         let peer = self.peer(id);
-        peer.and_then(|peer| peer.hellos.get(place_of(link)).copied()).unwrap_or(false)
+        peer.and_then(|peer| peer.hellos.get(place_of(link)).copied())
+            .unwrap_or(false)
     }
 
     /// Ends the session or withdraws the offer; tries again unless `stand_alone`.
@@ -247,7 +281,10 @@ impl<H: Host> Engine<H> {
         sentence: &str,
         stand_alone: bool,
     ) {
-        let Some(peer) = self.peer_mut(id).filter(|peer| peer.connection != ConnectionState::StandAlone) else {
+        let Some(peer) = self
+            .peer_mut(id)
+            .filter(|peer| peer.connection != ConnectionState::StandAlone)
+        else {
             return;
         };
         let session = peer.session;
@@ -271,7 +308,10 @@ impl<H: Host> Engine<H> {
         peer.role = Role::Unknown;
         peer.granting = None;
         peer.hellos = [false; 2];
-        cx.log(Level::Warn, format_args!("peer {id}: session over: {sentence}"));
+        cx.log(
+            Level::Warn,
+            format_args!("peer {id}: session over: {sentence}"),
+        );
         for volume in self.each_volume_mut() {
             volume.end_session(cx, id);
         }
@@ -291,9 +331,9 @@ impl<H: Host> Engine<H> {
         session: SessionId,
         sentence: &str,
     ) {
-        let is_current = self
-            .peer(id)
-            .is_some_and(|peer| peer.session == session && peer.connection != ConnectionState::StandAlone);
+        let is_current = self.peer(id).is_some_and(|peer| {
+            peer.session == session && peer.connection != ConnectionState::StandAlone
+        });
         if is_current {
             self.on_session_over(cx, id, sentence, false);
         }
@@ -310,7 +350,9 @@ impl<H: Host> Engine<H> {
                 self.end_session(cx, id, "the peer did not say hello in time", false);
                 continue;
             }
-            let verdict = self.each_volume().find_map(|volume| volume.replica(id)?.verdict);
+            let verdict = self
+                .each_volume()
+                .find_map(|volume| volume.replica(id)?.verdict);
             if let Some(verdict) = verdict {
                 self.end_session(cx, id, verdict.sentence, verdict.stand_alone);
             } else if self.peer(id).is_some_and(|peer| peer.hellos == [true; 2]) {
@@ -321,7 +363,9 @@ impl<H: Host> Engine<H> {
 
     fn finish_handshake<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId) {
         let is_decided = self.each_volume().all(|volume| {
-            volume.replica(id).is_none_or(|replica| replica.round.decided > 0)
+            volume
+                .replica(id)
+                .is_none_or(|replica| replica.round.decided > 0)
         });
         if is_decided {
             self.set_connection(cx, id, ConnectionState::Connected);
@@ -360,7 +404,10 @@ impl<H: Host> Volume<H> {
     /// The session with a peer is over.
     #[inline(never)]
     pub(super) fn end_session<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
-        let Some(replica) = self.replica(peer).filter(|replica| replica.session.is_some()) else {
+        let Some(replica) = self
+            .replica(peer)
+            .filter(|replica| replica.session.is_some())
+        else {
             return;
         };
         let received = replica.receives;

@@ -74,7 +74,9 @@ impl<H: Host, T> Slots<H, T> {
 
     /// The items with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(self.items.iter()).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+        (0..)
+            .zip(self.items.iter())
+            .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
     /// The items.

@@ -31,17 +31,26 @@ impl<H: Host> Volume<H> {
         op: &PeerOp<H>,
         buffer: Option<H::Buffer>,
     ) {
-        let still_source = self.replica(op.peer).is_some_and(|replica| replica.source.is_some());
+        let still_source = self
+            .replica(op.peer)
+            .is_some_and(|replica| replica.source.is_some());
         let (Some(line), Some(buffer), true) = (self.line(op.peer), buffer, still_source) else {
             return;
         };
-        let Some(seq) = self.tail.push(Kind::Resync, op.io.sector, op.io.bytes, NodeSet::of(op.peer), None) else {
+        let Some(seq) = self.tail.push(
+            Kind::Resync,
+            op.io.sector,
+            op.io.bytes,
+            NodeSet::of(op.peer),
+            None,
+        ) else {
             self.break_down(cx, "the tail has no room for resync data");
             return;
         };
         self.tail_flush.last_write = cx.now;
         let mut header = Header::new(PacketKind::ResyncData, Some(self.id));
-        (header.seq, header.sector, header.bytes, header.arg) = (seq, op.io.sector, op.io.bytes, op.arg);
+        (header.seq, header.sector, header.bytes, header.arg) =
+            (seq, op.io.sector, op.io.bytes, op.arg);
         header.term = self.term();
         cx.send_data(line, header, Data::Buffer(buffer));
         if let Some(replica) = self.replica_mut(op.peer) {
@@ -52,9 +61,17 @@ impl<H: Host> Volume<H> {
     /// The target owes nothing any more.
     #[inline(never)]
     pub(super) fn on_resync_done(&mut self, peer: NodeId) -> Result<(), Fault> {
-        let replica = self.replica_mut(peer).ok_or(Fault("the peer is not known"))?;
-        let is_source = replica.source.as_ref().is_some_and(|source| source.pages.is_received);
-        ensure(is_source && !replica.wants_member, "the peer ended a resync that is not running")?;
+        let replica = self
+            .replica_mut(peer)
+            .ok_or(Fault("the peer is not known"))?;
+        let is_source = replica
+            .source
+            .as_ref()
+            .is_some_and(|source| source.pages.is_received);
+        ensure(
+            is_source && !replica.wants_member,
+            "the peer ended a resync that is not running",
+        )?;
         replica.wants_member = true;
         self.recheck = true;
         Ok(())

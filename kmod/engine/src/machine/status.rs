@@ -34,12 +34,25 @@ impl<H: Host> Engine<H> {
 
     /// Why requests wait, bits `SUSPENDED_*`; 0: they do not.
     pub(super) fn suspended(&self) -> u32 {
-        let waiting = self.each_volume().filter(|volume| volume.has_waiting_requests() || volume.is_broken);
+        let waiting = self
+            .each_volume()
+            .filter(|volume| volume.has_waiting_requests() || volume.is_broken);
         waiting.fold(0, |all, volume| {
-            let broken = if volume.is_broken { SUSPENDED_BROKEN } else { 0 };
-            let transition =
-                if volume.is_negotiating() || volume.change.is_some() { SUSPENDED_TRANSITION } else { 0 };
-            let no_data = if volume.disk_state() == DiskState::UpToDate { 0 } else { SUSPENDED_NO_DATA };
+            let broken = if volume.is_broken {
+                SUSPENDED_BROKEN
+            } else {
+                0
+            };
+            let transition = if volume.is_negotiating() || volume.change.is_some() {
+                SUSPENDED_TRANSITION
+            } else {
+                0
+            };
+            let no_data = if volume.disk_state() == DiskState::UpToDate {
+                0
+            } else {
+                SUSPENDED_NO_DATA
+            };
             all | broken | transition | no_data
         })
     }
@@ -86,7 +99,12 @@ impl<H: Host> Engine<H> {
     }
 
     /// Status of a volume towards a peer.
-    pub fn peer_volume_info(&self, peer: NodeId, volume: VolumeId, now: Time) -> Option<PeerVolumeInfo> {
+    pub fn peer_volume_info(
+        &self,
+        peer: NodeId,
+        volume: VolumeId,
+        now: Time,
+    ) -> Option<PeerVolumeInfo> {
         let volume = self.volume(volume)?;
         let replica = volume.replica(peer)?;
         let left = volume.disk.as_ref().map_or(0, |disk| disk.marked(peer));
@@ -99,7 +117,10 @@ impl<H: Host> Engine<H> {
         info.peer_disk_state = replica.peer_disk.number();
         info.out_of_sync_sectors = left.saturating_mul(SECTORS_PER_BIT);
         info.resync_total_sectors = progress.total_bits.saturating_mul(SECTORS_PER_BIT);
-        info.resync_done_sectors = progress.total_bits.saturating_sub(left).saturating_mul(SECTORS_PER_BIT);
+        info.resync_done_sectors = progress
+            .total_bits
+            .saturating_sub(left)
+            .saturating_mul(SECTORS_PER_BIT);
         if progress.total_bits > 0 {
             info.resync_ms = progress.ended.unwrap_or(now).ms_since(progress.started);
         }
@@ -122,7 +143,10 @@ impl<H: Host> Engine<H> {
         Some(GenerationInfo {
             resource: self.config.name,
             volume: volume.id.0.into(),
-            writer: superblock.generation.writer.map_or(u32::MAX, |node| node.get().into()),
+            writer: superblock
+                .generation
+                .writer
+                .map_or(u32::MAX, |node| node.get().into()),
             members: superblock.generation.members.0,
             flags: flag(FLAG_INCONSISTENT, GENERATION_INCONSISTENT)
                 | flag(FLAG_WRITER_ACTIVE, GENERATION_WRITER_ACTIVE),

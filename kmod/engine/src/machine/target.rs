@@ -41,7 +41,10 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(pages: Pages) -> Self {
-        Self { pages, ..Self::default() }
+        Self {
+            pages,
+            ..Self::default()
+        }
     }
 
     /// Whether the range was asked for and has not come.
@@ -52,7 +55,11 @@ impl Target {
     /// A range is on disk.
     #[inline(never)]
     pub(super) fn on_done(&mut self, span: Span) {
-        if let Some(place) = self.outstanding.iter_mut().find(|place| **place == Some(span)) {
+        if let Some(place) = self
+            .outstanding
+            .iter_mut()
+            .find(|place| **place == Some(span))
+        {
             *place = None;
             self.unflushed_bytes = self.unflushed_bytes.saturating_add(span.bytes.into());
         }
@@ -64,7 +71,8 @@ impl Target {
 
     /// Whether enough was fetched, or all.
     pub(super) fn wants_flush(&self) -> bool {
-        self.unflushed_bytes >= FLUSH_BYTES || (self.is_searched && !self.is_waiting() && self.unflushed_bytes > 0)
+        self.unflushed_bytes >= FLUSH_BYTES
+            || (self.is_searched && !self.is_waiting() && self.unflushed_bytes > 0)
     }
 
     /// What was fetched so far is being made stable.
@@ -93,9 +101,10 @@ impl<H: Host> Volume<H> {
         let (Some(line), id) = (self.line(peer), self.id) else {
             return;
         };
-        let (Some(disk), Some(replica)) =
-            (self.disk.as_ref(), self.replicas.get_mut(peer.index()).and_then(Option::as_mut))
-        else {
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_ref(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
             return;
         };
         let (Some(slot), Some(target)) = (disk.slot(peer), replica.target.as_mut()) else {
@@ -111,7 +120,9 @@ impl<H: Host> Volume<H> {
                     target.cursor = bit.saturating_add(len);
                     let span = Span {
                         sector: Sector(bit.saturating_mul(SECTORS_PER_BIT)),
-                        bytes: u32::try_from(len).unwrap_or(0).saturating_mul(BITMAP_BLOCK_BYTES),
+                        bytes: u32::try_from(len)
+                            .unwrap_or(0)
+                            .saturating_mul(BITMAP_BLOCK_BYTES),
                     };
                     *place = Some(span);
                     let mut header = Header::new(PacketKind::ResyncRequest, Some(id));
@@ -140,7 +151,8 @@ impl<H: Host> Volume<H> {
         let Some(target) = replica.target.as_mut() else {
             return;
         };
-        let is_idle = target.is_searched && !target.is_waiting() && target.unflushed_bytes == 0 && is_flushed;
+        let is_idle =
+            target.is_searched && !target.is_waiting() && target.unflushed_bytes == 0 && is_flushed;
         if !is_idle || target.is_finished {
             return;
         }

@@ -21,47 +21,47 @@ const ROLE: &[(Role, Role)] = &[
 ];
 
 const DISK: &[(D, D)] = &[
-    (D::Diskless, D::Attaching),       // a disk was handed over
-    (D::Attaching, D::Inconsistent),   // attached: blank, or an unfinished target
-    (D::Attaching, D::Outdated),       // attached: known to be of the past
-    (D::Attaching, D::Consistent),     // attached: perhaps the newest
-    (D::Attaching, D::Failed),         // the first metadata write failed
-    (D::Attaching, D::Diskless),       // detached before the attach was durable
-    (D::Consistent, D::UpToDate),      // a peer agreed, or promoted
-    (D::Outdated, D::UpToDate),        // a peer agreed, or promoted by force
-    (D::Inconsistent, D::UpToDate),    // sync finished, or promoted by force
-    (D::Consistent, D::Inconsistent),  // sync target
-    (D::Outdated, D::Inconsistent),    // sync target
-    (D::UpToDate, D::Inconsistent),    // sync target
-    (D::Inconsistent, D::Failed),      // the disk reported an error
+    (D::Diskless, D::Attaching),      // a disk was handed over
+    (D::Attaching, D::Inconsistent),  // attached: blank, or an unfinished target
+    (D::Attaching, D::Outdated),      // attached: known to be of the past
+    (D::Attaching, D::Consistent),    // attached: perhaps the newest
+    (D::Attaching, D::Failed),        // the first metadata write failed
+    (D::Attaching, D::Diskless),      // detached before the attach was durable
+    (D::Consistent, D::UpToDate),     // a peer agreed, or promoted
+    (D::Outdated, D::UpToDate),       // a peer agreed, or promoted by force
+    (D::Inconsistent, D::UpToDate),   // sync finished, or promoted by force
+    (D::Consistent, D::Inconsistent), // sync target
+    (D::Outdated, D::Inconsistent),   // sync target
+    (D::UpToDate, D::Inconsistent),   // sync target
+    (D::Inconsistent, D::Failed),     // the disk reported an error
     (D::Outdated, D::Failed),
     (D::Consistent, D::Failed),
     (D::UpToDate, D::Failed),
-    (D::Inconsistent, D::Diskless),    // detached
+    (D::Inconsistent, D::Diskless), // detached
     (D::Outdated, D::Diskless),
     (D::Consistent, D::Diskless),
     (D::UpToDate, D::Diskless),
-    (D::Failed, D::Diskless),          // let go
+    (D::Failed, D::Diskless), // let go
 ];
 
 const CONNECTION: &[(C, C)] = &[
-    (C::StandAlone, C::Connecting),    // connect
-    (C::Connecting, C::Handshake),     // both links are there
-    (C::Handshake, C::Connected),      // every volume is decided
-    (C::Handshake, C::Connecting),     // lost: tried again
+    (C::StandAlone, C::Connecting), // connect
+    (C::Connecting, C::Handshake),  // both links are there
+    (C::Handshake, C::Connected),   // every volume is decided
+    (C::Handshake, C::Connecting),  // lost: tried again
     (C::Connected, C::Connecting),
-    (C::Connecting, C::StandAlone),    // disconnect, or a reason that needs a person
+    (C::Connecting, C::StandAlone), // disconnect, or a reason that needs a person
     (C::Handshake, C::StandAlone),
     (C::Connected, C::StandAlone),
 ];
 
 const REPLICATION: &[(R, R)] = &[
-    (R::Off, R::Established),          // nothing owed, or nothing to be had
-    (R::Off, R::BitmapSource),         // decided
+    (R::Off, R::Established),  // nothing owed, or nothing to be had
+    (R::Off, R::BitmapSource), // decided
     (R::Off, R::BitmapTarget),
-    (R::BitmapSource, R::SyncSource),  // the target took the generation over
-    (R::BitmapTarget, R::SyncTarget),  // inconsistency is on record
-    (R::SyncSource, R::Established),   // the target is a member
+    (R::BitmapSource, R::SyncSource), // the target took the generation over
+    (R::BitmapTarget, R::SyncTarget), // inconsistency is on record
+    (R::SyncSource, R::Established),  // the target is a member
     (R::SyncTarget, R::Established),
     (R::Established, R::BitmapSource), // decided anew
     (R::Established, R::BitmapTarget),
@@ -71,7 +71,7 @@ const REPLICATION: &[(R, R)] = &[
     (R::BitmapTarget, R::Established),
     (R::BitmapSource, R::BitmapTarget),
     (R::BitmapTarget, R::BitmapSource),
-    (R::Established, R::Off),          // the session ended
+    (R::Established, R::Off), // the session ended
     (R::BitmapSource, R::Off),
     (R::BitmapTarget, R::Off),
     (R::SyncSource, R::Off),

@@ -122,7 +122,9 @@ impl<H: Host> Volume<H> {
 
     /// All replicas with their node.
     pub(super) fn each_replica(&self) -> impl Iterator<Item = (NodeId, &Replica<H>)> {
-        NodeId::all().zip(self.replicas.iter()).filter_map(|(node, replica)| Some((node, replica.as_ref()?)))
+        NodeId::all()
+            .zip(self.replicas.iter())
+            .filter_map(|(node, replica)| Some((node, replica.as_ref()?)))
     }
 
     /// Where packets to a peer go; `None`: no session.
@@ -139,7 +141,9 @@ impl<H: Host> Volume<H> {
 
     /// Peers with a session.
     pub(super) fn sessions(&self) -> NodeSet {
-        let connected = self.each_replica().filter(|(_, replica)| replica.session.is_some());
+        let connected = self
+            .each_replica()
+            .filter(|(_, replica)| replica.session.is_some());
         connected.fold(NodeSet::EMPTY, |set, (node, _)| set.with(node))
     }
 
@@ -148,7 +152,11 @@ impl<H: Host> Volume<H> {
     }
 
     /// Changes the state of the disk; an illegal change breaks the volume.
-    pub(super) fn set_disk_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, state: DiskState) {
+    pub(super) fn set_disk_state<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        state: DiskState,
+    ) {
         let old = core::mem::replace(&mut self.disk_state, state);
         if old == state {
             return;
@@ -156,7 +164,10 @@ impl<H: Host> Volume<H> {
         if !transitions::disk_may_change(old, state) {
             self.break_down(cx, "illegal change of the disk state");
         }
-        cx.log(Level::Info, format_args!("volume {}: disk {} -> {}", self.id, old, state));
+        cx.log(
+            Level::Info,
+            format_args!("volume {}: disk {} -> {}", self.id, old, state),
+        );
         cx.notify(Object::Volume(self.id));
         self.recheck = true;
     }
@@ -164,14 +175,22 @@ impl<H: Host> Volume<H> {
     /// An internal rule does not hold: stops the I/O of the volume for good.
     pub(super) fn break_down<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, sentence: &str) {
         if !core::mem::replace(&mut self.is_broken, true) {
-            cx.log(Level::Error, format_args!("volume {}: internal rule broken, I/O stopped: {}", self.id, sentence));
+            cx.log(
+                Level::Error,
+                format_args!(
+                    "volume {}: internal rule broken, I/O stopped: {}",
+                    self.id, sentence
+                ),
+            );
             cx.notify(Object::Resource);
         }
     }
 
     /// Size of the device in sectors; 0: no data can be reached.
     pub(super) fn sectors(&self) -> u64 {
-        self.disk.as_ref().map_or(0, |disk| disk.layout.data_sectors())
+        self.disk
+            .as_ref()
+            .map_or(0, |disk| disk.layout.data_sectors())
     }
 
     /// Whether a range lies on the device and is not empty.
@@ -242,12 +261,17 @@ impl<H: Host> Volume<H> {
     /// The next time something has to be done without an event.
     pub(super) fn deadline(&self) -> Option<Time> {
         let tail = self.tail_deadline();
-        let replicas = self.each_replica().filter_map(|(_, replica)| replica.deadline());
+        let replicas = self
+            .each_replica()
+            .filter_map(|(_, replica)| replica.deadline());
         replicas.chain(tail).min()
     }
 
     /// Tells the size of the device.
     pub(super) fn tell_capacity<O: Output<H>>(&self, cx: &mut Context<'_, H, O>) {
-        cx.emit(Effect::Capacity { volume: self.id, sectors: self.sectors() });
+        cx.emit(Effect::Capacity {
+            volume: self.id,
+            sectors: self.sectors(),
+        });
     }
 }

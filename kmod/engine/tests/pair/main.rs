@@ -16,7 +16,10 @@ use weft_uapi::wire::{Header, LinkKind, PacketKind};
 fn a_blank_disk_is_promoted_only_by_force_and_then_takes_writes() {
     let mut rig = Rig::new();
     rig.attach(0);
-    assert_eq!(rig.command(0, Command::Primary { force: false }), Err(Refusal::NoUpToDateDisk));
+    assert_eq!(
+        rig.command(0, Command::Primary { force: false }),
+        Err(Refusal::NoUpToDateDisk)
+    );
     assert_eq!(rig.command(0, Command::Primary { force: true }), Ok(()));
     assert_eq!(rig.write(0, 8, 7, 4096), Ok(()));
     assert_eq!(rig.read(0, 8, 4096), Ok(vec![7; 4096]));
@@ -46,7 +49,11 @@ fn each_protocol_completes_writes_and_keeps_the_disks_equal() {
         let mut rig = Rig::pair();
         assert_eq!(rig.command(0, Command::SetProtocol { protocol }), Ok(()));
         for at in 0..40u8 {
-            assert_eq!(rig.write(0, u64::from(at) * 3, at, 1536), Ok(()), "{protocol}");
+            assert_eq!(
+                rig.write(0, u64::from(at) * 3, at, 1536),
+                Ok(()),
+                "{protocol}"
+            );
         }
         assert_eq!(rig.flush(0), Ok(()));
         rig.assert_equal();
@@ -58,7 +65,10 @@ fn discard_and_zeroes_leave_zeros_on_both() {
     let mut rig = Rig::pair();
     rig.write(0, 0, 5, 65536).unwrap();
     assert_eq!(rig.change(0, Op::Discard, 8, 4096), Ok(()));
-    assert_eq!(rig.change(0, Op::WriteZeroes { no_unmap: true }, 32, 1024), Ok(()));
+    assert_eq!(
+        rig.change(0, Op::WriteZeroes { no_unmap: true }, 32, 1024),
+        Ok(())
+    );
     rig.assert_equal();
     assert_eq!(rig.read(0, 8, 4096), Ok(vec![0; 4096]));
 }
@@ -126,8 +136,26 @@ fn two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
     rig.heal();
     assert_eq!(rig.rule(0), "forked");
     assert!(rig.is_stand_alone(0) && rig.is_stand_alone(1));
-    assert_eq!(rig.command(0, Command::Connect { peer: rig::node(1), discard_my_data: true }), Ok(()));
-    assert_eq!(rig.command(1, Command::Connect { peer: rig::node(0), discard_my_data: false }), Ok(()));
+    assert_eq!(
+        rig.command(
+            0,
+            Command::Connect {
+                peer: rig::node(1),
+                discard_my_data: true
+            }
+        ),
+        Ok(())
+    );
+    assert_eq!(
+        rig.command(
+            1,
+            Command::Connect {
+                peer: rig::node(0),
+                discard_my_data: false
+            }
+        ),
+        Ok(())
+    );
     rig.idle();
     assert_eq!(rig.read(1, 8, 4096), Ok(vec![2; 4096]));
     rig.assert_equal();
@@ -137,7 +165,10 @@ fn two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
 #[test]
 fn only_one_of_a_connected_pair_is_primary() {
     let mut rig = Rig::pair();
-    assert_eq!(rig.command(1, Command::Primary { force: true }), Err(Refusal::PeerPrimary));
+    assert_eq!(
+        rig.command(1, Command::Primary { force: true }),
+        Err(Refusal::PeerPrimary)
+    );
     assert_eq!(rig.command(0, Command::Secondary), Ok(()));
     rig.idle();
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
@@ -156,7 +187,10 @@ fn an_unfinished_target_is_not_promoted() {
     rig.run_until(|rig| rig.replication(1) == ReplicationState::SyncTarget);
     rig.cut_at_once();
     assert_eq!(rig.disk_state(1), DiskState::Inconsistent);
-    assert_eq!(rig.command(1, Command::Primary { force: false }), Err(Refusal::NoUpToDateDisk));
+    assert_eq!(
+        rig.command(1, Command::Primary { force: false }),
+        Err(Refusal::NoUpToDateDisk)
+    );
     rig.heal();
     rig.assert_equal();
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
@@ -166,7 +200,15 @@ fn an_unfinished_target_is_not_promoted() {
 fn a_disk_is_detached_and_attached_again_while_connected() {
     let mut rig = Rig::pair();
     for round in 1..4u8 {
-        assert_eq!(rig.command(1, Command::Detach { volume: rig::VOLUME }), Ok(()));
+        assert_eq!(
+            rig.command(
+                1,
+                Command::Detach {
+                    volume: rig::VOLUME
+                }
+            ),
+            Ok(())
+        );
         assert_eq!(rig.disk_state(1), DiskState::Diskless);
         assert_eq!(rig.write(0, 8, round, 4096), Ok(()));
         rig.attach(1);
@@ -223,7 +265,10 @@ fn a_secondary_whose_disk_fails_is_left_out_and_comes_back() {
     rig.set_failing(1, true);
     assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
     rig.idle();
-    assert_eq!((rig.disk_state(1), rig.members(0)), (DiskState::Diskless, 1));
+    assert_eq!(
+        (rig.disk_state(1), rig.members(0)),
+        (DiskState::Diskless, 1)
+    );
     assert_eq!(rig.write(0, 8, 2, 4096), Ok(()));
     rig.set_failing(1, false);
     rig.attach(1);
@@ -254,7 +299,9 @@ fn a_primary_whose_disk_fails_reports_errors_and_loses_nothing() {
 
 /// Small numbers mostly, so that many of them make sense; some at the ends of the range.
 fn hostile_number(random: &mut u64) -> u64 {
-    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *random = random
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     let number = *random >> 33;
     match number % 8 {
         0 => u64::MAX - number / 8 % 4,
@@ -273,7 +320,11 @@ fn packets_that_no_engine_sends_end_the_session_at_most() {
             let mut number = || hostile_number(&mut random);
             let to = number() as usize % 2;
             let kind = PacketKind::ALL[number() as usize % PacketKind::ALL.len()];
-            let link = if kind.belongs_on(LinkKind::Data) { LinkKind::Data } else { LinkKind::Meta };
+            let link = if kind.belongs_on(LinkKind::Data) {
+                LinkKind::Data
+            } else {
+                LinkKind::Meta
+            };
             let mut header = Header::new(kind, (number() % 16 != 1).then_some(rig::VOLUME));
             header.flags = number() as u16 & 0xf;
             (header.seq, header.sector) = (Seq(number()), Sector(number() & 0xffff_ffff));
@@ -282,7 +333,13 @@ fn packets_that_no_engine_sends_end_the_session_at_most() {
             let body: Vec<u8> = (0..number() % 700).map(|_| number() as u8 % 4).collect();
             let has_data = kind.carries_data() && header.bytes > 0;
             let data = has_data.then(|| vec![9; header.bytes as usize].into());
-            rig.inject(to, link, header, if kind.carries_data() { &[] } else { &body }, data);
+            rig.inject(
+                to,
+                link,
+                header,
+                if kind.carries_data() { &[] } else { &body },
+                data,
+            );
             rig.idle();
             rig.reconnect();
         }

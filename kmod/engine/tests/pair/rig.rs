@@ -11,7 +11,7 @@ use weft_engine::host::{Host, NoMemory, Output, Time};
 use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
-use weft_uapi::ondisk::{AL_EXTENTS, Layout, MetaBlock, MetaKind, Superblock};
+use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, Protocol, ReplicationState, Role};
 use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
@@ -59,23 +59,44 @@ struct Outbox {
 impl Output<RigHost> for Outbox {
     fn emit(&mut self, effect: Effect<'_, RigHost>) {
         match effect {
-            Effect::Disk { cookie, io, data, .. } => self.acts.push(Act::Disk(cookie, io, data)),
-            Effect::Meta { cookie, sector, block, .. } => {
+            Effect::Disk {
+                cookie, io, data, ..
+            } => self.acts.push(Act::Disk(cookie, io, data)),
+            Effect::Meta {
+                cookie,
+                sector,
+                block,
+                ..
+            } => {
                 self.acts.push(Act::Meta(cookie, sector, Box::new(*block)));
             }
-            Effect::Send { session, link, mut header, body, data, .. } => {
+            Effect::Send {
+                session,
+                link,
+                mut header,
+                body,
+                data,
+                ..
+            } => {
                 if let Data::Buffer(buffer) = &data {
                     header.payload_len = buffer.len() as u32;
                 }
-                self.acts.push(Act::Send(session, link, header, body.to_vec(), data));
+                self.acts
+                    .push(Act::Send(session, link, header, body.to_vec(), data));
             }
             Effect::Offer { session, .. } => self.acts.push(Act::Offer(session)),
             Effect::EndSession { session, .. } => self.acts.push(Act::EndSession(session)),
-            Effect::Complete { request, result, .. } => self.completions.push((request, result)),
+            Effect::Complete {
+                request, result, ..
+            } => self.completions.push((request, result)),
             Effect::Reply { token, result } => {
-                self.replies.push((token, result.map_err(|refused| refused.refusal)));
+                self.replies
+                    .push((token, result.map_err(|refused| refused.refusal)));
             }
-            Effect::Log { level: Level::Error, line } => self.errors.push(line.to_string()),
+            Effect::Log {
+                level: Level::Error,
+                line,
+            } => self.errors.push(line.to_string()),
             _ => {}
         }
     }
@@ -113,14 +134,28 @@ fn layout() -> Layout {
 
 fn new_engine(number: usize) -> Engine<RigHost> {
     let name = padded_name("r0").unwrap();
-    Engine::new(Config { name, node: node(number), protocol: Protocol::C, requests_max: 32, al_extents: AL_EXTENTS }).unwrap()
+    Engine::new(Config {
+        name,
+        node: node(number),
+        protocol: Protocol::C,
+        requests_max: 32,
+        al_extents: AL_EXTENTS,
+    })
+    .unwrap()
 }
 
 fn blank_disk(number: usize) -> Vec<u8> {
     let mut disk = vec![0; SECTORS as usize * 512];
     let name = padded_name("r0").unwrap();
-    let superblock =
-        Superblock::created(name, VOLUME, node(number), 50 + number as u64, MetaKind::Internal, SECTORS, 7);
+    let superblock = Superblock::created(
+        name,
+        VOLUME,
+        node(number),
+        50 + number as u64,
+        MetaKind::Internal,
+        SECTORS,
+        7,
+    );
     let mut block = [0; 4096];
     superblock.encode(&mut block);
     let at = layout().superblock(0).0 as usize * 512;
@@ -165,13 +200,28 @@ impl Rig {
     }
 
     fn configure(&mut self, number: usize) {
-        self.command(number, Command::NewDevice { volume: VOLUME, minor: Minor(0) }).unwrap();
-        self.command(number, Command::NewPeer { peer: node(1 - number) }).unwrap();
+        self.command(
+            number,
+            Command::NewDevice {
+                volume: VOLUME,
+                minor: Minor(0),
+            },
+        )
+        .unwrap();
+        self.command(
+            number,
+            Command::NewPeer {
+                peer: node(1 - number),
+            },
+        )
+        .unwrap();
     }
 
     pub(crate) fn attach(&mut self, number: usize) {
         let disk = &self.nodes[number].disk;
-        let block = |sector: Sector| -> MetaBlock { disk[sector.0 as usize * 512..][..4096].try_into().unwrap() };
+        let block = |sector: Sector| -> MetaBlock {
+            disk[sector.0 as usize * 512..][..4096].try_into().unwrap()
+        };
         let info = DiskInfo {
             disk_sectors: SECTORS,
             meta_sectors: SECTORS,
@@ -189,21 +239,45 @@ impl Rig {
         }
         loaded.finish().unwrap();
         let token = self.token();
-        self.feed(number, Event::Attach { token, volume: VOLUME, disk: &mut Some(loaded) });
+        self.feed(
+            number,
+            Event::Attach {
+                token,
+                volume: VOLUME,
+                disk: &mut Some(loaded),
+            },
+        );
         assert_eq!(self.reply(token), Ok(()));
     }
 
     pub(crate) fn connect(&mut self) {
         for number in 0..2 {
-            self.command(number, Command::Connect { peer: node(1 - number), discard_my_data: false }).unwrap();
+            self.command(
+                number,
+                Command::Connect {
+                    peer: node(1 - number),
+                    discard_my_data: false,
+                },
+            )
+            .unwrap();
         }
     }
 
     /// Connects whoever stands alone.
     pub(crate) fn reconnect(&mut self) {
-        for number in (0..2).filter(|&number| self.is_stand_alone(number)).collect::<Vec<_>>() {
+        for number in (0..2)
+            .filter(|&number| self.is_stand_alone(number))
+            .collect::<Vec<_>>()
+        {
             let peer = node(1 - number);
-            self.command(number, Command::Connect { peer, discard_my_data: number == 1 }).unwrap();
+            self.command(
+                number,
+                Command::Connect {
+                    peer,
+                    discard_my_data: number == 1,
+                },
+            )
+            .unwrap();
         }
         self.idle();
     }
@@ -221,26 +295,67 @@ impl Rig {
 
     fn reply(&mut self, token: Token) -> Result<(), Refusal> {
         self.run_until(|rig| rig.out.replies.iter().any(|(of, _)| *of == token));
-        let at = self.out.replies.iter().position(|(of, _)| *of == token).expect("a reply");
+        let at = self
+            .out
+            .replies
+            .iter()
+            .position(|(of, _)| *of == token)
+            .expect("a reply");
         self.out.replies.remove(at).1
     }
 
     fn request(&mut self, number: usize, io: Io, buffer: Rc<[u8]>) -> Result<(), IoError> {
         let request = self.buffers.len() as u64;
         self.buffers.push(buffer);
-        self.feed(number, Event::Request { volume: VOLUME, request, io });
+        self.feed(
+            number,
+            Event::Request {
+                volume: VOLUME,
+                request,
+                io,
+            },
+        );
         self.run_until(|rig| rig.out.completions.iter().any(|(of, _)| *of == request));
-        let at = self.out.completions.iter().position(|(of, _)| *of == request).expect("a completion");
+        let at = self
+            .out
+            .completions
+            .iter()
+            .position(|(of, _)| *of == request)
+            .expect("a completion");
         self.out.completions.remove(at).1
     }
 
-    pub(crate) fn write(&mut self, number: usize, sector: u64, byte: u8, bytes: u32) -> Result<(), IoError> {
-        let io = Io { op: Op::Write, sector: Sector(sector), bytes, fua: false, preflush: false };
+    pub(crate) fn write(
+        &mut self,
+        number: usize,
+        sector: u64,
+        byte: u8,
+        bytes: u32,
+    ) -> Result<(), IoError> {
+        let io = Io {
+            op: Op::Write,
+            sector: Sector(sector),
+            bytes,
+            fua: false,
+            preflush: false,
+        };
         self.request(number, io, vec![byte; bytes as usize].into())
     }
 
-    pub(crate) fn change(&mut self, number: usize, op: Op, sector: u64, bytes: u32) -> Result<(), IoError> {
-        let io = Io { op, sector: Sector(sector), bytes, fua: false, preflush: false };
+    pub(crate) fn change(
+        &mut self,
+        number: usize,
+        op: Op,
+        sector: u64,
+        bytes: u32,
+    ) -> Result<(), IoError> {
+        let io = Io {
+            op,
+            sector: Sector(sector),
+            bytes,
+            fua: false,
+            preflush: false,
+        };
         self.request(number, io, [].into())
     }
 
@@ -249,8 +364,19 @@ impl Rig {
     }
 
     /// Reads through the engine, which has the disk fill the request's buffer.
-    pub(crate) fn read(&mut self, number: usize, sector: u64, bytes: u32) -> Result<Vec<u8>, IoError> {
-        let io = Io { op: Op::Read, sector: Sector(sector), bytes, fua: false, preflush: false };
+    pub(crate) fn read(
+        &mut self,
+        number: usize,
+        sector: u64,
+        bytes: u32,
+    ) -> Result<Vec<u8>, IoError> {
+        let io = Io {
+            op: Op::Read,
+            sector: Sector(sector),
+            bytes,
+            fua: false,
+            preflush: false,
+        };
         let at = self.buffers.len();
         self.request(number, io, [].into())?;
         Ok(self.buffers[at].to_vec())
@@ -261,10 +387,20 @@ impl Rig {
     }
 
     fn feed(&mut self, number: usize, event: Event<'_, RigHost>) {
-        self.nodes[number].engine.handle(self.now, event, &mut self.out);
+        self.nodes[number]
+            .engine
+            .handle(self.now, event, &mut self.out);
         let acts = self.out.acts.drain(..);
         self.nodes[number].queue.extend(acts);
-        assert!(!self.out.errors.iter().any(|line| line.contains("internal rule")), "{:?}", self.out.errors);
+        assert!(
+            !self
+                .out
+                .errors
+                .iter()
+                .any(|line| line.contains("internal rule")),
+            "{:?}",
+            self.out.errors
+        );
     }
 
     /// Carries one effect out; `false`: there is none.
@@ -288,12 +424,21 @@ impl Rig {
             Act::Meta(cookie, sector, block) => {
                 let at = sector.0 as usize * 512;
                 self.nodes[number].disk[at..at + 4096].copy_from_slice(&block[..]);
-                self.feed(number, Event::MetaDone { cookie, result: Ok(()) });
+                self.feed(
+                    number,
+                    Event::MetaDone {
+                        cookie,
+                        result: Ok(()),
+                    },
+                );
             }
-            Act::Send(session, link, header, body, data) => self.deliver(number, session, link, header, &body, data),
+            Act::Send(session, link, header, body, data) => {
+                self.deliver(number, session, link, header, &body, data)
+            }
             Act::Offer(session) => self.nodes[number].offer = Some(session),
             Act::EndSession(session) => {
-                self.nodes[number].offer = self.nodes[number].offer.filter(|&offer| offer != session);
+                self.nodes[number].offer =
+                    self.nodes[number].offer.filter(|&offer| offer != session);
                 if self.nodes[number].session == Some(session) {
                     self.nodes[number].session = None;
                     self.hang_up(1 - number);
@@ -313,13 +458,26 @@ impl Rig {
         }
         for number in 0..2 {
             let session = self.nodes[number].session.unwrap();
-            self.feed(number, Event::SessionUp { peer: node(1 - number), session });
+            self.feed(
+                number,
+                Event::SessionUp {
+                    peer: node(1 - number),
+                    session,
+                },
+            );
         }
     }
 
     fn hang_up(&mut self, number: usize) {
         if let Some(session) = self.nodes[number].session.take() {
-            self.feed(number, Event::SessionDown { peer: node(1 - number), session, reason: "cut" });
+            self.feed(
+                number,
+                Event::SessionDown {
+                    peer: node(1 - number),
+                    session,
+                    reason: "cut",
+                },
+            );
         }
     }
 
@@ -344,8 +502,21 @@ impl Rig {
             Data::Request(request) => Some(self.buffers[request as usize].clone()),
             Data::Buffer(buffer) => Some(buffer),
         };
-        assert!(self.nodes[to].engine.has_peer_room(node(from)), "no room for a packet");
-        self.feed(to, Event::Packet { peer: node(from), session, link, header, body, data });
+        assert!(
+            self.nodes[to].engine.has_peer_room(node(from)),
+            "no room for a packet"
+        );
+        self.feed(
+            to,
+            Event::Packet {
+                peer: node(from),
+                session,
+                link,
+                header,
+                body,
+                data,
+            },
+        );
     }
 
     fn disk_io(&mut self, number: usize, io: Io, data: Data<RigHost>) -> Option<Rc<[u8]>> {
@@ -353,9 +524,13 @@ impl Rig {
         let content = &mut self.nodes[number].disk[range];
         match (io.op, data) {
             (Op::Flush, _) => {}
-            (Op::Read, Data::Request(request)) => self.buffers[request as usize] = Rc::from(&*content),
+            (Op::Read, Data::Request(request)) => {
+                self.buffers[request as usize] = Rc::from(&*content)
+            }
             (Op::Read, _) => return Some(Rc::from(&*content)),
-            (Op::Write, Data::Request(request)) => content.copy_from_slice(&self.buffers[request as usize]),
+            (Op::Write, Data::Request(request)) => {
+                content.copy_from_slice(&self.buffers[request as usize])
+            }
             (Op::Write, Data::Buffer(buffer)) => content.copy_from_slice(&buffer),
             (Op::Write, Data::None) => panic!("a write without data"),
             (Op::Discard, _) => panic!("discards are carried out as zeroing"),
@@ -387,8 +562,12 @@ impl Rig {
 
     /// Lets the next timer expire if that is within the given time.
     fn tick(&mut self, milliseconds: u64) -> bool {
-        let next = (0..2).filter_map(|number| Some((self.nodes[number].engine.deadline()?, number))).min();
-        let Some((deadline, number)) = next.filter(|(deadline, _)| *deadline <= self.now.after_ms(milliseconds)) else {
+        let next = (0..2)
+            .filter_map(|number| Some((self.nodes[number].engine.deadline()?, number)))
+            .min();
+        let Some((deadline, number)) =
+            next.filter(|(deadline, _)| *deadline <= self.now.after_ms(milliseconds))
+        else {
             return false;
         };
         self.now = self.now.max(deadline);
@@ -410,9 +589,26 @@ impl Rig {
     }
 
     /// A packet that the peer's engine never sent; ignored without a session.
-    pub(crate) fn inject(&mut self, to: usize, link: LinkKind, header: Header, body: &[u8], data: Option<Rc<[u8]>>) {
+    pub(crate) fn inject(
+        &mut self,
+        to: usize,
+        link: LinkKind,
+        header: Header,
+        body: &[u8],
+        data: Option<Rc<[u8]>>,
+    ) {
         if let Some(session) = self.nodes[to].session {
-            self.feed(to, Event::Packet { peer: node(1 - to), session, link, header, body, data });
+            self.feed(
+                to,
+                Event::Packet {
+                    peer: node(1 - to),
+                    session,
+                    link,
+                    header,
+                    body,
+                    data,
+                },
+            );
         }
     }
 
@@ -439,7 +635,14 @@ impl Rig {
     pub(crate) fn restart(&mut self, number: usize) {
         self.configure(number);
         self.attach(number);
-        self.command(number, Command::Connect { peer: node(1 - number), discard_my_data: false }).unwrap();
+        self.command(
+            number,
+            Command::Connect {
+                peer: node(1 - number),
+                discard_my_data: false,
+            },
+        )
+        .unwrap();
         self.idle();
     }
 
@@ -447,12 +650,18 @@ impl Rig {
         self.idle();
         let data = layout().data_sectors() as usize * 512;
         let (first, second) = (&self.nodes[0].disk[..data], &self.nodes[1].disk[..data]);
-        let different = first.chunks(512).zip(second.chunks(512)).position(|(a, b)| a != b);
+        let different = first
+            .chunks(512)
+            .zip(second.chunks(512))
+            .position(|(a, b)| a != b);
         assert_eq!(different, None, "first different sector");
     }
 
     pub(crate) fn disk_state(&self, number: usize) -> DiskState {
-        let info = self.nodes[number].engine.volume_info(VOLUME, self.now).unwrap();
+        let info = self.nodes[number]
+            .engine
+            .volume_info(VOLUME, self.now)
+            .unwrap();
         DiskState::from_number(info.disk_state).unwrap()
     }
 
@@ -461,7 +670,10 @@ impl Rig {
     }
 
     fn replica(&self, number: usize) -> weft_uapi::status::PeerVolumeInfo {
-        self.nodes[number].engine.peer_volume_info(node(1 - number), VOLUME, self.now).unwrap()
+        self.nodes[number]
+            .engine
+            .peer_volume_info(node(1 - number), VOLUME, self.now)
+            .unwrap()
     }
 
     pub(crate) fn replication(&self, number: usize) -> ReplicationState {
@@ -479,15 +691,24 @@ impl Rig {
 
     pub(crate) fn rule(&self, number: usize) -> String {
         let rule = self.replica(number).rule;
-        String::from_utf8_lossy(&rule).trim_end_matches('\0').to_owned()
+        String::from_utf8_lossy(&rule)
+            .trim_end_matches('\0')
+            .to_owned()
     }
 
     pub(crate) fn is_stand_alone(&self, number: usize) -> bool {
-        let info = self.nodes[number].engine.peer_info(node(1 - number), self.now).unwrap();
+        let info = self.nodes[number]
+            .engine
+            .peer_info(node(1 - number), self.now)
+            .unwrap();
         info.connection == ConnectionState::StandAlone.number()
     }
 
     pub(crate) fn members(&self, number: usize) -> u32 {
-        self.nodes[number].engine.generation_info(VOLUME).unwrap().members
+        self.nodes[number]
+            .engine
+            .generation_info(VOLUME)
+            .unwrap()
+            .members
     }
 }

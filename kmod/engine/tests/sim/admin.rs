@@ -8,6 +8,7 @@ use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::Command;
 use weft_engine::host::Time;
+use weft_uapi::ondisk::FLAG_INCONSISTENT;
 use weft_uapi::state::{ConnectionState, DiskState, Protocol, ReplicationState};
 
 /// After the last fault everything must be well within this time.
@@ -58,7 +59,7 @@ impl World {
         }
         self.faults_left -= 1;
         let node = self.random.index(2);
-        match self.random.range(0..24) {
+        match self.random.range(0..26) {
             0..=2 => self.crash_by_fault(node),
             3..=5 => self.nodes[node].dies_after = Some(self.random.duration(1..300)),
             6 => {
@@ -114,7 +115,13 @@ impl World {
                 let protocol = self.protocol;
                 (0..2).for_each(|node| self.command(node, Command::SetProtocol { protocol }));
             }
-            _ => self.resolve_split_brain(),
+            23 => self.resolve_split_brain(),
+            24 => self.replace_disk(node),
+            _ if self.disks_fail => {
+                note!(self, "n{node} disk fails");
+                (self.nodes[node].is_failing, self.nodes[node].has_failed) = (true, true);
+            }
+            _ => {}
         }
         let gap = self.random.duration(MS..4 * SECOND);
         self.after(gap, Happening::Fault);
@@ -132,6 +139,20 @@ impl World {
         self.crash(node, power);
         let delay = self.random.duration(MS..6 * SECOND);
         self.after(delay, Happening::Boot { node });
+    }
+
+    /// The machine dies with its disk and comes back with a new one.
+    fn replace_disk(&mut self, node: usize) {
+        let is_other_good = self.nodes[1 - node].superblock().is_some_and(|block| {
+            block.generation.id.0 != 0 && block.flags & FLAG_INCONSISTENT == 0
+        });
+        if self.nodes[node].engine.is_none() || !is_other_good {
+            return;
+        }
+        self.crash_by_fault(node);
+        note!(self, "n{node} gets a new disk");
+        self.nodes[node].replace_disk(&mut self.random);
+        self.history.forget_excuses(node);
     }
 
     fn cut(&mut self) {

@@ -225,7 +225,8 @@ impl World {
                 if let Some(stamp) = done.stamp {
                     self.history.give_up(stamp, self.moment);
                 }
-                if error != IoError::NoData {
+                let may_fail = error == IoError::NoData || self.nodes[node].has_failed;
+                if !may_fail {
                     self.fail(
                         "contract",
                         format!("n{node}: {request:?} failed with {error:?} on sound disks"),

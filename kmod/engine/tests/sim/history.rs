@@ -291,6 +291,11 @@ impl History {
         self.excused[target].extend(inherited);
     }
 
+    /// `node` has a new disk.
+    pub(crate) fn forget_excuses(&mut self, node: usize) {
+        self.excused[node].clear();
+    }
+
     /// `target` is equal to `source` now: it lacks what the source lacks, and nothing else.
     pub(crate) fn replace_excuses(&mut self, target: usize, source: usize) {
         self.excused[target] = self.excused[source].clone();

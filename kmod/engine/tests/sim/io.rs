@@ -226,7 +226,12 @@ impl World {
         else {
             return;
         };
+        let is_error = this.is_failing && self.random.percent(60);
         let event = match doing {
+            Doing::Read { .. } if is_error => Event::DiskDone {
+                cookie,
+                result: Err(DiskError),
+            },
             Doing::Read {
                 sector,
                 sectors,
@@ -243,19 +248,18 @@ impl World {
                 Event::DiskDone { cookie, result }
             }
             Doing::Change(op) => {
-                if !is_swallowed {
+                // What was reported as an error may have happened all the same.
+                if !is_swallowed && (!is_error || self.random.coin()) {
                     let old = this.disk.superblock().copied();
                     this.disk.perform(&op);
                     self.on_stable_superblock(node, old);
                 }
+                let result = if is_error { Err(DiskError) } else { Ok(()) };
                 match op {
-                    Op::Meta { .. } => Event::MetaDone {
-                        cookie,
-                        result: Ok(()),
-                    },
+                    Op::Meta { .. } => Event::MetaDone { cookie, result },
                     Op::Write { .. } | Op::Flush { .. } => Event::DiskDone {
                         cookie,
-                        result: Ok(None),
+                        result: result.map(|()| None),
                     },
                 }
             }

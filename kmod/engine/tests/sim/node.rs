@@ -50,6 +50,10 @@ pub(crate) struct Node {
     /// What the administrator wants after a boot.
     pub wants_disk: bool,
     pub wants_peer: bool,
+    /// The disk reports errors.
+    pub is_failing: bool,
+    /// It has done so in this life.
+    pub has_failed: bool,
     /// The administrator gave this node's data up.
     pub may_lose_line: bool,
     /// A promotion by force is under way.
@@ -67,24 +71,29 @@ pub(crate) fn node_id(index: usize) -> NodeId {
     NodeId::new(index as u32).unwrap()
 }
 
+/// A disk with fresh metadata and some garbage.
+fn new_disk(id: usize, sectors: u64, random: &mut Random) -> Disk {
+    let info = DiskInfo {
+        disk_sectors: sectors,
+        meta_sectors: META_SECTORS,
+        can_discard: true,
+        volume: VOLUME,
+        node: node_id(id),
+        resource: padded_name("r0").unwrap(),
+        meta_kind: MetaKind::External,
+    };
+    let garbage = random.next();
+    Disk::created(info, 1, random.next(), |sector| {
+        match (sector ^ garbage) % 5 {
+            0 => 1 + id as u64,
+            _ => 0,
+        }
+    })
+}
+
 impl Node {
     pub(crate) fn new(id: usize, sectors: u64, random: &mut Random) -> Self {
-        let info = DiskInfo {
-            disk_sectors: sectors,
-            meta_sectors: META_SECTORS,
-            can_discard: true,
-            volume: VOLUME,
-            node: node_id(id),
-            resource: padded_name("r0").unwrap(),
-            meta_kind: MetaKind::External,
-        };
-        let garbage = random.next();
-        let disk = Disk::created(info, 1, random.next(), |sector| {
-            match (sector ^ garbage) % 5 {
-                0 => 1 + id as u64,
-                _ => 0,
-            }
-        });
+        let disk = new_disk(id, sectors, random);
         Self {
             id,
             life: 0,
@@ -99,6 +108,8 @@ impl Node {
             role: Role::Secondary.number(),
             wants_disk: true,
             wants_peer: true,
+            is_failing: false,
+            has_failed: false,
             may_lose_line: false,
             is_forcing: false,
             dies_after: None,
@@ -107,6 +118,12 @@ impl Node {
             next_op: 0,
             resync_buffers: Vec::new(),
         }
+    }
+
+    /// The disk is replaced while the machine is down.
+    pub(crate) fn replace_disk(&mut self, random: &mut Random) {
+        self.disk = new_disk(self.id, self.disk.info.disk_sectors, random);
+        self.may_lose_line = false;
     }
 
     /// The disk never held data.
@@ -315,6 +332,8 @@ impl World {
         this.serves = false;
         this.dies_after = None;
         this.is_forcing = false;
+        this.is_failing = false;
+        this.has_failed = false;
         this.timer = None;
         this.replication = 0;
         this.offers.clear();
@@ -491,6 +510,7 @@ impl World {
                     );
                 }
                 self.nodes[node].is_attached = false;
+                self.nodes[node].is_failing = false;
             }
             Act::Log { level, line } => {
                 if line.contains("split brain") {

@@ -163,6 +163,8 @@ pub(crate) struct World {
     /// Longest pause of an application.
     pub pace: u64,
     pub faults_left: u32,
+    /// Disk errors are among them.
+    pub disks_fail: bool,
     /// Faults are over since this time.
     pub calm_since: Option<u64>,
     /// All was well since this time.
@@ -206,6 +208,7 @@ impl World {
             .collect();
         let pace = *random.pick(&[MS, 10 * MS, 300 * MS]);
         let faults_left = random.range(0..14) as u32;
+        let disks_fail = random.percent(20);
         let mut world = Self {
             plan,
             now: 0,
@@ -219,6 +222,7 @@ impl World {
             spots,
             pace,
             faults_left,
+            disks_fail,
             calm_since: None,
             well_since: None,
             is_done: false,
