@@ -2,6 +2,7 @@
 
 //! Two engines, two disks and a wire that never fails unless told to: one scenario per test.
 
+mod host;
 mod rig;
 
 use rig::Rig;

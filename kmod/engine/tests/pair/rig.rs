@@ -3,11 +3,12 @@
 //! The rig of the scenarios: everything is carried out at once and in order, and nothing is ever lost unless a scenario
 //! cuts the wire or crashes a node. Faults at arbitrary moments are the simulator's business.
 
+use crate::host::{Act, Outbox, RigHost};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use weft_engine::effect::{Data, Effect, IoError, Level};
-use weft_engine::event::{Command, Cookie, DiskError, Event, Io, Op, Token};
-use weft_engine::host::{Host, NoMemory, Output, Time};
+use weft_engine::effect::{Data, IoError};
+use weft_engine::event::{Command, DiskError, Event, Io, Op, Token};
+use weft_engine::host::Time;
 use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
@@ -24,87 +25,6 @@ const STEPS_MAX: usize = 100_000;
 
 pub(crate) fn node(number: usize) -> NodeId {
     NodeId::new(number as u32).unwrap()
-}
-
-pub(crate) struct RigHost;
-
-impl Host for RigHost {
-    type Request = u64;
-    type Buffer = Rc<[u8]>;
-    type Slab<T> = Vec<T>;
-
-    fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Vec<T>, NoMemory> {
-        Ok(std::iter::repeat_with(item).take(len).collect())
-    }
-}
-
-/// An effect to be carried out on behalf of a node.
-enum Act {
-    Disk(Cookie, Io, Data<RigHost>),
-    Meta(Cookie, Sector, Box<MetaBlock>),
-    Send(SessionId, LinkKind, Header, Vec<u8>, Data<RigHost>),
-    Offer(SessionId),
-    EndSession(SessionId),
-}
-
-#[derive(Default)]
-struct Outbox {
-    acts: Vec<Act>,
-    replies: Vec<(Token, Result<(), Refusal>)>,
-    completions: Vec<(u64, Result<(), IoError>)>,
-    errors: Vec<String>,
-    random: u64,
-}
-
-impl Output<RigHost> for Outbox {
-    fn emit(&mut self, effect: Effect<'_, RigHost>) {
-        match effect {
-            Effect::Disk {
-                cookie, io, data, ..
-            } => self.acts.push(Act::Disk(cookie, io, data)),
-            Effect::Meta {
-                cookie,
-                sector,
-                block,
-                ..
-            } => {
-                self.acts.push(Act::Meta(cookie, sector, Box::new(*block)));
-            }
-            Effect::Send {
-                session,
-                link,
-                mut header,
-                body,
-                data,
-                ..
-            } => {
-                if let Data::Buffer(buffer) = &data {
-                    header.payload_len = buffer.len() as u32;
-                }
-                self.acts
-                    .push(Act::Send(session, link, header, body.to_vec(), data));
-            }
-            Effect::Offer { session, .. } => self.acts.push(Act::Offer(session)),
-            Effect::EndSession { session, .. } => self.acts.push(Act::EndSession(session)),
-            Effect::Complete {
-                request, result, ..
-            } => self.completions.push((request, result)),
-            Effect::Reply { token, result } => {
-                self.replies
-                    .push((token, result.map_err(|refused| refused.refusal)));
-            }
-            Effect::Log {
-                level: Level::Error,
-                line,
-            } => self.errors.push(line.to_string()),
-            _ => {}
-        }
-    }
-
-    fn random(&mut self) -> u64 {
-        self.random += 1;
-        self.random
-    }
 }
 
 struct Node {

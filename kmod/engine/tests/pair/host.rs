@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The types of the rig's host, and a copy of each effect.
+
+use std::rc::Rc;
+use weft_engine::effect::{Data, Effect, IoError, Level};
+use weft_engine::event::{Cookie, Io, Token};
+use weft_engine::host::{Host, NoMemory, Output};
+use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::units::{Sector, SessionId};
+use weft_uapi::wire::{Header, LinkKind};
+
+pub(crate) struct RigHost;
+
+impl Host for RigHost {
+    type Request = u64;
+    type Buffer = Rc<[u8]>;
+    type Slab<T> = Vec<T>;
+
+    fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Vec<T>, NoMemory> {
+        Ok(std::iter::repeat_with(item).take(len).collect())
+    }
+}
+
+/// An effect to be carried out on behalf of a node.
+pub(crate) enum Act {
+    Disk(Cookie, Io, Data<RigHost>),
+    Meta(Cookie, Sector, Box<MetaBlock>),
+    Send(SessionId, LinkKind, Header, Vec<u8>, Data<RigHost>),
+    Offer(SessionId),
+    EndSession(SessionId),
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    pub(crate) acts: Vec<Act>,
+    pub(crate) replies: Vec<(Token, Result<(), Refusal>)>,
+    pub(crate) completions: Vec<(u64, Result<(), IoError>)>,
+    pub(crate) errors: Vec<String>,
+    random: u64,
+}
+
+impl Output<RigHost> for Outbox {
+    fn emit(&mut self, effect: Effect<'_, RigHost>) {
+        match effect {
+            Effect::Disk {
+                cookie, io, data, ..
+            } => self.acts.push(Act::Disk(cookie, io, data)),
+            Effect::Meta {
+                cookie,
+                sector,
+                block,
+                ..
+            } => {
+                self.acts.push(Act::Meta(cookie, sector, Box::new(*block)));
+            }
+            Effect::Send {
+                session,
+                link,
+                mut header,
+                body,
+                data,
+                ..
+            } => {
+                if let Data::Buffer(buffer) = &data {
+                    header.payload_len = buffer.len() as u32;
+                }
+                self.acts
+                    .push(Act::Send(session, link, header, body.to_vec(), data));
+            }
+            Effect::Offer { session, .. } => self.acts.push(Act::Offer(session)),
+            Effect::EndSession { session, .. } => self.acts.push(Act::EndSession(session)),
+            Effect::Complete {
+                request, result, ..
+            } => self.completions.push((request, result)),
+            Effect::Reply { token, result } => {
+                self.replies
+                    .push((token, result.map_err(|refused| refused.refusal)));
+            }
+            Effect::Log {
+                level: Level::Error,
+                line,
+            } => self.errors.push(line.to_string()),
+            _ => {}
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random += 1;
+        self.random
+    }
+}
