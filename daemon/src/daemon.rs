@@ -162,7 +162,11 @@ impl Daemon {
             let now = Instant::now();
             for happening in happenings.drain(..) {
                 match happening {
-                    Happening::Ready(source, readiness) => self.on_ready(source, readiness, now)?,
+                    Happening::Ready(watch, readiness) => {
+                        if let Some(source) = self.reactor.source(watch) {
+                            self.on_ready(source, readiness, now)?;
+                        }
+                    }
                     Happening::Due(timer) => self.on_timer(timer, now),
                 }
             }

@@ -38,9 +38,10 @@ pub struct Readiness {
 
 /// One thing to attend to.
 #[derive(Debug)]
-pub enum Happening<S, T> {
-    /// A descriptor is ready.
-    Ready(S, Readiness),
+pub enum Happening<T> {
+    /// A descriptor is ready. Whoever handles an earlier happening may have closed it meanwhile:
+    /// [`Reactor::source`] says whose it is now.
+    Ready(Watch, Readiness),
     /// A timer is due. Timers are never taken back: the owner looks whether one of its deadlines has really come.
     Due(T),
 }
@@ -88,6 +89,11 @@ impl<S: Copy, T> Reactor<S, T> {
         Ok(Watch(token))
     }
 
+    /// The source of a descriptor that is still watched.
+    pub fn source(&self, watch: Watch) -> Option<S> {
+        self.watched.get(&watch.0).map(|&(_, source)| source)
+    }
+
     /// Gives a watched descriptor another source, for instance when it changes hands.
     pub fn reassign(&mut self, watch: Watch, source: S) {
         if let Some((_, old)) = self.watched.get_mut(&watch.0) {
@@ -113,7 +119,7 @@ impl<S: Copy, T> Reactor<S, T> {
     ///
     /// # Errors
     /// When polling fails for another reason than a signal.
-    pub fn turn(&mut self, busy: bool, happenings: &mut Vec<Happening<S, T>>) -> io::Result<()> {
+    pub fn turn(&mut self, busy: bool, happenings: &mut Vec<Happening<T>>) -> io::Result<()> {
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
@@ -126,15 +132,13 @@ impl<S: Copy, T> Reactor<S, T> {
             _ => {}
         }
         for event in &self.events {
-            if let Some(&(_, source)) = self.watched.get(&event.token().0) {
-                let closed = event.is_error() || event.is_read_closed() || event.is_write_closed();
-                let readiness = Readiness {
-                    readable: event.is_readable() || closed,
-                    writable: event.is_writable() || closed,
-                    closed,
-                };
-                happenings.push(Happening::Ready(source, readiness));
-            }
+            let closed = event.is_error() || event.is_read_closed() || event.is_write_closed();
+            let readiness = Readiness {
+                readable: event.is_readable() || closed,
+                writable: event.is_writable() || closed,
+                closed,
+            };
+            happenings.push(Happening::Ready(Watch(event.token().0), readiness));
         }
         let now = Instant::now();
         while let Some(key) = self.timers.due(now) {
@@ -156,10 +160,15 @@ mod tests {
         let (mut near, far) = UnixStream::pair().unwrap();
         let watch = reactor.watch(&far, 1).unwrap();
         near.write_all(b"x").unwrap();
-        reactor.forget(watch);
         let mut happenings = Vec::new();
         reactor.turn(true, &mut happenings).unwrap();
-        assert!(happenings.is_empty(), "{happenings:?}");
+        let [Happening::Ready(found, _)] = happenings[..] else {
+            panic!("{happenings:?}");
+        };
+        assert_eq!((found, reactor.source(found)), (watch, Some(1)));
+        reactor.forget(watch);
+        reactor.watch(&far, 2).unwrap();
+        assert_eq!(reactor.source(found), None);
     }
 
     #[test]
@@ -175,7 +184,7 @@ mod tests {
             matches!(
                 happenings[..],
                 [
-                    Happening::Ready(1, Readiness { readable: true, .. }),
+                    Happening::Ready(_, Readiness { readable: true, .. }),
                     Happening::Due(7)
                 ]
             ),

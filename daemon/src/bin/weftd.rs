@@ -129,6 +129,7 @@ fn run(arguments: &Arguments) -> Result<(), Ended> {
 fn start_log(level: log::LevelFilter) {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Trace)
+        .format_target(false)
         .init();
     log::set_max_level(level);
 }

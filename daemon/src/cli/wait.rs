@@ -61,10 +61,10 @@ pub(super) fn connected(resource: &Resource) -> Standing {
                 } else {
                     &connection.reason
                 };
-                return Standing::Hopeless(format!("{} is standalone: {why}", name(connection)));
+                return Standing::Hopeless(format!("{}: standalone: {why}", name(connection)));
             }
             _ => waiting.push(format!(
-                "{} is {}",
+                "{}: {}",
                 name(connection),
                 connection.connection_state
             )),
@@ -98,14 +98,14 @@ pub(super) fn in_sync(resource: &Resource) -> Standing {
         .iter()
         .find(|device| device.disk_state != uptodate);
     if let Some(device) = own {
-        return Standing::Waiting(format!("volume {} is {}", device.volume, device.disk_state));
+        return Standing::Waiting(format!("volume {}: {}", device.volume, device.disk_state));
     }
     let established = ReplicationState::Established.name();
     let open = peers()
         .find(|peer| peer.replication_state != established || peer.peer_disk_state != uptodate);
     match open {
         Some(peer) => Standing::Waiting(format!(
-            "volume {} is {}, the peer's disk {}",
+            "volume {}: {}, the peer's disk {}",
             peer.volume, peer.replication_state, peer.peer_disk_state
         )),
         None => Standing::Done,
@@ -282,7 +282,7 @@ mod tests {
         let standing = connected(&resource("standalone", "off", "uptodate", "unknown"));
         assert_eq!(
             standing,
-            Standing::Hopeless("beta is standalone: split brain".to_owned())
+            Standing::Hopeless("beta: standalone: split brain".to_owned())
         );
     }
 
