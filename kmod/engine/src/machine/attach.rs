@@ -50,7 +50,7 @@ impl<H: Host> Volume<H> {
             return Err(Refusal::DiskAttached);
         }
         if cx.facts.is_primary() || cx.facts.in_transition {
-            return Err(Refusal::DataNotCurrent);
+            return Err(Refusal::IsPrimary);
         }
         let mut disk = Disk::new(loaded, token, self.al_extents).map_err(|_| Refusal::NoMemory)?;
         for peer in self.each_replica().map(|(peer, _)| peer) {
