@@ -43,7 +43,7 @@ fn a_resource_that_never_held_data_is_not_promoted_without_force() {
 
 #[test]
 fn an_inconsistent_node_is_not_promoted() {
-    pair::machines(256).test(|cluster| {
+    pair::machines(96).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
         pair::connect(cluster)?;
         // Slow enough that the sync cannot end meanwhile.

@@ -12,7 +12,7 @@ use anyhow::{ensure, Context, Result};
 use weft_qemu_tests::pair::{self, Scribe, View, DEVICE, LONG_PATIENCE, PATIENCE};
 use weft_qemu_tests::{eventually, Cluster, Command, Machine};
 
-const DISK_MIB: u64 = 512;
+const DISK_MIB: u64 = 256;
 /// Acknowledged records after which the power is cut.
 const RECORDS: u64 = 100;
 /// Hash of every file below /mnt/usr, in one line.
