@@ -12,10 +12,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Wanted pipe size and most bytes asked for at once: several of the largest messages.
-const PIPE_BYTES: usize = 1 << 20;
-/// System calls that fill or drain in one step, the share of one direction in a turn.
-const MOVES_PER_STEP: usize = 32;
+/// Wanted pipe size: 256 slots hold several of the largest messages, each page in a slot of its own.
+const PIPE_BYTES: i32 = 1 << 20;
+/// Bytes asked for at once.
+const FILL_BYTES: usize = 256 << 10;
+/// System calls that fill or drain in one step: at most 1 MiB of one direction before everybody else has a turn, so that
+/// neither acknowledgements nor heartbeats wait long behind bulk data.
+const MOVES_PER_STEP: usize = 8;
 
 /// Which end of a flow gave up.
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl Flow {
     pub fn new() -> io::Result<Self> {
         let (pipe_out, pipe_in) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // A smaller pipe only costs more system calls; the kernel's limit for users without privilege may say no.
-        if let Err(error) = fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES as i32)) {
+        if let Err(error) = fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
             log::debug!("a pipe keeps its default size: {error}");
         }
         Ok(Self {
@@ -111,7 +114,7 @@ impl Flow {
     }
 
     fn fill(&mut self, source: &impl AsFd) -> Result<usize, FlowEnd> {
-        match splice_some(source, &self.pipe_in, PIPE_BYTES) {
+        match splice_some(source, &self.pipe_in, FILL_BYTES) {
             Ok(0) => Err(FlowEnd::Source(None)),
             Ok(count) => {
                 self.held += count;
