@@ -25,11 +25,15 @@ pub(crate) struct View {
     pub disk: u32,
     pub connection: u32,
     pub replication: u32,
+    pub peer_disk: u32,
+    /// Packets with data that the peer has not acknowledged.
+    pub unacked: u32,
 }
 
 impl View {
     pub(crate) fn is_well(&self) -> bool {
-        self.disk == DiskState::UpToDate.number()
+        let good = DiskState::UpToDate.number();
+        (self.disk, self.peer_disk) == (good, good)
             && self.connection == ConnectionState::Connected.number()
             && self.replication == ReplicationState::Established.number()
     }
@@ -40,11 +44,14 @@ impl World {
         let this = &self.nodes[node];
         let engine = this.engine.as_ref()?;
         let (now, peer) = (Time(self.now), node_id(1 - node));
+        let towards = engine.peer_volume_info(peer, VOLUME, now)?;
         Some(View {
             is_primary: this.is_primary(),
             disk: engine.volume_info(VOLUME, now)?.disk_state,
             connection: engine.peer_info(peer, now)?.connection,
-            replication: engine.peer_volume_info(peer, VOLUME, now)?.replication,
+            replication: towards.replication,
+            peer_disk: towards.peer_disk_state,
+            unacked: towards.unacked,
         })
     }
 
@@ -295,8 +302,12 @@ impl World {
         let Some(view) = self.view(node) else {
             return;
         };
-        if !self.nodes[node].is_attached {
+        if !self.nodes[node].is_attached && !view.is_primary {
             return self.attach(node);
+        }
+        if !self.nodes[node].is_attached && !self.nodes[node].app.is_leaving {
+            // A disk is not taken while the node is primary.
+            return self.demote(node);
         }
         let is_leaving = self.nodes[node].app.is_leaving;
         if is_leaving && view.is_primary && !self.nodes[node].app.is_open {

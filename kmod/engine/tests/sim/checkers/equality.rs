@@ -18,7 +18,7 @@ pub(crate) fn equality(world: &mut World) -> bool {
     let views = [0, 1].map(|node| world.view(node));
     let is_well = views
         .iter()
-        .all(|view| view.is_some_and(|view| view.is_well()));
+        .all(|view| view.is_some_and(|view| view.is_well() && view.unacked == 0));
     if !is_idle || !is_well {
         return false;
     }
