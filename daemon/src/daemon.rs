@@ -28,12 +28,18 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use weft_uapi::control::{MessageHeader, NodeConnState, NODE_CONN_STATE};
+use weft_uapi::control::{
+    MessageHeader, NodeConnState, DAEMON_SILENCE_MS_MAX, NODE_CONN_STATE,
+};
 use weft_uapi::limits::NAME_MAX;
 use weft_uapi::units::{NodeId, NodeSet};
 
 /// The module is told who is connected at least this often.
 const CONN_STATE_PERIOD: Duration = Duration::from_secs(2);
+const _: () = assert!(
+    5 * CONN_STATE_PERIOD.as_millis() <= DAEMON_SILENCE_MS_MAX as u128,
+    "the module takes a silent daemon for hung"
+);
 
 /// Everything a daemon is built from; nothing of it has any effect yet.
 pub struct Parts {
