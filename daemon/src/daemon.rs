@@ -28,9 +28,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use weft_uapi::control::{
-    MessageHeader, NodeConnState, DAEMON_SILENCE_MS_MAX, NODE_CONN_STATE,
-};
+use weft_uapi::control::{MessageHeader, NodeConnState, DAEMON_SILENCE_MS_MAX, NODE_CONN_STATE};
 use weft_uapi::limits::NAME_MAX;
 use weft_uapi::units::{NodeId, NodeSet};
 
