@@ -395,6 +395,7 @@ impl<H: Host> Volume<H> {
         let now = cx.now;
         self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {
+            replica.peer_disk = DiskState::Inconsistent;
             replica.source = Some(Source {
                 pages: Pages::new(full),
                 is_peer_ready: false,
@@ -418,6 +419,7 @@ impl<H: Host> Volume<H> {
         let now = cx.now;
         self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {
+            replica.peer_disk = DiskState::UpToDate;
             replica.target = Some(Target::new(Pages::new(full)));
             replica.progress = Progress {
                 started: now,

@@ -344,6 +344,8 @@ impl<H: Host> Volume<H> {
                 }
             }
             hold.is_held = true;
+            // A transaction that is wanted now is written in the same turn.
+            self.recheck |= hold.transaction > disk.log.committed();
         }
         hold.transaction <= disk.log.committed()
     }
