@@ -7,16 +7,29 @@ STATIC_TARGET=x86_64-unknown-linux-gnu
 # install_changed FILE TARGET leaves an equal target alone.
 install_changed() { cmp --silent "$1" "$2" || install -D "$1" "$2"; }
 
+# compile_module KERNEL FOLDER [VARIABLE...] leaves objects and weft.ko in a folder.
+compile_module() {
+	local kernel=$1 objects=$2 variables
+	mapfile -t variables < <(kbuild_variables "$kernel")
+	mkdir -p "$objects"
+	enter make --directory "$REPO/kmod" --jobs="$(nproc)" --no-print-directory \
+		"${variables[@]}" KDIR="$KERNELS/$kernel/tree" MO="$objects" "${@:3}" modules
+}
+
+# Fails on the first warning of the kernel's set of lints.
+lint_module() {
+	local kernel
+	kernel=$(kernel_version)
+	compile_module "$kernel" "$CACHE/lint/$kernel" CLIPPY=1 W=e
+}
+
 # Leaves weft.ko for the kernel in use in $OUT.
 build_module() {
-	local kernel objects variables
+	local kernel objects
 	kernel=$(kernel_version)
 	objects=$CACHE/module/$kernel
-	mapfile -t variables < <(kbuild_variables "$kernel")
 	say "building the module for $kernel"
-	mkdir -p "$objects"
-	enter make --directory "$REPO/kmod" --jobs="$(nproc)" "${variables[@]}" \
-		KDIR="$KERNELS/$kernel/tree" MO="$objects" modules
+	compile_module "$kernel" "$objects"
 	enter strip --strip-debug -o "$objects/weft.stripped.ko" "$objects/weft.ko"
 	install_changed "$objects/weft.stripped.ko" "$OUT/weft.ko"
 }
