@@ -169,13 +169,10 @@ impl<'a> Turn<'a> {
 
     /// Tells the engine that its time has come, if it has.
     pub(crate) fn expire(&mut self) {
-        if self
-            .state
-            .engine
-            .deadline()
-            .is_some_and(|deadline| deadline <= self.now)
-        {
-            self.state.armed = None;
+        // Also when it has not: the timer, whose ticks are coarse, may be early and has to be set again.
+        self.state.armed = None;
+        let deadline = self.state.engine.deadline();
+        if deadline.is_some_and(|deadline| deadline <= self.now) {
             self.handle(Event::Timer);
         }
     }
