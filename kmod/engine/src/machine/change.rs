@@ -266,6 +266,9 @@ impl<H: Host> Volume<H> {
                 request.acked = request.acked.with(peer);
             }
         }
+        if let Some(disk) = self.disk.as_mut() {
+            disk.wants_bitmaps = true;
+        }
         self.reconciled(cx);
         cx.log(
             Level::Info,
@@ -394,6 +397,8 @@ impl<H: Host> Volume<H> {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
             disk.set_flag(FLAG_WRITER_ACTIVE, false);
+            // Else a power cut soon after would bring back the bits of the whole sync.
+            disk.wants_bitmaps = true;
         }
         replica.accepts = false;
         replica.adopting = Some(Adopting {

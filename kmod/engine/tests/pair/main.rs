@@ -127,6 +127,17 @@ fn a_crashed_secondary_comes_back_with_its_hot_extents() {
 }
 
 #[test]
+fn a_target_that_loses_power_after_its_resync_does_not_owe_it_again() {
+    let mut rig = Rig::pair();
+    rig.crash(1);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.restart(1);
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    assert!(rig.resynced(0) <= 8192, "more than one extent: {}", rig.resynced(0));
+    rig.assert_equal();
+}
+
+#[test]
 fn two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
     let mut rig = Rig::pair();
     rig.cut();
