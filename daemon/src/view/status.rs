@@ -138,6 +138,13 @@ fn connection_hint(connection: &Connection, resource: &str) -> Option<String> {
         ConnectionState::StandAlone if connection.reason.is_empty() => {
             format!("not wanted; weftsetup connect {resource} {node}")
         }
+        ConnectionState::StandAlone if connection.reason.starts_with("split brain") => {
+            format!(
+                "{}; nothing is overwritten. On the node whose data shall be lost: weft secondary {resource}; \
+                 weftsetup connect {resource} PEER --discard-my-data; here: weftsetup connect {resource} {node}",
+                connection.reason
+            )
+        }
         ConnectionState::StandAlone => {
             format!(
                 "given up: {}; when that is settled: weftsetup connect {resource} {node}",

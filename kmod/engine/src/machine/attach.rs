@@ -169,6 +169,9 @@ impl<H: Host> Volume<H> {
         }
         self.fail_requests(cx);
         self.disk.clear();
+        for replica in self.replicas.iter_mut().flatten() {
+            replica.forget_decision();
+        }
         self.required = NodeSet::EMPTY;
         self.change = None;
         self.wants_shrink = false;

@@ -188,16 +188,16 @@ impl<H: Host> Volume<H> {
         ) else {
             return;
         };
-        let is_exchanged = replica
+        let exchanged = replica
             .target
             .as_ref()
-            .is_some_and(|target| target.pages.is_sent && target.pages.is_received);
-        if replica.replication != ReplicationState::BitmapTarget || !is_exchanged {
-            return;
-        }
-        let Some(line) = replica.round.peer.map(|said| said.side.ancestry) else {
+            .filter(|target| target.pages.is_sent && target.pages.is_received);
+        let Some(line) = exchanged.map(|target| &target.line) else {
             return;
         };
+        if replica.replication != ReplicationState::BitmapTarget {
+            return;
+        }
         match replica.adopting {
             None => {
                 disk.wants_bitmaps = true;
@@ -211,7 +211,7 @@ impl<H: Host> Volume<H> {
                 self.recheck = true;
             }
             Some(adopting) if adopting.superblock.is_none() && disk.are_bitmaps_written() => {
-                disk.set_ancestry(&line);
+                disk.set_ancestry(line);
                 disk.set_flag(FLAG_INCONSISTENT, true);
                 disk.set_flag(FLAG_OUTDATED, false);
                 disk.set_since(peer, adopting.id);

@@ -141,7 +141,7 @@ impl<H: Host> Volume<H> {
                 self.condemn(peer, "the peer did not answer in time");
                 continue;
             }
-            if round.wanted > round.sent() && self.is_calm() {
+            if round.wanted > round.sent() && self.is_calm(cx) {
                 self.send_state(cx, peer, round.wanted);
             }
             let Some(round) = self.replica(peer).map(|replica| replica.round) else {
@@ -163,7 +163,12 @@ impl<H: Host> Volume<H> {
     }
 
     /// Whether what a state tells will stay true.
-    fn is_calm(&self) -> bool {
+    fn is_calm<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
+        // A promotion whose record is made ends before another event; a state before that would deny it.
+        let is_promoting = cx.facts.in_transition && !cx.facts.is_primary();
+        if is_promoting && self.wants_promotion.is_none() {
+            return false;
+        }
         let is_attaching = self
             .disk
             .as_ref()
@@ -297,16 +302,13 @@ impl<H: Host> Volume<H> {
     ) {
         if let Some(replica) = self.replica_mut(peer) {
             replica.round.decided = own.round;
-            replica.receives = false;
-            replica.accepts = false;
-            replica.wants_member = false;
-            replica.source = None;
-            replica.target = None;
+            replica.forget_decision();
         }
         self.recheck = true;
         let have_disks = own.disk != DiskState::Diskless && said.disk != DiskState::Diskless;
         if own.role == Role::Primary && said.role == Role::Primary {
-            self.stand_alone(cx, peer, "two-primaries", "both nodes are primary");
+            let rule = decide(&own.side, &said.side).rule.name();
+            self.stand_alone(cx, peer, rule, "split brain: both nodes are primary");
         } else if have_disks && own.sectors != said.sectors {
             self.stand_alone(cx, peer, "size", "the disks have different sizes");
         } else if have_disks {
@@ -340,7 +342,15 @@ impl<H: Host> Volume<H> {
                 self.stop_mirroring(peer);
             }
             Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
-            Outcome::SyncTarget { full } => self.on_target(cx, peer, rule, full),
+            Outcome::SyncTarget { full } => {
+                self.on_target(
+                    cx,
+                    peer,
+                    rule,
+                    Target::new(Pages::new(full), said.side.ancestry),
+                );
+                self.mark_all_if(peer, full);
+            }
             Outcome::SplitBrain => self.stand_alone(
                 cx,
                 peer,
@@ -413,14 +423,13 @@ impl<H: Host> Volume<H> {
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
         rule: &'static str,
-        full: bool,
+        target: Target,
     ) {
         self.on_decided(cx, peer, rule, ReplicationState::BitmapTarget);
         let now = cx.now;
-        self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {
             replica.peer_disk = DiskState::UpToDate;
-            replica.target = Some(Target::new(Pages::new(full)));
+            replica.target = Some(target);
             replica.progress = Progress {
                 started: now,
                 ..Progress::default()

@@ -144,6 +144,16 @@ impl<H: Host> Replica<H> {
         self.unacked_bytes = 0;
     }
 
+    /// Forgets what was decided last and all that came of it.
+    pub(super) fn forget_decision(&mut self) {
+        self.receives = false;
+        self.accepts = false;
+        self.adopting = None;
+        self.wants_member = false;
+        self.source = None;
+        self.target = None;
+    }
+
     /// A data packet goes out that will be acknowledged.
     pub(super) fn count_sent(&mut self, bytes: u32) {
         self.unacked = self.unacked.saturating_add(1);

@@ -8,6 +8,7 @@
 use super::context::Context;
 use super::exchange::Pages;
 use super::volume::Volume;
+use crate::ancestry::Ancestry;
 use crate::bitmap::{Next, SECTORS_PER_BIT};
 use crate::host::{Host, Output};
 use crate::ranges::Span;
@@ -27,6 +28,8 @@ const FLUSH_BYTES: u64 = 8 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Target {
     pub(super) pages: Pages,
+    /// The source's line of generations when it was decided; its later states count only when they are decided upon.
+    pub(super) line: Ancestry,
     /// The bitmap was searched up to this bit.
     cursor: u64,
     /// The search goes on with the next event.
@@ -40,9 +43,10 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(pages: Pages) -> Self {
+    pub(super) fn new(pages: Pages, line: Ancestry) -> Self {
         Self {
             pages,
+            line,
             ..Self::default()
         }
     }

@@ -133,7 +133,11 @@ fn a_target_that_loses_power_after_its_resync_does_not_owe_it_again() {
     assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
     rig.restart(1);
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
-    assert!(rig.resynced(0) <= 8192, "more than one extent: {}", rig.resynced(0));
+    assert!(
+        rig.resynced(0) <= 8192,
+        "more than one extent: {}",
+        rig.resynced(0)
+    );
     rig.assert_equal();
 }
 
@@ -172,6 +176,21 @@ fn two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
     assert_eq!(rig.read(1, 8, 4096), Ok(vec![2; 4096]));
     rig.assert_equal();
     assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+}
+
+#[test]
+fn two_that_are_primary_when_they_meet_are_a_split_brain() {
+    let mut rig = Rig::pair();
+    rig.cut();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
+    rig.heal();
+    assert_eq!(rig.rule(0), "forked");
+    assert_eq!(rig.rule(1), "forked");
+    assert!(rig.is_stand_alone(0) && rig.is_stand_alone(1));
+    assert_eq!(rig.read(0, 0, 4096), Ok(vec![1; 4096]));
+    assert_eq!(rig.read(1, 8, 4096), Ok(vec![2; 4096]));
 }
 
 #[test]
