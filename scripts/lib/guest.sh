@@ -37,6 +37,7 @@ make_guest() {
 	kernel=$(kernel_version)
 	home=$KERNELS/$kernel work=$CACHE/guest.new
 	say "making the guest image for $kernel (about a minute, 100 MB to fetch)"
+	rm -rf --one-file-system "$work"
 	debian_tree "$work/tree" "${GUEST_PACKAGES[@]}"
 	install_guest_modules "$kernel" "$work/tree"
 	fill_initramfs "$kernel" "$work/tree" "$work/initramfs"
