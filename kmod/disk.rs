@@ -11,7 +11,6 @@ pub(crate) mod attach;
 mod zero;
 
 use crate::block::Request;
-use crate::error::eopnotsupp;
 use crate::pump::Kernel;
 use crate::resource::Resource;
 use crate::sys::bdev::{Bdev, Buffer, Done, LowerOp, LowerRequest};
@@ -170,7 +169,8 @@ fn start_io(
         Op::Discard => LowerOp::WriteZeroes { no_unmap: false },
         Op::WriteZeroes { no_unmap } => LowerOp::WriteZeroes { no_unmap },
     };
-    if matches!(op, LowerOp::WriteZeroes { .. }) && !disk.data.can_zero() {
+    // A zeroing operation cannot be stable at its end; the block layer refuses it with that flag.
+    if matches!(op, LowerOp::WriteZeroes { .. }) && (io.fua || !disk.data.can_zero()) {
         return zero::start(resource, disk, cookie, io);
     }
     let buffer = match data {
@@ -292,8 +292,8 @@ pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
     }
     match step {
         Step::Io { cookie, io, lent } => {
-            if result == Err(eopnotsupp()) && matches!(io.op, Op::Discard | Op::WriteZeroes { .. })
-            {
+            // Disks that promise the operation and then refuse it do so with various errors; writing will tell.
+            if result.is_err() && matches!(io.op, Op::Discard | Op::WriteZeroes { .. }) {
                 return zero::start(resource, disk, cookie, io);
             }
             drop(disk);
