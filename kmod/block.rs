@@ -46,8 +46,9 @@ impl Device {
         Arc::pin_init(device, GFP_KERNEL)
     }
 
-    /// Starts bios that wait, as far as there is room now; the resource asks again when there is more.
-    pub(crate) fn start_waiting(&self) {
+    /// Starts bios that wait, as far as there is room now; the resource asks again when there is more. Returns whether
+    /// some still wait.
+    pub(crate) fn start_waiting(&self) -> bool {
         while let Some(bio) = self.next_waiting() {
             self.start(bio);
         }
@@ -55,6 +56,7 @@ impl Device {
         if !is_empty {
             self.resource.has_waiting();
         }
+        !is_empty
     }
 
     fn next_waiting(&self) -> Option<Bio> {

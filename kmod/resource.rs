@@ -80,6 +80,8 @@ pub(crate) struct Resource {
     admitted: Atomic<usize>,
     /// Whether a bio waits on one of the devices.
     waiting: Atomic<bool>,
+    /// The volume, or the next one after it, whose waiting bios come first.
+    first_waiting: Atomic<u32>,
     /// Whether a session runs.
     mirrored: Atomic<bool>,
     #[pin]
@@ -230,6 +232,7 @@ impl Resource {
             done: DoneList::new(),
             admitted: Atomic::new(0),
             waiting: Atomic::new(false),
+            first_waiting: Atomic::new(0),
             mirrored: Atomic::new(false),
             state <- new_mutex!(state),
             orders <- Orders::new(Pool::new(RESERVED)?),
@@ -381,20 +384,29 @@ impl Resource {
         if !self.waiting.xchg(false, Full) {
             return;
         }
-        let mut index = 0;
-        while let Some(device) = self.device(index) {
-            device.start_waiting();
-            index = index.saturating_add(1);
+        let first = self.first_waiting.load(Relaxed);
+        for range in [first..u32::MAX, 0..first] {
+            let mut from = range.start;
+            while let Some((id, device)) = self.device_from(from).filter(|(id, _)| *id < range.end)
+            {
+                from = id.saturating_add(1);
+                if device.start_waiting() {
+                    // It took what room there was: next time it is another device's turn.
+                    return self.first_waiting.store(from, Relaxed);
+                }
+            }
         }
     }
 
-    fn device(&self, index: usize) -> Option<Arc<Device>> {
-        self.state
-            .lock()
-            .rest
-            .volumes
-            .get(index)
-            .map(|volume| volume.device.clone())
+    /// The device with the lowest volume id from `id` on.
+    fn device_from(&self, id: u32) -> Option<(u32, Arc<Device>)> {
+        let state = self.state.lock();
+        let volumes = state.rest.volumes.iter();
+        volumes
+            .map(|volume| (u32::from(volume.id.0), volume))
+            .filter(|(other, _)| *other >= id)
+            .min_by_key(|(other, _)| *other)
+            .map(|(other, volume)| (other, volume.device.clone()))
     }
 }
 
