@@ -186,6 +186,8 @@ impl<'a> Turn<'a> {
                 session,
                 reason: why.text(),
             });
+            // What the session held up may have made room.
+            self.feed_stalled();
         }
         let State { engine, rest, .. } = &mut *self.state;
         for peer in engine.peers() {
