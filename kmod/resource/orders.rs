@@ -15,6 +15,7 @@ use crate::fifo::{Fifo, Place, Places};
 use crate::netlink::{self, Answer, Known};
 use crate::pump::Turn;
 use crate::sys::gendisk::Gendisk;
+use crate::sys::memory::NoIo;
 use crate::sys::work::SlowQueue;
 use kernel::{
     new_mutex,
@@ -244,6 +245,8 @@ impl Resource {
             gendisk,
             _minor: lease,
         };
+        // Under a lock that every write takes, also one that frees memory.
+        let _no_io = NoIo::enter();
         let pushed = self.state.lock().rest.volumes.push(volume, GFP_KERNEL);
         pushed.map_err(|_| Refusal::NoMemory.into())
     }
