@@ -7,7 +7,7 @@ use kernel::prelude::*;
 use weft_engine::effect::Level;
 use weft_engine::host::Time;
 
-/// Lines that are not errors, per [`WINDOW_MS`], at most: a peer that comes and goes shall not fill the log.
+/// Lines per [`WINDOW_MS`] at most, errors and others apart: a peer that comes and goes shall not fill the log.
 const LINES_MAX: u32 = 50;
 
 const WINDOW_MS: u64 = 10_000;
@@ -16,6 +16,7 @@ const WINDOW_MS: u64 = 10_000;
 pub(crate) struct Log {
     window: Time,
     lines: u32,
+    errors: u32,
 }
 
 impl Log {
@@ -24,6 +25,7 @@ impl Log {
         Self {
             window: Time(0),
             lines: 0,
+            errors: 0,
         }
     }
 
@@ -32,16 +34,20 @@ impl Log {
         if now.ms_since(self.window) >= WINDOW_MS {
             *self = Self {
                 window: now,
-                lines: 0,
+                ..Self::new()
             };
         }
-        self.lines = self.lines.saturating_add(1);
+        let count = match level {
+            Level::Error => &mut self.errors,
+            Level::Warn | Level::Info => &mut self.lines,
+        };
+        *count = count.saturating_add(1);
         match level {
-            Level::Error => pr_err!("resource {}: {}\n", resource, line),
-            _ if self.lines > LINES_MAX => {}
-            _ if self.lines == LINES_MAX => {
+            _ if *count > LINES_MAX => {}
+            _ if *count == LINES_MAX => {
                 pr_warn!("resource {}: too many lines, leaving some out\n", resource)
             }
+            Level::Error => pr_err!("resource {}: {}\n", resource, line),
             Level::Warn => pr_warn!("resource {}: {}\n", resource, line),
             Level::Info => pr_info!("resource {}: {}\n", resource, line),
         }
