@@ -49,9 +49,14 @@ impl Link {
         self.queued_bytes.load(ordering::Relaxed)
     }
 
-    /// Queues a packet. The daemon is woken when the queue was empty; it reads until `EAGAIN` before it sleeps.
-    pub(super) fn enqueue(&self, packet: Packet) {
+    /// Queues a packet unless the session is down. The daemon is woken when the queue was empty; it reads until `EAGAIN`
+    /// before it sleeps.
+    pub(super) fn enqueue(&self, session: &Session, packet: Packet) {
         let mut outgoing = self.outgoing.lock();
+        // Looked at under the lock: what comes before the end is dropped by `hang_up`.
+        if session.is_down() {
+            return;
+        }
         let was_empty = outgoing.is_empty();
         outgoing.push(packet);
         self.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);

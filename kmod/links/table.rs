@@ -103,7 +103,7 @@ impl Sessions {
             return;
         };
         match Queued::new(header, body, data) {
-            Ok(packet) => slot.session.link(link).enqueue(packet),
+            Ok(packet) => slot.session.link(link).enqueue(&slot.session, packet),
             Err(_) => {
                 if slot.session.end() {
                     slot.broken = Some(DownReason::NoMemory);
