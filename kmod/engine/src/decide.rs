@@ -246,12 +246,14 @@ fn victim(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
     }
 }
 
-/// The better source of two equally new sides: the running writer, the one that lost no cache, the one with more writes.
+/// The better source of two equally new sides: the running writer, the one that lost no cache, the one whose application
+/// made the writes (under the protocols A and B the other may lack some that are complete), the one with more writes.
 fn is_better_source(own: &Side, peer: &Side) -> bool {
     let rank = |side: &Side| {
         (
             side.is_writer,
             !side.has_crashed,
+            side.ancestry.current().writer == Some(side.node),
             side.tail_seq,
             core::cmp::Reverse(side.node),
         )
