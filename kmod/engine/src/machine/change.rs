@@ -11,6 +11,7 @@
 
 use super::context::{ensure, Context, Fault};
 use super::disk::Stage as DiskStage;
+use super::peer_op::Kind;
 use super::replica::Adopting;
 use super::request::Stage;
 use super::volume::Volume;
@@ -126,9 +127,11 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// Whether the disk is still as good as it was when the promotion was granted.
+    /// Whether the disk is still as good as it was when the promotion was granted, and nothing that a peer wrote is
+    /// still on its way to it, for the application's reads do not wait for that.
     fn may_begin(&self, promotion: &Promotion) -> bool {
         self.may_promote(promotion.force).is_ok()
+            && self.ops.iter().all(|(_, op)| op.kind == Kind::ResyncRead)
             && (self.disk_state() == DiskState::Inconsistent) == promotion.anew
     }
 

@@ -84,11 +84,7 @@ impl<H: Host> Volume<H> {
             fua: header.flags & FLAG_FUA != 0,
             preflush: false,
         };
-        self.take_data(cx, peer, Kind::Write, io, header, data)?;
-        if header.arg == u64::from(Protocol::B.number()) {
-            self.acknowledge(cx, peer, PacketKind::Received, header.seq);
-        }
-        Ok(())
+        self.take_data(cx, peer, Kind::Write, io, header, data)
     }
 
     /// The peer sent a range that was asked for.
@@ -269,6 +265,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         op.is_running = true;
+        let is_awaited = kind == Kind::Write && op.arg == u64::from(Protocol::B.number());
         disk.io_pending = disk.io_pending.saturating_add(1);
         let cookie = Work::PeerOp(number).cookie(volume);
         cx.emit(Effect::Disk {
@@ -280,6 +277,11 @@ impl<H: Host> Volume<H> {
             },
             data: op.data.clone(),
         });
+        // INVARIANT: not earlier, since what has not begun is dropped with its session, and the peer may call the write
+        // complete (protocol B).
+        if is_awaited {
+            self.acknowledge(cx, peer, PacketKind::Received, seq);
+        }
     }
 
     /// Whether a peer's write may go to disk: its generation is durable here, and its extents are hot.
