@@ -90,7 +90,7 @@ impl<H: Host> Volume<H> {
         };
         self.set_disk_state(cx, state);
         self.tell_capacity(cx);
-        self.negotiate_all();
+        self.negotiate_all(cx.now);
         cx.reply(token, Ok(()));
     }
 
@@ -111,7 +111,7 @@ impl<H: Host> Volume<H> {
         if let Some(disk) = self.disk.as_mut() {
             disk.stage = Stage::Leaving(Some(token));
         }
-        self.negotiate_all();
+        self.negotiate_all(cx.now);
         self.recheck = true;
     }
 
@@ -139,7 +139,7 @@ impl<H: Host> Volume<H> {
             format_args!("volume {}: {}; the disk is let go", self.id, sentence),
         );
         self.set_disk_state(cx, DiskState::Failed);
-        self.negotiate_all();
+        self.negotiate_all(cx.now);
     }
 
     /// Takes the leave of a disk as far as it goes.

@@ -256,6 +256,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         replica.wants_member = false;
+        replica.accepts = true;
         replica.source = None;
         replica.peer_disk = DiskState::UpToDate;
         replica.progress.ended = Some(now);

@@ -118,7 +118,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Asks every connected peer for a new round.
-    pub(super) fn negotiate_all(&mut self) {
+    pub(super) fn negotiate_all(&mut self, now: Time) {
         for replica in self
             .replicas
             .iter_mut()
@@ -126,6 +126,7 @@ impl<H: Host> Volume<H> {
             .filter(|replica| replica.session.is_some())
         {
             replica.round.wanted = replica.round.sent().saturating_add(1);
+            replica.round.since = now;
         }
         self.recheck = true;
     }
@@ -164,7 +165,7 @@ impl<H: Host> Volume<H> {
 
     /// Whether what a state tells will stay true.
     fn is_calm<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
-        // A promotion whose record is made ends before another event; a state before that would deny it.
+        // A state tells the role: it waits for a promotion that has been asked for or is on record already.
         let is_promoting = cx.facts.in_transition && !cx.facts.is_primary();
         if is_promoting && self.wants_promotion.is_none() {
             return false;

@@ -327,7 +327,7 @@ impl<H: Host> Engine<H> {
                 .each_replica()
                 .any(|(_, replica)| replica.session.is_some() && !replica.receives)
             {
-                volume.negotiate_all();
+                volume.negotiate_all(cx.now);
             }
         }
         cx.reply(token, Ok(()));
