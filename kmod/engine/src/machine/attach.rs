@@ -168,6 +168,14 @@ impl<H: Host> Volume<H> {
             return;
         }
         self.fail_requests(cx);
+        // Another disk may come before the peers have learnt of this: nothing meant for this one may reach it.
+        for replica in self.replicas.iter_mut().flatten() {
+            replica.accepts = false;
+            replica.receives = false;
+            replica.adopting = None;
+            replica.source = None;
+            replica.target = None;
+        }
         self.disk.clear();
         for replica in self.replicas.iter_mut().flatten() {
             replica.forget_decision();

@@ -166,6 +166,7 @@ impl<H: Host> Volume<H> {
     pub(super) fn stop_mirroring(&mut self, peer: NodeId) {
         self.lose_tail(peer);
         self.lose_received(peer);
+        self.drop_held_ops(peer);
         self.trim_tail();
         self.note_loss();
     }

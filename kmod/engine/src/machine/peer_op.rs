@@ -341,6 +341,16 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    /// Forgets everything of a peer that has not begun and never will: nothing may wait for it.
+    pub(super) fn drop_held_ops(&mut self, peer: NodeId) {
+        for number in self.ops.numbers() {
+            let op = self.ops.get(number);
+            if op.is_some_and(|op| op.peer == peer && !op.is_running) {
+                self.drop_op(number);
+            }
+        }
+    }
+
     /// The disk is done with an operation.
     #[inline(never)]
     pub(super) fn on_op_done<O: Output<H>>(
