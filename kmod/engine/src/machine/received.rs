@@ -71,6 +71,11 @@ impl<H: Host> Received<H> {
         self.last
     }
 
+    /// Number of the oldest entry.
+    pub(super) fn first(&self) -> Option<Seq> {
+        self.get(0).map(|entry| entry.seq)
+    }
+
     /// Highest number up to which everything is stable here.
     pub(super) fn stable(&self) -> Seq {
         self.stable
