@@ -376,3 +376,100 @@ fn packets_that_no_engine_sends_end_the_session_at_most() {
         }
     }
 }
+
+#[test]
+fn a_disk_comes_and_goes_in_a_session_that_is_old() {
+    let mut rig = Rig::pair();
+    let session = rig.session(0);
+    rig.wait(60_000);
+    assert_eq!(
+        rig.command(
+            1,
+            Command::Detach {
+                volume: rig::VOLUME
+            }
+        ),
+        Ok(())
+    );
+    rig.wait(60_000);
+    rig.attach(1);
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    assert_eq!(rig.session(0), session);
+}
+
+#[test]
+fn a_synced_pair_swaps_its_roles_within_the_session() {
+    let mut rig = Rig::pair();
+    let session = rig.session(0);
+    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    rig.idle();
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.write(1, 0, 4, 4096), Ok(()));
+    rig.assert_equal();
+    assert_eq!(rig.session(0), session);
+}
+
+#[test]
+fn a_write_that_waits_for_the_log_does_not_keep_the_disk_from_leaving() {
+    let mut rig = Rig::pair();
+    rig.set_late(1, true);
+    let write = rig.begin_write(0, 40_000, 1, 4096);
+    rig.idle();
+    // The peer's state has been heard when the write is complete without it.
+    let token = rig.order(
+        1,
+        Command::Detach {
+            volume: rig::VOLUME,
+        },
+    );
+    rig.run_until(|rig| rig.is_complete(write));
+    rig.set_late(1, false);
+    assert_eq!(rig.result(write), Some(Ok(())));
+    assert_eq!(rig.reply(token), Ok(()));
+    rig.attach(1);
+    rig.assert_equal();
+}
+
+#[test]
+fn writes_complete_under_protocol_a_outlive_an_outage_and_a_demotion() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    let protocol = Protocol::A;
+    rig.command(0, Command::SetProtocol { protocol }).unwrap();
+    rig.break_wire();
+    assert_eq!(rig.write(0, 0, 2, 4096), Ok(()));
+    rig.cut_at_once();
+    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    rig.heal();
+    rig.assert_equal();
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert!(rig.read(1, 0, 4096) == Ok(vec![2; 4096]));
+}
+
+#[test]
+fn a_write_complete_under_protocol_b_outlives_the_primary() {
+    let mut rig = Rig::pair();
+    let protocol = Protocol::B;
+    rig.command(0, Command::SetProtocol { protocol }).unwrap();
+    rig.set_late(1, true);
+    let write = rig.begin_write(0, 40_000, 2, 4096);
+    rig.idle();
+    let is_complete = rig.result(write).is_some();
+    rig.set_late(1, false);
+    rig.crash(0);
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    let has_it = rig.read(1, 40_000, 4096) == Ok(vec![2; 4096]);
+    assert!(has_it || !is_complete);
+}
+
+#[test]
+fn a_trim_of_what_is_not_stable_takes_nothing_away() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    let mut header = Header::new(PacketKind::Trim, Some(rig::VOLUME));
+    header.seq = Seq(1 << 40);
+    rig.break_wire();
+    rig.inject(1, LinkKind::Data, header, &[], None);
+    assert_eq!(rig.out_of_sync(1), 8);
+}

@@ -32,6 +32,9 @@ struct Node {
     disk: Vec<u8>,
     /// Every write to the disk fails.
     is_failing: bool,
+    /// Metadata writes are set aside.
+    is_late: bool,
+    late: Vec<Act>,
     queue: VecDeque<Act>,
     /// The session offered and not yet connected.
     offer: Option<SessionId>,
@@ -44,6 +47,8 @@ pub(crate) struct Rig {
     out: Outbox,
     now: Time,
     is_cut: bool,
+    /// Packets get lost.
+    is_dead: bool,
     next: u64,
     buffers: Vec<Rc<[u8]>>,
 }
@@ -90,6 +95,8 @@ impl Rig {
             engine: new_engine(number),
             disk: blank_disk(number),
             is_failing: false,
+            is_late: false,
+            late: Vec::new(),
             queue: VecDeque::new(),
             offer: None,
             session: None,
@@ -99,6 +106,7 @@ impl Rig {
             out: Outbox::default(),
             now: Time(1),
             is_cut: false,
+            is_dead: false,
             next: 0,
             buffers: Vec::new(),
         };
@@ -208,12 +216,18 @@ impl Rig {
     }
 
     pub(crate) fn command(&mut self, number: usize, command: Command) -> Result<(), Refusal> {
-        let token = self.token();
-        self.feed(number, Event::Command { token, command });
+        let token = self.order(number, command);
         self.reply(token)
     }
 
-    fn reply(&mut self, token: Token) -> Result<(), Refusal> {
+    /// Gives a command and does not wait for the reply.
+    pub(crate) fn order(&mut self, number: usize, command: Command) -> Token {
+        let token = self.token();
+        self.feed(number, Event::Command { token, command });
+        token
+    }
+
+    pub(crate) fn reply(&mut self, token: Token) -> Result<(), Refusal> {
         self.run_until(|rig| rig.out.replies.iter().any(|(of, _)| *of == token));
         let at = self
             .out
@@ -225,6 +239,23 @@ impl Rig {
     }
 
     fn request(&mut self, number: usize, io: Io, buffer: Rc<[u8]>) -> Result<(), IoError> {
+        let request = self.begin(number, io, buffer);
+        self.run_until(|rig| rig.is_complete(request));
+        self.result(request).expect("a completion")
+    }
+
+    pub(crate) fn is_complete(&self, request: u64) -> bool {
+        self.out.completions.iter().any(|(of, _)| *of == request)
+    }
+
+    /// How a request ended, if it has.
+    pub(crate) fn result(&mut self, request: u64) -> Option<Result<(), IoError>> {
+        let mut ended = self.out.completions.iter();
+        let at = ended.position(|(of, _)| *of == request)?;
+        Some(self.out.completions.remove(at).1)
+    }
+
+    fn begin(&mut self, number: usize, io: Io, buffer: Rc<[u8]>) -> u64 {
         let request = self.buffers.len() as u64;
         self.buffers.push(buffer);
         self.feed(
@@ -235,14 +266,7 @@ impl Rig {
                 io,
             },
         );
-        self.run_until(|rig| rig.out.completions.iter().any(|(of, _)| *of == request));
-        let at = self
-            .out
-            .completions
-            .iter()
-            .position(|(of, _)| *of == request)
-            .expect("a completion");
-        self.out.completions.remove(at).1
+        request
     }
 
     pub(crate) fn write(
@@ -252,6 +276,13 @@ impl Rig {
         byte: u8,
         bytes: u32,
     ) -> Result<(), IoError> {
+        let request = self.begin_write(number, sector, byte, bytes);
+        self.run_until(|rig| rig.is_complete(request));
+        self.result(request).expect("a completion")
+    }
+
+    /// Begins a write and does not wait for it.
+    pub(crate) fn begin_write(&mut self, number: usize, sector: u64, byte: u8, bytes: u32) -> u64 {
         let io = Io {
             op: Op::Write,
             sector: Sector(sector),
@@ -259,7 +290,7 @@ impl Rig {
             fua: false,
             preflush: false,
         };
-        self.request(number, io, vec![byte; bytes as usize].into())
+        self.begin(number, io, vec![byte; bytes as usize].into())
     }
 
     pub(crate) fn change(
@@ -341,6 +372,7 @@ impl Rig {
                 };
                 self.feed(number, Event::DiskDone { cookie, result });
             }
+            act @ Act::Meta(..) if self.nodes[number].is_late => self.nodes[number].late.push(act),
             Act::Meta(cookie, sector, block) => {
                 let at = sector.0 as usize * 512;
                 self.nodes[number].disk[at..at + 4096].copy_from_slice(&block[..]);
@@ -411,7 +443,7 @@ impl Rig {
         data: Data<RigHost>,
     ) {
         let to = 1 - from;
-        if self.nodes[from].session != Some(session) {
+        if self.is_dead || self.nodes[from].session != Some(session) {
             return;
         }
         let Some(session) = self.nodes[to].session else {
@@ -537,8 +569,34 @@ impl Rig {
         self.nodes[number].is_failing = is_failing;
     }
 
+    /// Metadata writes get nowhere from now on, or all that waited go on.
+    pub(crate) fn set_late(&mut self, number: usize, is_late: bool) {
+        let node = &mut self.nodes[number];
+        node.is_late = is_late;
+        if !is_late {
+            node.queue.extend(node.late.drain(..));
+        }
+    }
+
+    /// Packets get lost from now on, until the wire is healed; nobody has noticed yet.
+    pub(crate) fn break_wire(&mut self) {
+        self.is_dead = true;
+    }
+
+    /// Nothing happens for a while.
+    pub(crate) fn wait(&mut self, milliseconds: u64) {
+        self.idle();
+        self.now = self.now.after_ms(milliseconds);
+    }
+
+    /// The running session, as the node counts it.
+    pub(crate) fn session(&self, number: usize) -> Option<SessionId> {
+        self.nodes[number].session
+    }
+
     pub(crate) fn heal(&mut self) {
         self.is_cut = false;
+        self.is_dead = false;
         self.idle();
     }
 
