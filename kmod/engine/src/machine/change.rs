@@ -376,6 +376,10 @@ impl<H: Host> Volume<H> {
     /// INVARIANT: a record that makes this node a member claims all writes before it, also those that were complete
     /// without this node; the superblock's flush makes them stable with it.
     fn write_adopted(&mut self, peer: NodeId) {
+        // A failed disk lost what was to be done before.
+        if self.disk_state() == DiskState::Failed {
+            return;
+        }
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),

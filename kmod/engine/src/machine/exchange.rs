@@ -182,6 +182,9 @@ impl<H: Host> Volume<H> {
     /// Takes the target through its durable steps.
     #[inline(never)]
     fn run_adoption<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        if self.disk_state() == DiskState::Failed {
+            return;
+        }
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
