@@ -73,7 +73,8 @@ impl<H: Host> Replica<H> {
                 .as_ref()
                 .is_some_and(|target| target.is_scanning))
         .then_some(Time(0));
-        at_once.or(self.round.deadline())
+        let verdict = self.verdict.map(|verdict| verdict.due);
+        at_once.or(verdict).or(self.round.deadline())
     }
 }
 

@@ -29,6 +29,9 @@ use weft_uapi::wire::{
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+/// How long a session goes on once it is clear that both sides have to stand alone, so that both learn why,
+/// in milliseconds.
+const VERDICT_MS: u64 = 2_000;
 /// How long a peer may take to answer a state, in milliseconds.
 const ROUND_TIMEOUT_MS: u64 = 20_000;
 
@@ -159,7 +162,7 @@ impl<H: Host> Volume<H> {
     /// Ends the session with a peer, to be tried again.
     pub(super) fn condemn(&mut self, peer: NodeId, sentence: &'static str) {
         if let Some(replica) = self.replica_mut(peer) {
-            replica.condemn(sentence, false);
+            replica.condemn(sentence, false, Time(0));
         }
     }
 
@@ -486,7 +489,7 @@ impl<H: Host> Volume<H> {
         );
         if let Some(replica) = self.replica_mut(peer) {
             replica.rule = rule;
-            replica.condemn(sentence, true);
+            replica.condemn(sentence, true, cx.now.after_ms(VERDICT_MS));
         }
     }
 

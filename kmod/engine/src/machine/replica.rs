@@ -81,6 +81,8 @@ pub(super) struct Verdict {
     pub(super) sentence: &'static str,
     /// Not to be tried again before a person said so.
     pub(super) stand_alone: bool,
+    /// When to end it: a peer that has to come to the same verdict needs what was sent to it until now.
+    pub(super) due: Time,
 }
 
 /// How far the running or last resync is.
@@ -168,10 +170,11 @@ impl<H: Host> Replica<H> {
     }
 
     /// The session has to end; the first reason counts.
-    pub(super) fn condemn(&mut self, sentence: &'static str, stand_alone: bool) {
+    pub(super) fn condemn(&mut self, sentence: &'static str, stand_alone: bool, due: Time) {
         self.verdict.get_or_insert(Verdict {
             sentence,
             stand_alone,
+            due,
         });
     }
 }

@@ -11,6 +11,7 @@
 //! Every session has a number of its own; whatever comes for another one is ignored.
 
 use super::context::{ensure, Context, Fault, Line};
+use super::replica::Verdict;
 use super::transitions;
 use super::volume::Volume;
 use super::Engine;
@@ -335,8 +336,19 @@ impl<H: Host> Engine<H> {
             peer.session == session && peer.connection != ConnectionState::StandAlone
         });
         if is_current {
-            self.on_session_over(cx, id, sentence, false);
+            match self.verdict(id) {
+                Some(verdict) => {
+                    self.on_session_over(cx, id, verdict.sentence, verdict.stand_alone)
+                }
+                None => self.on_session_over(cx, id, sentence, false),
+            }
         }
+    }
+
+    /// Why the session with a peer is going to end, if it is.
+    fn verdict(&self, id: NodeId) -> Option<Verdict> {
+        self.each_volume()
+            .find_map(|volume| volume.replica(id)?.verdict)
     }
 
     /// Ends sessions that volumes gave up, and notes which handshakes are done.
@@ -350,11 +362,10 @@ impl<H: Host> Engine<H> {
                 self.end_session(cx, id, "the peer did not say hello in time", false);
                 continue;
             }
-            let verdict = self
-                .each_volume()
-                .find_map(|volume| volume.replica(id)?.verdict);
-            if let Some(verdict) = verdict {
-                self.end_session(cx, id, verdict.sentence, verdict.stand_alone);
+            if let Some(verdict) = self.verdict(id) {
+                if verdict.due <= cx.now {
+                    self.end_session(cx, id, verdict.sentence, verdict.stand_alone);
+                }
             } else if self.peer(id).is_some_and(|peer| peer.hellos == [true; 2]) {
                 self.finish_handshake(cx, id);
             }
