@@ -16,7 +16,9 @@ fn weave_and_mount(cluster: &Cluster) -> Result<()> {
     pair::weave(cluster)?;
     cluster
         .node(0)
-        .sh(&format!("mkfs.ext4 -q {DEVICE} && mount {DEVICE} /mnt"))
+        .sh(&format!(
+            "mkfs.ext4 -q -E nodiscard {DEVICE} && mount {DEVICE} /mnt"
+        ))
         .map(drop)
 }
 

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::AL_EXTENT_BYTES;
 use weft_uapi::ondisk::{
-    AlTransaction, AlUpdate, Generation, MetaKind, Superblock, AL_EXTENTS, AL_SLOT_FREE, FLAG_WRITER_ACTIVE,
+    AlTransaction, AlUpdate, Generation, MetaKind, Superblock, AL_EXTENTS, AL_SLOT_FREE,
+    FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::peer::{Hello, HELLO_MAGIC};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Sector, Seq, Term, VolumeId};
@@ -16,7 +17,9 @@ use weft_uapi::wire::{Header, LinkKind, PacketKind, FLAG_CRC};
 use zerocopy::IntoBytes;
 
 fn check(name: &str, bytes: &[u8]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
     if std::env::var_os("WEFT_BLESS").is_some() {
         std::fs::write(&path, bytes).expect("writing a golden file");
     }
@@ -62,9 +65,18 @@ fn the_superblock_of_version_1_is_unchanged() {
 fn the_activity_log_transaction_of_version_1_is_unchanged() {
     let mut table = vec![AL_SLOT_FREE; AL_EXTENTS.into()];
     table[600] = 1 << 30 >> AL_EXTENT_BYTES.trailing_zeros();
-    let updates = [AlUpdate { slot: 600, extent: table[600] }];
+    let updates = [AlUpdate {
+        slot: 600,
+        extent: table[600],
+    }];
     let mut block = [0; 4096];
-    assert!(AlTransaction::encode(&mut block, 0x0123_4567_89ab_cdef, 7, &updates, &table));
+    assert!(AlTransaction::encode(
+        &mut block,
+        0x0123_4567_89ab_cdef,
+        7,
+        &updates,
+        &table
+    ));
     check("activity-log-v1.bin", &block);
 }
 

@@ -12,7 +12,7 @@ use anyhow::{ensure, Context, Result};
 use weft_qemu_tests::pair::{self, Scribe, View, DEVICE, LONG_PATIENCE, PATIENCE};
 use weft_qemu_tests::{eventually, Cluster, Command, Machine};
 
-const DISK_MIB: u64 = 256;
+const DISK_MIB: u64 = 512;
 /// Acknowledged records after which the power is cut.
 const RECORDS: u64 = 100;
 /// Hash of every file below /mnt/usr, in one line.
@@ -121,7 +121,7 @@ fn tell(story: &mut Story, cluster: &Cluster) -> Result<()> {
     story.step("Real data: a file system with the machine's own /usr on it");
     story.type_in(
         alpha,
-        &format!("mkfs.ext4 -q {DEVICE} && mount {DEVICE} /mnt"),
+        &format!("mkfs.ext4 -q -E nodiscard {DEVICE} && mount {DEVICE} /mnt"),
     )?;
     story.type_in(
         alpha,

@@ -36,13 +36,13 @@ impl Work {
             Self::Log => (6, 0),
             Self::Bitmap(place) => (7, place),
         };
-        Cookie(u64::from(volume.0) << 48 | kind << 32 | u64::from(index))
+        Cookie((u64::from(volume.0) << 48) | (kind << 32) | u64::from(index))
     }
 
     /// Volume and work of a cookie; `None`: not one of the engine's.
     pub(super) fn of(cookie: Cookie) -> Option<(VolumeId, Self)> {
         let index = (cookie.0 & u64::from(u32::MAX)) as u32;
-        let work = match cookie.0 >> 32 & 0xffff {
+        let work = match (cookie.0 >> 32) & 0xffff {
             1 => Self::Request(index),
             2 => Self::PeerOp(index),
             3 => Self::TailFlush,

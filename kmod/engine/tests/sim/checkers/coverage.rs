@@ -51,7 +51,8 @@ pub(crate) fn coverage(world: &mut World) {
             && [&first, &second].iter().any(|side| {
                 let bit = sector / SECTORS_PER_BIT;
                 let word = side.bits.get((bit / 64) as usize).copied().unwrap_or(0);
-                word >> (bit % 64) & 1 == 1 || side.extents.contains(&(sector / SECTORS_PER_EXTENT))
+                (word >> (bit % 64)) & 1 == 1
+                    || side.extents.contains(&(sector / SECTORS_PER_EXTENT))
             })
     };
     if let Some(sector) = differences(world)
