@@ -2,8 +2,12 @@
 
 //! The local disk of a volume: data, and metadata on the same or on another device.
 //!
-//! A job of the engine becomes one or more requests to the lower devices. Every request owns what it needs, also the disk,
-//! so the disk is closed only after the last one; [`finish`] runs in the resource's own queue.
+//! A job of the engine becomes one or more requests to the lower devices, one after the other. Every request owns what it
+//! needs, also the disk, so the disk is closed only after the last one.
+//!
+//! ```text
+//! start -> (waits its turn, see Patience) -> lower device -> finish -> next request, or the engine is told
+//! ```
 //!
 //! Discards are carried out as zeroing: what two replicas read in a discarded range is the same then.
 
@@ -14,14 +18,12 @@ use crate::block::Request;
 use crate::pump::Kernel;
 use crate::resource::Resource;
 use crate::sys::bdev::{Bdev, Buffer, Done, LowerOp, LowerRequest};
-use crate::sys::memory::PoolArc;
 use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
 use weft_engine::effect::Data;
 use weft_engine::event::{Cookie, DiskError, Event, Io, Op};
 use weft_uapi::limits::{META_BLOCK_BYTES, PATH_MAX};
 use weft_uapi::units::Sector;
-pub(crate) use zero::Zeroing;
 
 /// A path, padded with zeros.
 type Path = [u8; PATH_MAX + 1];
@@ -79,6 +81,10 @@ pub(crate) struct DiskRequest {
     disk: Arc<Disk>,
     request: LowerRequest,
     step: Step,
+    /// It was submitted by somebody in a hurry.
+    is_hurried: bool,
+    /// The lower device was short of memory once already.
+    is_retry: bool,
 }
 
 /// Which part of a job a request is.
@@ -98,17 +104,57 @@ enum Step {
         block: Payload,
     },
     /// A piece of a range that is zeroed by writing.
-    Zero(PoolArc<Zeroing>),
+    Zero {
+        cookie: Cookie,
+        io: Io,
+        /// Bytes that are done once it is done.
+        done: u32,
+    },
 }
 
-/// Whether a thread may wait for a lower device's queue.
+/// Whether a thread may wait for memory and for a lower device's queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// It may.
     Wait,
-    /// It has other things to do: what would have to wait is left to the resource's own queue. (A device that cannot
-    /// tell makes it wait all the same.)
+    /// It has other things to do (a thread of the daemon), or others wait for it (the one that takes ends): what would
+    /// have to wait is left to the resource's issuing queue.
     Hurry,
+}
+
+/// What is left to the resource's issuing queue.
+pub(crate) enum Issue {
+    /// A job that was not begun.
+    Job(Arc<Disk>, Job),
+    /// A request that was not submitted, or that the lower device had no room for.
+    Request(DiskRequest, Buffer),
+}
+
+/// Does what was left; may wait.
+pub(crate) fn issue(resource: &Arc<Resource>, issue: Issue) {
+    match issue {
+        Issue::Job(disk, job) => start(resource, disk, job, Patience::Wait),
+        Issue::Request(request, buffer) => submit(resource, request, buffer, Patience::Wait),
+    }
+}
+
+impl DiskRequest {
+    fn new(disk: Arc<Disk>, request: LowerRequest, step: Step) -> Self {
+        Self {
+            disk,
+            request,
+            step,
+            is_hurried: false,
+            is_retry: false,
+        }
+    }
+
+    fn device(&self) -> &Arc<Bdev<Resource>> {
+        match self.step {
+            Step::Meta { .. } => &self.disk.meta,
+            _ => &self.disk.data,
+        }
+    }
 }
 
 /// A request of this kind without flags.
@@ -119,14 +165,16 @@ fn plain(op: LowerOp, sector: Sector, bytes: u32) -> LowerRequest {
         bytes,
         preflush: false,
         fua: false,
-        nowait: false,
     }
 }
 
 /// Starts a job. Waits for no request of this resource.
 pub(crate) fn start(resource: &Arc<Resource>, disk: Arc<Disk>, job: Job, patience: Patience) {
-    match job {
-        Job::Io { cookie, io, data } => start_io(resource, disk, cookie, (io, data), patience),
+    let (request, buffer) = match job {
+        Job::Io { cookie, io, data } if io.op == Op::Read => {
+            return start_read(resource, disk, (cookie, io), data, patience);
+        }
+        Job::Io { cookie, io, data } => change(resource, disk, (cookie, io), data),
         Job::Meta {
             cookie,
             sector,
@@ -138,200 +186,192 @@ pub(crate) fn start(resource: &Arc<Resource>, disk: Arc<Disk>, job: Job, patienc
                 sector,
                 block,
             };
-            submit(
-                disk,
-                plain(LowerOp::Flush, Sector(0), 0),
-                Buffer::None,
-                step,
-                patience,
-            );
+            let flush = plain(LowerOp::Flush, Sector(0), 0);
+            (DiskRequest::new(disk, flush, step), Buffer::None)
         }
         Job::Meta {
             cookie,
             sector,
             block,
             flush,
-        } => write_meta(disk, cookie, (sector, block), flush, patience),
-    }
+        } => write_meta(disk, cookie, (sector, block), flush),
+    };
+    submit(resource, request, buffer, patience);
 }
 
-fn start_io(
-    resource: &Arc<Resource>,
+/// The request for whatever changes data, or a flush.
+fn change(
+    resource: &Resource,
     disk: Arc<Disk>,
-    cookie: Cookie,
-    (io, data): (Io, Data<Kernel>),
-    patience: Patience,
-) {
+    (cookie, io): (Cookie, Io),
+    data: Data<Kernel>,
+) -> (DiskRequest, Buffer) {
     let op = match io.op {
-        Op::Read => return start_read(resource, disk, cookie, (io, data), patience),
+        Op::Read | Op::Flush => LowerOp::Flush,
         Op::Write => LowerOp::Write,
-        Op::Flush => LowerOp::Flush,
         Op::Discard => LowerOp::WriteZeroes { no_unmap: false },
         Op::WriteZeroes { no_unmap } => LowerOp::WriteZeroes { no_unmap },
     };
     // A zeroing operation cannot be stable at its end; the block layer refuses it with that flag.
     if matches!(op, LowerOp::WriteZeroes { .. }) && (io.fua || !disk.data.can_zero()) {
-        return zero::start(resource, disk, cookie, io);
+        return zero::piece(resource, disk, (cookie, io), 0);
     }
-    let buffer = match data {
-        Data::Buffer(payload) => Buffer::Shared(payload),
-        Data::Request(request) => request
-            .payload()
-            .cloned()
-            .map_or(Buffer::None, Buffer::Shared),
-        Data::None => Buffer::None,
+    let payload = match data {
+        Data::Buffer(payload) => Some(payload),
+        Data::Request(request) => request.payload().cloned(),
+        Data::None => None,
     };
     let request = LowerRequest {
         fua: io.fua,
         ..plain(op, io.sector, io.bytes)
     };
-    submit(
-        disk,
-        request,
-        buffer,
-        Step::Io {
-            cookie,
-            io,
-            lent: None,
-        },
-        patience,
-    );
+    let step = Step::Io {
+        cookie,
+        io,
+        lent: None,
+    };
+    (
+        DiskRequest::new(disk, request, step),
+        payload.map_or(Buffer::None, Buffer::Shared),
+    )
 }
 
 /// Reads into the application's own pages, or into new ones.
 fn start_read(
     resource: &Arc<Resource>,
     disk: Arc<Disk>,
-    cookie: Cookie,
-    (io, data): (Io, Data<Kernel>),
+    (cookie, io): (Cookie, Io),
+    data: Data<Kernel>,
     patience: Patience,
 ) {
+    let reads = &resource.memory.reads;
     let (buffer, lent) = match data {
-        Data::Request(request) => (request.lend().map(Buffer::Bio), Some(request)),
-        _ => (
-            resource.memory.reads.alloc(io.bytes).ok().map(Buffer::Own),
-            None,
-        ),
+        Data::Request(request) => (request.lend().map(Buffer::Bio).ok_or(EIO), Some(request)),
+        _ if patience == Patience::Wait => (reads.alloc(io.bytes).map(Buffer::Own), None),
+        _ => (reads.try_alloc(io.bytes).map(Buffer::Own), None),
     };
     match buffer {
-        Some(buffer) => {
+        Ok(buffer) => {
             let request = plain(LowerOp::Read, io.sector, io.bytes);
+            let step = Step::Io { cookie, io, lent };
             submit(
-                disk,
-                request,
+                resource,
+                DiskRequest::new(disk, request, step),
                 buffer,
-                Step::Io { cookie, io, lent },
                 patience,
             );
         }
-        None => {
+        Err(error) if error == EAGAIN => {
+            let data = Data::None;
+            resource.issue(Issue::Job(disk, Job::Io { cookie, io, data }));
+        }
+        Err(_) => {
             drop(disk);
-            resource.feed(Event::DiskDone {
-                cookie,
-                result: Err(DiskError),
-            });
+            let result = Err(DiskError);
+            resource.feed(Event::DiskDone { cookie, result }, patience);
         }
     }
 }
 
+/// The request for a block of metadata, once what it depends on is stable.
 fn write_meta(
     disk: Arc<Disk>,
     cookie: Cookie,
     (sector, block): (Sector, Payload),
     flush: bool,
-    patience: Patience,
-) {
+) -> (DiskRequest, Buffer) {
     let request = LowerRequest {
         preflush: flush,
         fua: flush,
         ..plain(LowerOp::Write, sector, META_BLOCK_BYTES)
     };
-    submit(
-        disk,
-        request,
+    (
+        DiskRequest::new(disk, request, Step::Meta { cookie }),
         Buffer::Shared(block),
-        Step::Meta { cookie },
-        patience,
-    );
+    )
 }
 
-fn submit(disk: Arc<Disk>, request: LowerRequest, buffer: Buffer, step: Step, patience: Patience) {
-    let device = match step {
-        Step::Meta { .. } => disk.meta.clone(),
-        _ => disk.data.clone(),
+fn submit(resource: &Arc<Resource>, mut request: DiskRequest, buffer: Buffer, patience: Patience) {
+    request.is_hurried = patience == Patience::Hurry;
+    let device = request.device().clone();
+    let lower = request.request;
+    let left = match patience {
+        Patience::Wait => return device.submit(lower, buffer, request),
+        Patience::Hurry if device.can_nowait() => device.try_submit(lower, buffer, request),
+        Patience::Hurry => Err((buffer, request)),
     };
-    let request = LowerRequest {
-        nowait: patience == Patience::Hurry && device.can_nowait(),
-        ..request
-    };
-    device.submit(
-        request,
-        buffer,
-        DiskRequest {
-            disk,
-            request,
-            step,
-        },
-    );
+    if let Err((buffer, request)) = left {
+        resource.issue(Issue::Request(request, buffer));
+    }
 }
 
 /// Takes the end of a request and tells the engine, or goes on. The disk is let go before the engine is told, so that
-/// it can be closed by what the engine says.
+/// it can be closed by what the engine says. Waits for nothing.
 pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
     let Done {
-        context: DiskRequest {
-            disk,
-            request,
-            step,
-        },
+        context: mut request,
         buffer,
         result,
     } = done;
-    if request.nowait && result == Err(EAGAIN) {
-        return submit(disk, request, buffer, step, Patience::Wait);
-    }
-    match step {
-        Step::Io { cookie, io, lent } => {
-            // Disks that promise the operation and then refuse it do so with various errors; writing will tell.
-            if result.is_err() && matches!(io.op, Op::Discard | Op::WriteZeroes { .. }) {
-                return zero::start(resource, disk, cookie, io);
-            }
-            drop(disk);
-            let data = match (buffer, lent) {
-                (Buffer::Bio(bio), Some(request)) => {
-                    request.give_back(bio);
-                    None
-                }
-                (Buffer::Own(pages), _) => Some(pages.share()),
-                _ => None,
-            };
-            let result = result.map(|()| data).map_err(|_| DiskError);
-            resource.feed(Event::DiskDone { cookie, result });
+    match result {
+        // There was no room in the queue of the device.
+        Err(error) if error == EAGAIN && request.is_hurried => {
+            return resource.issue(Issue::Request(request, buffer));
         }
-        Step::Meta { cookie } => {
-            drop((disk, buffer));
-            resource.feed(Event::MetaDone {
-                cookie,
-                result: result.map_err(|_| DiskError),
-            });
+        // The device was short of memory, which says nothing about the disk.
+        Err(error) if error == ENOMEM && !request.is_retry => {
+            request.is_retry = true;
+            return resource.issue(Issue::Request(request, buffer));
+        }
+        _ => {}
+    }
+    let DiskRequest { disk, step, .. } = request;
+    let (request, buffer) = match step {
+        // Disks that promise the operation and then refuse it do so with various errors; writing will tell.
+        Step::Io { cookie, io, .. } if result.is_err() && is_zeroing(io.op) => {
+            zero::piece(resource, disk, (cookie, io), 0)
+        }
+        Step::Io { cookie, lent, .. } => {
+            drop(disk);
+            let result = result.map_err(|_| DiskError);
+            let data = read_data(buffer, lent);
+            let result = result.map(|()| data);
+            return resource.feed(Event::DiskDone { cookie, result }, Patience::Hurry);
         }
         Step::FlushData {
             cookie,
             sector,
             block,
-        } => match result {
-            Ok(()) => write_meta(disk, cookie, (sector, block), true, Patience::Wait),
-            Err(_) => {
-                drop(disk);
-                resource.feed(Event::MetaDone {
-                    cookie,
-                    result: Err(DiskError),
-                });
-            }
-        },
-        Step::Zero(zeroing) => {
-            drop(disk);
-            zero::piece_done(resource, &zeroing, result);
+        } if result.is_ok() => write_meta(disk, cookie, (sector, block), true),
+        Step::Meta { cookie } | Step::FlushData { cookie, .. } => {
+            drop((disk, buffer));
+            let result = result.map_err(|_| DiskError);
+            return resource.feed(Event::MetaDone { cookie, result }, Patience::Hurry);
         }
+        Step::Zero { cookie, io, done } if result.is_ok() && done < io.bytes => {
+            zero::piece(resource, disk, (cookie, io), done)
+        }
+        Step::Zero { cookie, .. } => {
+            drop(disk);
+            let result = result.map(|()| None).map_err(|_| DiskError);
+            return resource.feed(Event::DiskDone { cookie, result }, Patience::Hurry);
+        }
+    };
+    submit(resource, request, buffer, Patience::Hurry);
+}
+
+fn is_zeroing(op: Op) -> bool {
+    matches!(op, Op::Discard | Op::WriteZeroes { .. })
+}
+
+/// What was read, unless it was into the application's own pages, which are given back.
+fn read_data(buffer: Buffer, lent: Option<Request>) -> Option<Payload> {
+    match (buffer, lent) {
+        (Buffer::Bio(bio), Some(request)) => {
+            request.give_back(bio);
+            None
+        }
+        (Buffer::Own(pages), _) => Some(pages.share()),
+        _ => None,
     }
 }

@@ -60,8 +60,7 @@ impl Host {
         let resource =
             Resource::new(self.clone(), padded, node, protocol).map_err(|_| Refusal::NoMemory)?;
         self.registry.insert(resource.clone())?;
-        let (served, connected) = self.offers.daemon();
-        resource.daemon_changed(served, connected);
+        self.registry.tell_of_daemon(&resource, &self.offers);
         resource.tell(Object::Resource);
         Ok(())
     }

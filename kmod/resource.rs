@@ -5,10 +5,12 @@
 //! | what | where it runs |
 //! |---|---|
 //! | requests of applications, packets of peers | in the caller's thread |
-//! | ends of disk requests, the engine's timer, requests that waited | the resource's own ordered queue |
+//! | ends of disk requests, the engine's timer | the resource's queue for ends, which never waits for memory |
+//! | disk requests that have to wait, bios that waited | the resource's issuing queue |
 //! | actions of administrators and what follows from them, closing disks, sizes, events | the module's slow queue, in order |
 //!
-//! Lock order: engine → orders. Nothing that may wait for a request of ours is done under the engine's lock.
+//! Lock order: engine → orders, issues. Nothing that may wait for a request of ours is done under the engine's lock, and
+//! what is allocated under it comes from reserves as large as the engine's own bounds (`Resource::reserve`).
 //!
 //! A resource is freed when the last reference goes: the registry's, its devices', its disks', its sessions', and those
 //! of queued work. Removing it drops the first; the others belong to things that were removed before.
@@ -17,8 +19,8 @@ mod down;
 mod orders;
 
 use crate::block::{AppRequest, Device, Request};
-use crate::disk::{Disk, DiskRequest, Patience, Zeroing};
-use crate::fifo::{Fifo, Places};
+use crate::disk::{Disk, DiskRequest, Issue, Patience};
+use crate::fifo::{Fifo, Place, Places};
 use crate::host::Host;
 use crate::links::{SessionOwner, Sessions};
 use crate::log::Log;
@@ -59,8 +61,15 @@ use weft_uapi::wire::{Header, LinkKind};
 /// Requests of applications in flight at most; more wait in the order of their arrival.
 const REQUESTS_MAX: usize = 512;
 
-/// Items of each kind that are to be had whatever happens.
+/// Items of a kind that are to be had whatever happens, where the number that can be needed is not known.
 const RESERVED: i32 = 64;
+
+/// Operations of a volume that the engine has in flight at most besides those of applications: of peers (256), resync,
+/// flushes and metadata.
+const VOLUME_OPS: usize = 320;
+
+/// Blocks of metadata of a volume that the engine writes at the same time at most: bitmap (16), log, superblock.
+const VOLUME_BLOCKS: u16 = 20;
 
 /// A resource on this node.
 #[pin_data]
@@ -73,8 +82,9 @@ pub(crate) struct Resource {
     pub(crate) actions: Places<Action>,
     pub(crate) feedback: Places<Feedback>,
     pub(crate) stalled: Places<Stalled>,
-    pub(crate) zeroings: Arc<Pool<Zeroing>>,
+    issue_places: Places<Issue>,
     pub(crate) queue: OrderedQueue,
+    issuing: OrderedQueue,
     done: DoneList<Resource>,
     /// Requests of applications in flight.
     admitted: Atomic<usize>,
@@ -89,6 +99,10 @@ pub(crate) struct Resource {
     #[pin]
     orders: Orders,
     #[pin]
+    issues: Mutex<Fifo<Issue>>,
+    #[pin]
+    issue_work: Work<Resource, ISSUE>,
+    #[pin]
     work: Work<Resource, WORK>,
     #[pin]
     timer: DelayedWork<Resource, TIMER>,
@@ -102,10 +116,13 @@ pub(crate) const WORK: u64 = 0;
 pub(crate) const TIMER: u64 = 1;
 /// Number of the work item for orders.
 const SLOW: u64 = 2;
+/// Number of the work item for what has to wait.
+const ISSUE: u64 = 3;
 
 kernel::impl_has_work! {
     impl HasWork<Self, WORK> for Resource { self.work }
     impl HasWork<Self, SLOW> for Resource { self.slow_work }
+    impl HasWork<Self, ISSUE> for Resource { self.issue_work }
 }
 kernel::impl_has_delayed_work! {
     impl HasDelayedWork<Self, TIMER> for Resource { self.timer }
@@ -128,7 +145,7 @@ impl Memory {
         let reserve = || PageReserve::new(2);
         Ok(Self {
             writes: reserve()?,
-            meta: reserve()?,
+            meta: PageReserve::of_single_pages(VOLUME_BLOCKS)?,
             reads: reserve()?,
             packets: reserve()?,
         })
@@ -218,24 +235,28 @@ impl Resource {
             armed: None,
         };
         let queue = CString::try_from_fmt(fmt!("weft_{}", name_of(&name).unwrap_or("")))?;
+        let issuing = CString::try_from_fmt(fmt!("weft_{}_io", name_of(&name).unwrap_or("")))?;
         let resource = try_pin_init!(Self {
             name,
             born: Instant::now(),
             host,
             memory,
             requests: Pool::new(RESERVED)?,
-            actions: Pool::new(RESERVED)?,
+            actions: Pool::new(operations(1)?)?,
             feedback: Pool::new(RESERVED)?,
             stalled: Pool::new(REQUESTS_MAX as i32)?,
-            zeroings: Pool::new(1)?,
+            issue_places: Pool::new(operations(1)?)?,
             queue: OrderedQueue::new(&queue)?,
+            issuing: OrderedQueue::new(&issuing)?,
             done: DoneList::new(),
             admitted: Atomic::new(0),
             waiting: Atomic::new(false),
             first_waiting: Atomic::new(0),
             mirrored: Atomic::new(false),
             state <- new_mutex!(state),
-            orders <- Orders::new(Pool::new(RESERVED)?),
+            orders <- Orders::new()?,
+            issues <- new_mutex!(Fifo::new()),
+            issue_work <- new_work!("weft_issue_work"),
             work <- new_work!("weft_work"),
             timer <- new_delayed_work!("weft_timer"),
             slow_work <- new_work!("weft_slow_work"),
@@ -288,18 +309,21 @@ impl Resource {
             .unwrap_or([0; NAME_BYTES])
     }
 
-    /// Feeds one event to the engine and carries out what follows. Process context; may sleep.
-    pub(crate) fn feed(self: &Arc<Self>, event: Event<'_, Kernel>) {
-        let mut turn = Turn::begin(self);
-        turn.handle(event);
-        turn.end(Patience::Wait);
+    /// Has the memory in reserve that the engine's bounds imply for so many volumes. May sleep; not twice at the same
+    /// time.
+    fn reserve(&self, volumes: usize) -> Result {
+        let operations = operations(volumes)?;
+        self.actions.grow(operations)?;
+        self.issue_places.grow(operations)?;
+        let blocks = usize::from(VOLUME_BLOCKS).saturating_mul(volumes);
+        self.memory.meta.grow(u16::try_from(blocks)?)
     }
 
-    /// As [`feed`](Self::feed), for a thread of the daemon, which must not wait for a disk.
-    fn feed_from_link(self: &Arc<Self>, event: Event<'_, Kernel>) {
+    /// Feeds one event to the engine and carries out what follows. Process context.
+    pub(crate) fn feed(self: &Arc<Self>, event: Event<'_, Kernel>, patience: Patience) {
         let mut turn = Turn::begin(self);
         turn.handle(event);
-        turn.end(Patience::Hurry);
+        turn.end(patience);
     }
 
     /// Gives a request of an application to the engine, or keeps it until there is room.
@@ -316,7 +340,7 @@ impl Resource {
     fn expire(self: &Arc<Self>) {
         let mut turn = Turn::begin(self);
         turn.expire();
-        turn.end(Patience::Wait);
+        turn.end(Patience::Hurry);
     }
 
     /// The device of a volume is being opened.
@@ -331,7 +355,7 @@ impl Resource {
 
     /// The daemon came, went, or told which nodes it reaches.
     pub(crate) fn daemon_changed(self: &Arc<Self>, served: bool, connected: NodeSet) {
-        self.feed(Event::Daemon { served, connected });
+        self.feed(Event::Daemon { served, connected }, Patience::Hurry);
     }
 
     /// Sends an event about an object, later and in order.
@@ -352,7 +376,7 @@ impl Resource {
     pub(crate) fn dismiss(self: &Arc<Self>) {
         self.admitted.fetch_sub(1, Full);
         if self.waiting.load(Relaxed) {
-            self.wake();
+            self.wake_issuing();
         }
     }
 
@@ -361,7 +385,7 @@ impl Resource {
         self.waiting.xchg(true, Full);
         // Perhaps the last request ended just before.
         if self.admitted.load(Relaxed) < REQUESTS_MAX {
-            self.wake();
+            self.wake_issuing();
         }
     }
 
@@ -378,6 +402,21 @@ impl Resource {
     /// Lets [`run`](WorkItem::run) of the resource's own queue happen. Any context.
     pub(crate) fn wake(self: &Arc<Self>) {
         self.queue.enqueue::<_, WORK>(self.clone());
+    }
+
+    /// Leaves something that has to wait to the issuing queue.
+    pub(crate) fn issue(self: &Arc<Self>, issue: Issue) {
+        let place = Place::new(&self.issue_places, issue);
+        self.issues.lock().push_place(place);
+        self.wake_issuing();
+    }
+
+    fn wake_issuing(self: &Arc<Self>) {
+        self.issuing.enqueue::<_, ISSUE>(self.clone());
+    }
+
+    fn next_issue(&self) -> Option<Issue> {
+        self.issues.lock().pop()
     }
 
     fn start_waiting(&self) {
@@ -410,6 +449,14 @@ impl Resource {
     }
 }
 
+/// Disk operations and completions that can be on their way at the same time with so many volumes.
+fn operations(volumes: usize) -> Result<i32> {
+    let most = volumes
+        .saturating_mul(VOLUME_OPS)
+        .saturating_add(2 * REQUESTS_MAX);
+    Ok(i32::try_from(most)?)
+}
+
 const NAME_BYTES: usize = size_of::<Name>();
 
 impl Sink for Resource {
@@ -431,8 +478,18 @@ impl WorkItem<WORK> for Resource {
         for done in this.done.take() {
             crate::disk::finish(&this, done);
         }
-        this.start_waiting();
         this.expire();
+    }
+}
+
+impl WorkItem<ISSUE> for Resource {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        while let Some(issue) = this.next_issue() {
+            crate::disk::issue(&this, issue);
+        }
+        this.start_waiting();
     }
 }
 
@@ -457,7 +514,8 @@ pub(crate) struct SessionEnd(pub(crate) Arc<Resource>);
 
 impl SessionOwner for SessionEnd {
     fn session_up(&self, peer: NodeId, session: SessionId) {
-        self.0.feed_from_link(Event::SessionUp { peer, session });
+        self.0
+            .feed(Event::SessionUp { peer, session }, Patience::Hurry);
     }
 
     fn packet(
@@ -469,14 +527,15 @@ impl SessionOwner for SessionEnd {
         body: &[u8],
         data: Option<Payload>,
     ) {
-        self.0.feed_from_link(Event::Packet {
+        let packet = Event::Packet {
             peer,
             session,
             link,
             header,
             body,
             data,
-        });
+        };
+        self.0.feed(packet, Patience::Hurry);
     }
 
     fn session_down(&self, peer: NodeId, session: SessionId, reason: &str) {

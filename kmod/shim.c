@@ -110,6 +110,11 @@ bool weft_bdev_nowait(struct block_device *bdev)
 	return bdev_nowait(bdev);
 }
 
+bool weft_bdev_is_zoned(struct block_device *bdev)
+{
+	return bdev_is_zoned(bdev);
+}
+
 int weft_pipe_room(const struct pipe_inode_info *pipe)
 {
 	if (!pipe->readers)

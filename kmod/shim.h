@@ -60,6 +60,7 @@ unsigned int weft_bdev_logical_block_bytes(struct block_device *bdev);
 unsigned int weft_bdev_discard_sectors(struct block_device *bdev);
 unsigned int weft_bdev_write_zeroes_sectors(struct block_device *bdev);
 bool weft_bdev_nowait(struct block_device *bdev);
+bool weft_bdev_is_zoned(struct block_device *bdev);
 
 /* Files: what they are ready for */
 

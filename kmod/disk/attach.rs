@@ -49,14 +49,8 @@ fn open(resource: &Arc<Resource>, disk: &CStr, meta: Option<&CStr>) -> Result<Ar
         Some(path) => (device(path, Refusal::MetaOpen)?, path),
         None => (data.clone(), c"internal"),
     };
-    if data.logical_block_bytes() > META_BLOCK_BYTES
-        || meta_device.logical_block_bytes() > META_BLOCK_BYTES
-    {
-        return Err(Failure::new(
-            Refusal::DiskOpen,
-            format_args!("Its blocks are larger than {META_BLOCK_BYTES} bytes."),
-        ));
-    }
+    check(&data)?;
+    check(&meta_device)?;
     let no_memory = |_| Failure::from(Refusal::NoMemory);
     let paths = KBox::new((padded(disk), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
     Arc::new(
@@ -68,6 +62,27 @@ fn open(resource: &Arc<Resource>, disk: &CStr, meta: Option<&CStr>) -> Result<Ar
         GFP_KERNEL,
     )
     .map_err(no_memory)
+}
+
+/// Refuses devices that cannot take what other nodes write.
+fn check(device: &Bdev<Resource>) -> Result<(), Failure> {
+    let bytes = device.logical_block_bytes();
+    if bytes != SECTOR_BYTES {
+        // Another node, whose disk has smaller blocks, would send smaller writes.
+        return Err(Failure::new(
+            Refusal::DiskOpen,
+            format_args!(
+                "Its logical blocks have {bytes} bytes; only {SECTOR_BYTES} are supported."
+            ),
+        ));
+    }
+    if device.is_zoned() {
+        return Err(Failure::new(
+            Refusal::DiskOpen,
+            format_args!("Zoned disks are not supported."),
+        ));
+    }
+    Ok(())
 }
 
 fn load(
@@ -159,7 +174,7 @@ fn read(
 ) -> Result<PageBuf, Failure> {
     let _no_io = NoIo::enter();
     let bytes = (blocks as u32).saturating_mul(META_BLOCK_BYTES);
-    let buffer = resource.memory.meta.alloc(bytes);
+    let buffer = resource.memory.reads.alloc(bytes);
     buffer
         .and_then(|buffer| disk.meta.read(sector.0, buffer))
         .map_err(|_| {

@@ -15,7 +15,7 @@ use weft_uapi::status::EventKind;
 
 /// Gives every event of the module its sequence number.
 ///
-/// An event that cannot be sent for want of memory leaves a hole, which tells the listeners that they missed one.
+/// An event that cannot be sent, for want of memory or because there are too many, leaves a hole, which tells the listeners that they missed one.
 #[pin_data]
 pub(crate) struct Events {
     #[pin]
@@ -43,6 +43,12 @@ impl Events {
         };
         let record = record.unwrap_or_else(|| Record::gone(resource, object));
         self.send_record(event, &record, line);
+    }
+
+    /// Something changed that listeners are not told: leaves a hole.
+    pub(crate) fn miss(&self) {
+        let mut last = self.last_seq.lock();
+        *last = last.saturating_add(1);
     }
 
     fn send_record(&self, event: EventKind, record: &Record, line: Option<&str>) {

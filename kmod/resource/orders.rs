@@ -15,13 +15,16 @@ use crate::fifo::{Fifo, Place, Places};
 use crate::netlink::{self, Answer, Known};
 use crate::pump::Turn;
 use crate::sys::gendisk::Gendisk;
-use crate::sys::memory::NoIo;
+use crate::sys::memory::{NoIo, Pool};
 use crate::sys::work::SlowQueue;
 use kernel::{
     new_mutex,
     prelude::*,
     str::CString,
-    sync::{Arc, Mutex},
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc, Mutex,
+    },
 };
 use weft_engine::effect::Object;
 use weft_engine::event::{Command, Event, Token};
@@ -54,6 +57,12 @@ pub(crate) enum Order {
 #[pin_data]
 pub(super) struct Orders {
     places: Places<Order>,
+    /// For actions, which come without the engine's lock and may wait.
+    action_places: Places<Order>,
+    /// Number of [`Order::Tell`] in the queue.
+    tells: Atomic<usize>,
+    /// Whether there were more than [`TELLS_MAX`].
+    missed: Atomic<bool>,
     #[pin]
     queue: Mutex<Fifo<Order>>,
     #[pin]
@@ -61,6 +70,12 @@ pub(super) struct Orders {
     #[pin]
     known: Mutex<Known>,
 }
+
+/// Events that wait to be sent at most; of more, listeners only learn that they missed some.
+const TELLS_MAX: usize = 256;
+
+/// Orders that are to be had whatever happens: the events, and what a few volumes lead to at the same time.
+const ORDERS_RESERVED: i32 = 2 * TELLS_MAX as i32;
 
 struct Waiters {
     last_token: u64,
@@ -83,17 +98,41 @@ pub(super) enum Purpose {
 }
 
 impl Orders {
-    pub(super) fn new(places: Places<Order>) -> impl PinInit<Self> {
-        pin_init!(Self {
+    pub(super) fn new() -> Result<impl PinInit<Self>> {
+        let places = Pool::new(ORDERS_RESERVED)?;
+        let action_places = Pool::new(1)?;
+        Ok(pin_init!(Self {
             places,
+            action_places,
+            tells: Atomic::new(0),
+            missed: Atomic::new(false),
             queue <- new_mutex!(Fifo::new()),
             waiters <- new_mutex!(Waiters { last_token: 0, list: KVec::new() }),
             known <- new_mutex!(Known::new()),
-        })
+        }))
+    }
+
+    /// Adds an order at the end, but no event beyond [`TELLS_MAX`].
+    fn push(&self, order: Order) {
+        let places = match order {
+            Order::Act(..) => &self.action_places,
+            _ => &self.places,
+        };
+        if matches!(order, Order::Tell { .. }) && self.tells.fetch_add(1, Full) >= TELLS_MAX {
+            self.tells.fetch_sub(1, Full);
+            self.missed.store(true, Relaxed);
+            return;
+        }
+        let place = Place::new(places, order);
+        self.queue.lock().push_place(place);
     }
 
     fn pop(&self) -> Option<Order> {
-        self.queue.lock().pop()
+        let order = self.queue.lock().pop()?;
+        if matches!(order, Order::Tell { .. }) {
+            self.tells.fetch_sub(1, Full);
+        }
+        Some(order)
     }
 
     /// Keeps a waiter until its reply comes; without memory for that it comes back.
@@ -125,8 +164,7 @@ impl Resource {
 
     /// Queues an order. Process context.
     pub(crate) fn order(self: &Arc<Self>, order: Order) {
-        let place = Place::new(&self.orders.places, order);
-        self.orders.queue.lock().push_place(place);
+        self.orders.push(order);
         SlowQueue::enqueue::<_, { super::SLOW }>(self.clone());
     }
 
@@ -146,6 +184,9 @@ impl Resource {
                     self.announce(object, line);
                 }
             }
+        }
+        if self.orders.missed.xchg(false, Full) {
+            self.host.events.miss();
         }
     }
 
@@ -193,7 +234,7 @@ impl Resource {
             purpose,
         };
         match self.orders.wait(waiter) {
-            Ok(token) => self.feed(Event::Command { token, command }),
+            Ok(token) => self.feed(Event::Command { token, command }, Patience::Wait),
             Err(waiter) => self.replied(waiter, Err(Refusal::NoMemory.into())),
         }
     }
@@ -247,6 +288,8 @@ impl Resource {
         };
         // Under a lock that every write takes, also one that frees memory.
         let _no_io = NoIo::enter();
+        let volumes = self.state.lock().rest.volumes.len();
+        self.reserve(volumes.saturating_add(1)).map_err(failed)?;
         let pushed = self.state.lock().rest.volumes.push(volume, GFP_KERNEL);
         pushed.map_err(|_| Refusal::NoMemory.into())
     }

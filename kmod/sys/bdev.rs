@@ -70,8 +70,6 @@ pub(crate) struct LowerRequest {
     pub(crate) preflush: bool,
     /// Stable at its end.
     pub(crate) fua: bool,
-    /// Rather fail with `EAGAIN` than wait; only if [`Bdev::can_nowait`].
-    pub(crate) nowait: bool,
 }
 
 /// Memory that a request reads from or writes to; owned by the request while it runs.
@@ -195,6 +193,12 @@ impl<S: Sink> Bdev<S> {
         unsafe { bindings::weft_bdev_logical_block_bytes(self.bdev.as_ptr()) }
     }
 
+    /// Whether it has zones that are written in order.
+    pub(crate) fn is_zoned(&self) -> bool {
+        // SAFETY: The device is open, by the type's invariant.
+        unsafe { bindings::weft_bdev_is_zoned(self.bdev.as_ptr()) }
+    }
+
     /// Whether ranges can be zeroed without writing them.
     pub(crate) fn can_zero(&self) -> bool {
         // SAFETY: The device is open, by the type's invariant.
@@ -207,7 +211,7 @@ impl<S: Sink> Bdev<S> {
         unsafe { bindings::weft_bdev_discard_sectors(self.bdev.as_ptr()) > 0 }
     }
 
-    /// Whether [`LowerRequest::nowait`] may be set.
+    /// Whether [`try_submit`](Self::try_submit) may be used.
     pub(crate) fn can_nowait(&self) -> bool {
         // SAFETY: The device is open, by the type's invariant.
         unsafe { bindings::weft_bdev_nowait(self.bdev.as_ptr()) }
@@ -222,7 +226,8 @@ impl<S: Sink> Bdev<S> {
         self.bdev.as_ptr()
     }
 
-    /// Starts a request; its end comes through the sink, always and exactly once. May sleep unless `nowait`.
+    /// Starts a request; its end comes through the sink, always and exactly once. May wait for memory and for the
+    /// device's queue.
     pub(crate) fn submit(
         self: Arc<Self>,
         request: LowerRequest,
@@ -230,8 +235,41 @@ impl<S: Sink> Bdev<S> {
         context: S::Context,
     ) {
         let _no_io = NoIo::enter();
-        let bio = self.make_bio(&request, &buffer);
-        let fits = fits(&request, &buffer);
+        let bio = self.make_bio(&request, &buffer, bindings::WEFT_GFP_NOIO);
+        // SAFETY: With these flags the allocation waits, and there is neither integrity nor encryption to clone, which
+        // our devices do not offer: it does not fail.
+        let bio = unsafe { NonNull::new_unchecked(bio) };
+        self.launch(bio, &request, buffer, context);
+    }
+
+    /// As [`submit`](Self::submit), but does not wait. If there is no memory now, what was given comes back; if there is
+    /// no room in the device's queue, the request ends with `EAGAIN`. Only if [`can_nowait`](Self::can_nowait).
+    pub(crate) fn try_submit(
+        self: Arc<Self>,
+        request: LowerRequest,
+        buffer: Buffer,
+        context: S::Context,
+    ) -> Result<(), (Buffer, S::Context)> {
+        let bio = self.make_bio(&request, &buffer, bindings::GFP_NOWAIT);
+        let Some(bio) = NonNull::new(bio) else {
+            return Err((buffer, context));
+        };
+        // SAFETY: The bio is ours.
+        unsafe { (*bio.as_ptr()).bi_opf |= bindings::WEFT_REQ_NOWAIT };
+        self.launch(bio, &request, buffer, context);
+        Ok(())
+    }
+
+    /// Submits a bio that was made for the request.
+    fn launch(
+        self: Arc<Self>,
+        bio: NonNull<bindings::bio>,
+        request: &LowerRequest,
+        buffer: Buffer,
+        context: S::Context,
+    ) {
+        let bio = bio.as_ptr();
+        let fits = fits(request, &buffer);
         // SAFETY: The bio comes from the bio set of this device.
         let in_flight = unsafe { InFlight::<S>::of(bio) };
         let content = InFlight {
@@ -262,10 +300,9 @@ impl<S: Sink> Bdev<S> {
             bytes: buffer.bytes(),
             preflush: false,
             fua: false,
-            nowait: false,
         };
         let buffer = Buffer::Own(buffer);
-        let bio = self.make_bio(&request, &buffer);
+        let bio = self.make_bio(&request, &buffer, bindings::WEFT_GFP_NOIO);
         // SAFETY: The bio is ours; buffer and device stay until it is done.
         let result = to_result(unsafe { bindings::submit_bio_wait(bio) });
         // SAFETY: It is done.
@@ -276,21 +313,25 @@ impl<S: Sink> Bdev<S> {
         }
     }
 
-    /// A bio for the request with its data, not yet submitted.
-    fn make_bio(&self, request: &LowerRequest, buffer: &Buffer) -> *mut bindings::bio {
+    /// A bio for the request with its data, not yet submitted; null if `allocation` does not wait and there is no memory.
+    fn make_bio(
+        &self,
+        request: &LowerRequest,
+        buffer: &Buffer,
+        allocation: bindings::gfp_t,
+    ) -> *mut bindings::bio {
         let bdev = self.bdev.as_ptr();
         let flags = flags(request);
         let bios = self.bios.get();
         if let Buffer::Bio(source) = buffer {
-            // SAFETY: All are valid. With these flags the allocation waits, and there is neither integrity nor
-            // encryption to clone, which our devices do not offer: it does not fail.
-            let bio = unsafe {
-                bindings::bio_alloc_clone(bdev, source.as_ptr(), bindings::WEFT_GFP_NOIO, bios)
-            };
-            // SAFETY: The clone is ours.
-            unsafe {
-                (*bio).bi_opf = flags;
-                (*bio).bi_iter.bi_sector = request.sector;
+            // SAFETY: All are valid.
+            let bio = unsafe { bindings::bio_alloc_clone(bdev, source.as_ptr(), allocation, bios) };
+            if !bio.is_null() {
+                // SAFETY: The clone is ours.
+                unsafe {
+                    (*bio).bi_opf = flags;
+                    (*bio).bi_iter.bi_sector = request.sector;
+                }
             }
             return bio;
         }
@@ -301,9 +342,11 @@ impl<S: Sink> Bdev<S> {
                 .min((request.bytes as usize).div_ceil(PAGE_SIZE))
         });
         // SAFETY: As above; the vector is no longer than a bio's may be.
-        let bio = unsafe {
-            bindings::bio_alloc_bioset(bdev, count as u16, flags, bindings::WEFT_GFP_NOIO, bios)
-        };
+        let bio =
+            unsafe { bindings::bio_alloc_bioset(bdev, count as u16, flags, allocation, bios) };
+        if bio.is_null() {
+            return bio;
+        }
         if request.op != LowerOp::Flush {
             // SAFETY: The bio is ours. Adding pages counts their bytes again, so a bio with data starts at zero.
             unsafe {
@@ -397,7 +440,6 @@ fn flags(request: &LowerRequest) -> c_uint {
     };
     op | when(request.preflush, bindings::WEFT_REQ_PREFLUSH)
         | when(request.fua, bindings::WEFT_REQ_FUA)
-        | when(request.nowait, bindings::WEFT_REQ_NOWAIT)
 }
 
 /// Requests that ended: pushed in any context, taken all at once.

@@ -25,7 +25,7 @@ use kernel::{
     str::NullTerminatedFormatter,
     sync::{
         atomic::{Atomic, Full, Relaxed},
-        Arc, ArcBorrow,
+        rcu, Arc, ArcBorrow,
     },
     types::ForeignOwnable,
 };
@@ -229,6 +229,8 @@ impl<T: BlockDevice> Gendisk<T> {
     unsafe extern "C" fn free_disk(disk: *mut bindings::gendisk) {
         // SAFETY: Nobody uses the disk any more, so neither the object through it.
         drop(unsafe { Arc::<T>::from_foreign((*disk).private_data) });
+        // The unloading module waits for this section, too, and so for all but the last instructions of this function.
+        let _not_unloaded = rcu::read_lock();
         if ALIVE.fetch_add(-1, Full) == 1 {
             // SAFETY: The counter is static.
             unsafe { bindings::weft_wake_waiter(ALIVE.as_ptr()) };

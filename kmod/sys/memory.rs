@@ -101,19 +101,61 @@ impl<T> Pool<T> {
         T: 'static,
     {
         let _no_io = NoIo::enter();
-        // SAFETY: The mempool is initialised, by the type's invariant.
-        let slot =
-            unsafe { bindings::mempool_alloc_noprof(self.slots.get(), bindings::GFP_KERNEL) };
-        let slot: *mut Slot<T> = slot.cast();
-        // SAFETY: An allocation that may sleep does not fail, and is as large as a slot. The object is pinned, since
-        // nothing ever moves it out of its slot.
+        let slot = self.alloc(bindings::GFP_KERNEL);
+        // SAFETY: An allocation that may sleep does not fail.
+        let slot = unsafe { NonNull::new_unchecked(slot) };
+        // SAFETY: Just allocated.
+        unsafe { self.fill(slot, object) }
+    }
+
+    /// As [`make`](Self::make), but does not wait: `None` if there is no memory now. Any context.
+    pub(crate) fn try_make(self: &Arc<Self>, object: impl PinInit<T>) -> Option<PoolBox<T>>
+    where
+        T: 'static,
+    {
+        let slot = NonNull::new(self.alloc(bindings::GFP_NOWAIT))?;
+        // SAFETY: Just allocated.
+        Some(unsafe { self.fill(slot, object) })
+    }
+
+    /// Has at least `reserve` objects in reserve from now on. Does not shrink. May sleep; not twice at the same time.
+    pub(crate) fn grow(&self, reserve: c_int) -> Result {
+        grow(&self.slots, reserve)
+    }
+
+    fn alloc(&self, flags: bindings::gfp_t) -> *mut Slot<T> {
+        // SAFETY: The mempool is initialised, by the type's invariant, and its pieces are as large as a slot.
+        unsafe { bindings::mempool_alloc_noprof(self.slots.get(), flags) }.cast()
+    }
+
+    /// # Safety
+    /// `slot` comes from [`alloc`](Self::alloc) and nobody else uses it.
+    unsafe fn fill(self: &Arc<Self>, slot: NonNull<Slot<T>>, object: impl PinInit<T>) -> PoolBox<T>
+    where
+        T: 'static,
+    {
+        let place = slot.as_ptr();
+        // SAFETY: By the function's safety requirements. The object is pinned, since nothing ever moves it out of its
+        // slot.
         unsafe {
-            (&raw mut (*slot).references).write(Refcount::new(1));
-            (&raw mut (*slot).pool).write(self.clone());
-            let Ok(()) = initialise(&raw mut (*slot).object, object);
-            // INVARIANT: All fields are initialised and nobody else knows the slot.
-            PoolBox(NonNull::new_unchecked(slot))
+            (&raw mut (*place).references).write(Refcount::new(1));
+            (&raw mut (*place).pool).write(self.clone());
+            let Ok(()) = initialise(&raw mut (*place).object, object);
         }
+        // INVARIANT: All fields are initialised and nobody else knows the slot.
+        PoolBox(slot)
+    }
+}
+
+/// Has at least `reserve` elements in an initialised mempool from now on. Does not shrink.
+pub(super) fn grow(pool: &Opaque<bindings::mempool>, reserve: c_int) -> Result {
+    let _no_io = NoIo::enter();
+    // SAFETY: The mempool is initialised, and lives as long as it is borrowed.
+    unsafe {
+        if reserve <= (*pool.get()).min_nr {
+            return Ok(());
+        }
+        to_result(bindings::mempool_resize(pool.get(), reserve))
     }
 }
 

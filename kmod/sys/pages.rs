@@ -36,14 +36,19 @@ pub(crate) type PageBuf = PoolBox<Pages>;
 /// Data in memory with several owners; they do not change any more.
 pub(crate) type Payload = PoolArc<Pages>;
 
-/// Where the pages come from, with enough of them in reserve for a few of the largest buffers.
+/// Where the pages come from, with enough of them in reserve for a few buffers.
+///
+/// Pages of a dropped buffer that are still in use elsewhere do not go back into the reserve but to the system once they
+/// are not: under pressure a waiting allocation gets them late, when it asks the system again.
 ///
 /// # Invariants
-/// `pages` is an initialised mempool of single pages that have an address, and has at least [`PAGES_MAX`] in reserve.
+/// `pages` is an initialised mempool of single pages that have an address, with at least `pages_max` in reserve, which is
+/// at most [`PAGES_MAX`].
 #[pin_data(PinnedDrop)]
 pub(crate) struct PageReserve {
     #[pin]
     pages: Opaque<bindings::mempool>,
+    pages_max: usize,
     buffers: Arc<Pool<Pages>>,
 }
 
@@ -75,19 +80,30 @@ unsafe impl Sync for Pages {}
 
 impl PageReserve {
     /// Keeps memory for `buffers` of the largest buffers in reserve. May sleep.
-    pub(crate) fn new(buffers: u8) -> Result<Arc<Self>> {
-        let pages = usize::from(buffers).max(1) * PAGES_MAX;
+    pub(crate) fn new(buffers: u16) -> Result<Arc<Self>> {
+        Self::with_pages(buffers, PAGES_MAX)
+    }
+
+    /// Keeps memory for `buffers` of one page, and has only such. May sleep.
+    pub(crate) fn of_single_pages(buffers: u16) -> Result<Arc<Self>> {
+        Self::with_pages(buffers, 1)
+    }
+
+    fn with_pages(buffers: u16, pages_max: usize) -> Result<Arc<Self>> {
+        let buffers = buffers.max(1);
+        let reserve = c_int::try_from(usize::from(buffers).saturating_mul(pages_max))?;
         let init = try_pin_init!(Self {
-            buffers: Pool::new(c_int::from(buffers))?,
-            pages <- Opaque::try_ffi_init(|pool: *mut bindings::mempool| {
+            buffers: Pool::new(buffers.into())?,
+            pages_max,
+            pages <- Opaque::try_ffi_init(move |pool: *mut bindings::mempool| {
                 // SAFETY: `pool` is valid and not used yet.
                 unsafe { pool.write(pin_init::zeroed()) };
                 // SAFETY: `pool` is zeroed; the functions fit each other, and their data is the order.
-                // INVARIANT: Pages of order 0 and not of high memory, at least `PAGES_MAX` of them.
+                // INVARIANT: Pages of order 0 and not of high memory, at least `pages_max` of them.
                 to_result(unsafe {
                     bindings::mempool_init_noprof(
                         pool,
-                        pages as c_int,
+                        reserve,
                         Some(bindings::mempool_alloc_pages),
                         Some(bindings::mempool_free_pages),
                         core::ptr::null_mut(),
@@ -98,25 +114,69 @@ impl PageReserve {
         Arc::pin_init(init, GFP_KERNEL)
     }
 
-    /// A buffer of `bytes`, between 1 and the largest payload, else `EINVAL`; its content is arbitrary. May wait until
-    /// other buffers are dropped; never fails for want of memory.
+    /// Keeps memory for at least `buffers` buffers in reserve from now on. May sleep; not twice at the same time.
+    pub(crate) fn grow(&self, buffers: u16) -> Result {
+        let pages = usize::from(buffers).saturating_mul(self.pages_max);
+        super::memory::grow(&self.pages, c_int::try_from(pages)?)?;
+        self.buffers.grow(buffers.into())
+    }
+
+    /// A buffer of `bytes`, at least 1 and no more than the reserve's buffers have, else `EINVAL`; its content is
+    /// arbitrary. May wait until other buffers are dropped; never fails for want of memory.
     pub(crate) fn alloc(self: &Arc<Self>, bytes: u32) -> Result<PageBuf> {
-        let count = (bytes as usize).div_ceil(PAGE_SIZE);
-        if count == 0 || count > PAGES_MAX {
-            return Err(EINVAL);
-        }
+        let count = self.count(bytes)?;
         let _no_io = NoIo::enter();
         let mut pages = [core::ptr::null_mut::<bindings::page>(); PAGES_MAX];
         let array = pages.as_mut_ptr().cast::<*mut c_void>();
         // SAFETY: The array has room for `count` elements, and the reserve has at least as many. It always succeeds.
         unsafe { bindings::mempool_alloc_bulk_noprof(self.pages.get(), array, count as c_uint) };
-        // INVARIANT: Pages that were just allocated.
-        Ok(self.buffers.make(Pages {
+        Ok(self.buffers.make(self.filled(bytes, pages)))
+    }
+
+    /// As [`alloc`](Self::alloc), but does not wait: `EAGAIN` if there is no memory now. Any context.
+    pub(crate) fn try_alloc(self: &Arc<Self>, bytes: u32) -> Result<PageBuf> {
+        let count = self.count(bytes)?;
+        let mut pages = [core::ptr::null_mut::<bindings::page>(); PAGES_MAX];
+        for (index, place) in pages.iter_mut().enumerate().take(count) {
+            let flags = bindings::GFP_NOWAIT;
+            // SAFETY: The mempool is initialised, by the type's invariant.
+            let page = unsafe { bindings::mempool_alloc_noprof(self.pages.get(), flags) };
+            if page.is_null() {
+                self.free(pages.iter().take(index));
+                return Err(EAGAIN);
+            }
+            *place = page.cast();
+        }
+        let content = self.filled(bytes, pages);
+        self.buffers.try_make(content).ok_or(EAGAIN)
+    }
+
+    /// Takes pages back that were allocated here and that nobody uses.
+    fn free<'a>(&self, pages: impl Iterator<Item = &'a *mut bindings::page>) {
+        for page in pages {
+            // SAFETY: The caller gives up pages of this mempool.
+            unsafe { bindings::mempool_free(page.cast(), self.pages.get()) };
+        }
+    }
+
+    /// Number of pages for so many bytes.
+    fn count(&self, bytes: u32) -> Result<usize> {
+        let count = (bytes as usize).div_ceil(PAGE_SIZE);
+        if count == 0 || count > self.pages_max {
+            return Err(EINVAL);
+        }
+        Ok(count)
+    }
+
+    /// What a buffer holds, in pages that were just allocated here.
+    fn filled(self: &Arc<Self>, bytes: u32, pages: [*mut bindings::page; PAGES_MAX]) -> Pages {
+        // INVARIANT: The caller just allocated as many pages as the bytes fill.
+        Pages {
             reserve: self.clone(),
             bytes,
             crc: Atomic::new(0),
             pages,
-        }))
+        }
     }
 }
 
