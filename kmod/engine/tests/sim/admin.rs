@@ -94,10 +94,8 @@ impl World {
             12..=14 => self.switch_over(node),
             15 => self.demote(node),
             16 => self.command(node, Command::Primary { force: false }),
-            17 => {
-                if self.random.percent(30) && !self.nodes[node].is_blank() {
-                    self.command(node, Command::Primary { force: true });
-                }
+            17 if self.random.percent(30) && !self.nodes[node].is_blank() => {
+                self.command(node, Command::Primary { force: true });
             }
             18 => {
                 self.nodes[node].wants_peer = false;

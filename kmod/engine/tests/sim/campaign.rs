@@ -55,7 +55,14 @@ pub(crate) fn catches(canary: Canary, seeds: u64) -> bool {
             canary: Some(canary),
             verbose: false,
         };
-        Some((seed, run(plan).err()?))
+        let violation = run(plan).err()?;
+        // It has to be the canary that was seen.
+        let is_sound = run(Plan {
+            canary: None,
+            ..plan
+        })
+        .is_ok();
+        is_sound.then_some((seed, violation))
     });
     if let Some((seed, violation)) = &caught {
         println!(

@@ -48,7 +48,6 @@ pub(crate) enum Act {
         flush: bool,
     },
     Send {
-        peer: NodeId,
         session: SessionId,
         link: LinkKind,
         header: Header,
@@ -107,14 +106,13 @@ impl Output<SimHost> for Outbox<'_> {
                 flush,
             },
             Effect::Send {
-                peer,
+                peer: _,
                 session,
                 link,
                 header,
                 body,
                 data,
             } => Act::Send {
-                peer,
                 session,
                 link,
                 header,

@@ -3,6 +3,18 @@
 //! The simulator: whole clusters of engines in virtual time, with disks that lose their caches, links that die and
 //! machines that crash at any step. One 64-bit seed makes one history; checkers watch it from the outside.
 //!
+//! | what | how |
+//! |---|---|
+//! | power | cut at any effect: any part of what is cached or under way survives, metadata blocks are torn by sectors |
+//! | disks | slow, out of order; errors in a fifth of the histories; blank replacements |
+//! | links | delays, stalls, cuts of one or both directions, deaths that one side sees seconds later, a part of the queue lost |
+//! | daemons | die and come back; their machines go on |
+//! | people | promote, demote, force, detach, attach, connect, disconnect, change the protocol, give data up |
+//! | applications | overlapping writes of odd sizes, flush, FUA, preflush, discard, write-zeroes, reads that are checked |
+//!
+//! Not modelled: an image of a disk that is put back (rollback), several volumes, more than two nodes, discards that
+//! leave old data, packets with hostile content, memory that cannot be had.
+//!
 //! Environment of the fresh part: `WEFT_SIM_SEEDS` (how many), `WEFT_SIM_SECONDS` (for how long), `WEFT_SIM_SEED` (one
 //! seed, with every step printed), `WEFT_SIM_FIRST` (the first seed; by default it differs from run to run).
 

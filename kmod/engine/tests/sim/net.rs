@@ -77,11 +77,10 @@ impl World {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // the fields of one effect
     pub(crate) fn send(
         &mut self,
         node: usize,
-        _peer: usize,
         session: SessionId,
         link: LinkKind,
         mut header: Header,

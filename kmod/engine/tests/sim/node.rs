@@ -477,7 +477,6 @@ impl World {
                 );
             }
             Act::Send {
-                peer,
                 session,
                 link,
                 header,
@@ -488,7 +487,7 @@ impl World {
                     Ok(data) => data,
                     Err(()) => return,
                 };
-                self.send(node, peer.index(), session, link, header, body, data);
+                self.send(node, session, link, header, body, data);
             }
             Act::Complete {
                 request,

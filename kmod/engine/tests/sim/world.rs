@@ -9,7 +9,7 @@ use crate::link::{Cable, Connection};
 use crate::node::{Node, Setup};
 use crate::random::Random;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use weft_uapi::state::Protocol;
 
 pub(crate) const US: u64 = 1_000;
@@ -20,8 +20,6 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 const MOMENTS_MAX: u64 = 3_000_000;
 /// Most events between two looks at everything.
 const INSPECTION_GAP_MAX: u64 = 1200;
-/// Lines of the trace that are kept for a report.
-const TRACE_MAX: usize = 400;
 
 /// What a run is made from.
 #[derive(Clone, Copy)]
@@ -173,17 +171,16 @@ pub(crate) struct World {
     next_inspection: u64,
     pub violation: Option<Violation>,
     pub tally: Tally,
-    pub trace: VecDeque<String>,
     queue: BinaryHeap<Due>,
     order: u64,
 }
 
-/// Notes a line for the report.
+/// Prints a line of the history if that was asked for.
 macro_rules! note {
     ($world:expr, $($arg:tt)*) => {
         if $world.plan.verbose {
             let line = format!($($arg)*);
-            $world.note(line);
+            $world.note(&line);
         }
     };
 }
@@ -229,7 +226,6 @@ impl World {
             next_inspection: 0,
             violation: None,
             tally: Tally::default(),
-            trace: VecDeque::new(),
             queue: BinaryHeap::new(),
             order: 0,
         };
@@ -282,19 +278,10 @@ impl World {
         }
     }
 
-    pub(crate) fn note(&mut self, line: String) {
-        let line = format!(
-            "{:>12.6} {:>6} {line}",
-            self.now as f64 / SECOND as f64,
-            self.moment
-        );
-        if self.trace.len() == TRACE_MAX {
-            self.trace.pop_front();
-        }
-        if self.plan.verbose {
-            println!("{line}");
-        }
-        self.trace.push_back(line);
+    /// Prints a line of the history; see [`note!`].
+    pub(crate) fn note(&self, line: &str) {
+        let seconds = self.now as f64 / SECOND as f64;
+        println!("{seconds:>12.6} {:>6} {line}", self.moment);
     }
 
     fn happen(&mut self, what: Happening) {
