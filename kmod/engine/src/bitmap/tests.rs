@@ -141,7 +141,7 @@ fn bitmaps_behave_like_lists_of_truth_values() {
                     let word = random.below(u64::MAX) & random.below(u64::MAX);
                     assert!(bitmaps.union_word(slot, index, word));
                     (0..64)
-                        .filter(|bit| word >> bit & 1 == 1)
+                        .filter(|bit| (word >> bit) & 1 == 1)
                         .for_each(|bit| model[(index * 64 + bit) as usize] = true);
                 }
             }
