@@ -132,9 +132,11 @@ impl History {
         moment: u64,
         generation: u64,
     ) -> Vec<Stamp> {
+        // What was given up since is not meant.
+        let line = self.line(generation);
         let covered = |write: &Write| {
             write.writer == writer
-                && write.acknowledged.is_some()
+                && write.acknowledged.is_some_and(|id| line.contains(&id))
                 && write.flushed.is_none()
                 && write.ended.is_some_and(|ended| ended < moment)
         };
