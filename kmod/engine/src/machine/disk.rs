@@ -16,7 +16,7 @@ use crate::ancestry::Ancestry;
 use crate::bitmap::Bitmaps;
 use crate::effect::Effect;
 use crate::event::{DiskError, Token};
-use crate::host::{Host, NoMemory, Output};
+use crate::host::{Host, NoMemory, Output, Time};
 use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
@@ -25,6 +25,8 @@ use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
 /// Bitmap blocks being written at the same time.
 const BITMAP_WRITES_MAX: usize = 16;
+/// A log that nothing refers to for so long is emptied, in milliseconds.
+const LOG_IDLE_MS: u64 = 10_000;
 const EXTENT_SECTORS: u64 = (AL_EXTENT_BYTES / 512) as u64;
 
 /// What is happening to the disk as a whole.
@@ -54,6 +56,8 @@ pub(super) struct Disk<H: Host> {
     pub(super) wants_clean: bool,
     /// Every dirty bitmap block is to be written.
     pub(super) wants_bitmaps: bool,
+    /// Extents are hot, but nothing has referred to one since.
+    calm_since: Option<Time>,
     superblock_wanted: u64,
     superblock_writing: Option<u64>,
     superblock_done: u64,
@@ -101,6 +105,7 @@ impl<H: Host> Disk<H> {
             log_writes: 0,
             wants_clean: false,
             wants_bitmaps: false,
+            calm_since: None,
             superblock_wanted: 0,
             superblock_writing: None,
             superblock_done: 0,
@@ -129,6 +134,22 @@ impl<H: Host> Disk<H> {
     /// Whether the superblock on disk says what the one in memory says.
     pub(super) fn is_settled(&self) -> bool {
         self.superblock_done >= self.superblock_wanted
+    }
+
+    /// Whether nothing has needed the activity log for [`LOG_IDLE_MS`]: then it is emptied, so that a crash of the
+    /// primary makes only what was written lately suspicious.
+    fn has_been_calm(&mut self, now: Time) -> bool {
+        if self.log.used() == 0 || self.log.referenced() > 0 {
+            self.calm_since = None;
+            return false;
+        }
+        self.calm_since.get_or_insert(now).after_ms(LOG_IDLE_MS) <= now
+    }
+
+    /// When the log has been idle for long enough to be emptied; `None`: it is in use, empty, or being emptied.
+    pub(super) fn log_deadline(&self) -> Option<Time> {
+        let since = self.calm_since.filter(|_| !self.wants_clean)?;
+        Some(since.after_ms(LOG_IDLE_MS))
     }
 
     /// Whether no metadata write is under way or wanted.
@@ -434,13 +455,14 @@ impl<H: Host> Volume<H> {
     pub(super) fn run_disk<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_attach(cx);
         self.run_leaving(cx);
-        let (id, is_idle) = (self.id, self.is_idle(cx));
+        let (id, has_nobody) = (self.id, self.is_idle(cx));
         if let Some(disk) = self
             .disk
             .as_mut()
             .filter(|disk| disk.stage == Stage::Running)
         {
-            disk.wants_clean = is_idle && disk.log.used() > 0;
+            let is_calm = disk.has_been_calm(cx.now);
+            disk.wants_clean = (has_nobody || is_calm) && disk.log.used() > 0;
         }
         if let Some(disk) = self.disk.as_mut().filter(|_| !self.is_broken) {
             disk.write_metadata(cx, id);

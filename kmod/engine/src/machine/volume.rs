@@ -264,7 +264,8 @@ impl<H: Host> Volume<H> {
         let replicas = self
             .each_replica()
             .filter_map(|(_, replica)| replica.deadline());
-        replicas.chain(tail).min()
+        let log = self.disk.as_ref().and_then(Disk::log_deadline);
+        replicas.chain(tail).chain(log).min()
     }
 
     /// Tells the size of the device.

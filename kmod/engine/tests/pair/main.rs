@@ -116,6 +116,21 @@ fn a_crashed_primary_resyncs_hot_extents_from_the_survivor() {
 }
 
 #[test]
+fn a_primary_that_crashes_after_a_calm_time_owes_nothing() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.wait(11_000);
+    rig.idle();
+    rig.crash(0);
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
+    rig.restart(0);
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+    assert_eq!(rig.resynced(1), 8, "only what was written since");
+    rig.assert_equal();
+}
+
+#[test]
 fn a_crashed_secondary_comes_back_with_its_hot_extents() {
     let mut rig = Rig::pair();
     rig.write(0, 0, 1, 4096).unwrap();
