@@ -11,6 +11,7 @@
 
 use super::context::{ensure, Context, Fault};
 use super::disk::Stage as DiskStage;
+use super::negotiate::Round;
 use super::peer_op::Kind;
 use super::replica::Adopting;
 use super::request::Stage;
@@ -80,7 +81,7 @@ impl<H: Host> Volume<H> {
                 }
             }
             Some((change, Progress::Remote(waits))) => {
-                let waits = waits.intersection(self.receivers());
+                let waits = NodeSet(waits.intersection(self.receivers()).0 & !self.departing().0);
                 self.change = Some(Change {
                     progress: Progress::Remote(waits),
                     ..change
@@ -125,6 +126,19 @@ impl<H: Host> Volume<H> {
         } else if let Some(peer) = joining {
             self.begin_change(cx, Reason::Grow(peer), self.term());
         }
+    }
+
+    /// Peers whose disk is going: they answer for no record any more, and the round that they asked for waits for this
+    /// change.
+    fn departing(&self) -> NodeSet {
+        let has_left = |round: &Round| {
+            let disk = round.peer.map(|said| said.disk);
+            round.is_open() && disk == Some(DiskState::Diskless)
+        };
+        let departing = self
+            .each_replica()
+            .filter(|(_, replica)| has_left(&replica.round));
+        departing.fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer))
     }
 
     /// Whether the disk is still as good as it was when the promotion was granted, and nothing that a peer wrote is

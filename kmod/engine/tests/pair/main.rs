@@ -5,7 +5,7 @@
 mod host;
 mod rig;
 
-use rig::Rig;
+use rig::{Rig, VOLUME};
 use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Op};
 use weft_uapi::refusal::Refusal;
@@ -206,6 +206,24 @@ fn two_that_are_primary_when_they_meet_are_a_split_brain() {
     assert!(rig.is_stand_alone(0) && rig.is_stand_alone(1));
     assert_eq!(rig.read(0, 0, 4096), Ok(vec![1; 4096]));
     assert_eq!(rig.read(1, 8, 4096), Ok(vec![2; 4096]));
+}
+
+#[test]
+fn a_record_does_not_wait_for_a_disk_that_is_leaving() {
+    let mut rig = Rig::pair();
+    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    rig.idle();
+    rig.set_late(0, true);
+    let promotion = rig.order(0, Command::Primary { force: false });
+    rig.idle();
+    let detach = rig.order(1, Command::Detach { volume: VOLUME });
+    rig.idle();
+    let session = rig.session(0);
+    rig.set_late(0, false);
+    assert_eq!(rig.reply(promotion), Ok(()));
+    assert_eq!(rig.reply(detach), Ok(()));
+    assert_eq!(rig.session(0), session, "nobody had to give up");
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
 }
 
 #[test]
