@@ -8,7 +8,7 @@ use weft_engine::event::{Cookie, Io, Token};
 use weft_engine::host::{Host, NoMemory, Output};
 use weft_uapi::ondisk::MetaBlock;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::units::{Sector, SessionId};
+use weft_uapi::units::{NodeId, Sector, SessionId};
 use weft_uapi::wire::{Header, LinkKind};
 
 pub(crate) struct RigHost;
@@ -23,13 +23,22 @@ impl Host for RigHost {
     }
 }
 
+/// A packet on its way.
+pub(crate) struct Parcel {
+    pub(crate) to: NodeId,
+    pub(crate) link: LinkKind,
+    pub(crate) header: Header,
+    pub(crate) body: Vec<u8>,
+    pub(crate) data: Data<RigHost>,
+}
+
 /// An effect to be carried out on behalf of a node.
 pub(crate) enum Act {
     Disk(Cookie, Io, Data<RigHost>),
     Meta(Cookie, Sector, Box<MetaBlock>),
-    Send(SessionId, LinkKind, Header, Vec<u8>, Data<RigHost>),
-    Offer(SessionId),
-    EndSession(SessionId),
+    Send(SessionId, Parcel),
+    Offer(NodeId, SessionId),
+    EndSession(NodeId, SessionId),
 }
 
 #[derive(Default)]
@@ -56,21 +65,27 @@ impl Output<RigHost> for Outbox {
                 self.acts.push(Act::Meta(cookie, sector, Box::new(*block)));
             }
             Effect::Send {
+                peer,
                 session,
                 link,
                 mut header,
                 body,
                 data,
-                ..
             } => {
                 if let Data::Buffer(buffer) = &data {
                     header.payload_len = buffer.len() as u32;
                 }
-                self.acts
-                    .push(Act::Send(session, link, header, body.to_vec(), data));
+                let parcel = Parcel {
+                    to: peer,
+                    link,
+                    header,
+                    body: body.to_vec(),
+                    data,
+                };
+                self.acts.push(Act::Send(session, parcel));
             }
-            Effect::Offer { session, .. } => self.acts.push(Act::Offer(session)),
-            Effect::EndSession { session, .. } => self.acts.push(Act::EndSession(session)),
+            Effect::Offer { peer, session } => self.acts.push(Act::Offer(peer, session)),
+            Effect::EndSession { peer, session } => self.acts.push(Act::EndSession(peer, session)),
             Effect::Complete {
                 request, result, ..
             } => self.completions.push((request, result)),

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Two engines, two disks and a wire that never fails unless told to: one scenario per test.
+//! Engines, disks and wires that never fail unless told to: one scenario per test. Here with two nodes, in `three` with
+//! three.
 
 mod host;
 mod rig;
+mod three;
 
 use rig::{Rig, VOLUME};
 use weft_engine::effect::IoError;
@@ -41,7 +43,7 @@ fn a_blank_peer_is_synced_and_then_mirrors_writes() {
     assert_eq!(rig.write(0, 16, 9, 8192), Ok(()));
     rig.assert_equal();
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
-    assert_eq!(rig.replication(0), ReplicationState::Established);
+    assert_eq!(rig.replication(0, 1), ReplicationState::Established);
 }
 
 #[test]
@@ -81,10 +83,10 @@ fn an_outage_costs_only_what_changed() {
     for at in 0..10u64 {
         assert_eq!(rig.write(0, at * 8192, 3, 4096), Ok(()));
     }
-    assert_eq!(rig.out_of_sync(0), 10 * 8);
+    assert_eq!(rig.out_of_sync(0, 1), 10 * 8);
     rig.heal();
-    assert_eq!(rig.resynced(0), 10 * 8);
-    assert_eq!(rig.rule(0), "ahead");
+    assert_eq!(rig.resynced(0, 1), 10 * 8);
+    assert_eq!(rig.rule(0, 1), "ahead");
     rig.assert_equal();
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
 }
@@ -97,7 +99,7 @@ fn a_short_cut_without_writes_costs_nothing() {
     rig.idle();
     rig.cut();
     rig.heal();
-    assert_eq!(rig.rule(0), "same-generation");
+    assert_eq!(rig.rule(0, 1), "same-generation");
     assert_eq!(rig.write(0, 0, 2, 4096), Ok(()));
     rig.assert_equal();
 }
@@ -111,7 +113,7 @@ fn a_crashed_primary_resyncs_hot_extents_from_the_survivor() {
     assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
     rig.restart(0);
     assert_eq!(rig.disk_state(0), DiskState::UpToDate);
-    assert_eq!(rig.resynced(1), 8192, "one extent");
+    assert_eq!(rig.resynced(1, 0), 8192, "one extent");
     rig.assert_equal();
 }
 
@@ -126,7 +128,7 @@ fn a_primary_that_crashes_after_a_calm_time_owes_nothing() {
     assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
     rig.restart(0);
     assert_eq!(rig.disk_state(0), DiskState::UpToDate);
-    assert_eq!(rig.resynced(1), 8, "only what was written since");
+    assert_eq!(rig.resynced(1, 0), 8, "only what was written since");
     rig.assert_equal();
 }
 
@@ -149,9 +151,9 @@ fn a_target_that_loses_power_after_its_resync_does_not_owe_it_again() {
     rig.restart(1);
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
     assert!(
-        rig.resynced(0) <= 8192,
+        rig.resynced(0, 1) <= 8192,
         "more than one extent: {}",
-        rig.resynced(0)
+        rig.resynced(0, 1)
     );
     rig.assert_equal();
 }
@@ -165,8 +167,8 @@ fn two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
     rig.heal();
-    assert_eq!(rig.rule(0), "forked");
-    assert!(rig.is_stand_alone(0) && rig.is_stand_alone(1));
+    assert_eq!(rig.rule(0, 1), "forked");
+    assert!(rig.is_stand_alone(0, 1) && rig.is_stand_alone(1, 0));
     assert_eq!(
         rig.command(
             0,
@@ -201,9 +203,9 @@ fn two_that_are_primary_when_they_meet_are_a_split_brain() {
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
     rig.heal();
-    assert_eq!(rig.rule(0), "forked");
-    assert_eq!(rig.rule(1), "forked");
-    assert!(rig.is_stand_alone(0) && rig.is_stand_alone(1));
+    assert_eq!(rig.rule(0, 1), "forked");
+    assert_eq!(rig.rule(1, 0), "forked");
+    assert!(rig.is_stand_alone(0, 1) && rig.is_stand_alone(1, 0));
     assert_eq!(rig.read(0, 0, 4096), Ok(vec![1; 4096]));
     assert_eq!(rig.read(1, 8, 4096), Ok(vec![2; 4096]));
 }
@@ -218,11 +220,11 @@ fn a_record_does_not_wait_for_a_disk_that_is_leaving() {
     rig.idle();
     let detach = rig.order(1, Command::Detach { volume: VOLUME });
     rig.idle();
-    let session = rig.session(0);
+    let session = rig.session(0, 1);
     rig.set_late(0, false);
     assert_eq!(rig.reply(promotion), Ok(()));
     assert_eq!(rig.reply(detach), Ok(()));
-    assert_eq!(rig.session(0), session, "nobody had to give up");
+    assert_eq!(rig.session(0, 1), session, "nobody had to give up");
     assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
 }
 
@@ -248,7 +250,7 @@ fn an_unfinished_target_is_not_promoted() {
     rig.attach(1);
     rig.command(0, Command::Primary { force: true }).unwrap();
     rig.connect();
-    rig.run_until(|rig| rig.replication(1) == ReplicationState::SyncTarget);
+    rig.run_until(|rig| rig.replication(1, 0) == ReplicationState::SyncTarget);
     rig.cut_at_once();
     assert_eq!(rig.disk_state(1), DiskState::Inconsistent);
     assert_eq!(
@@ -302,7 +304,7 @@ fn a_clean_stop_leaves_nothing_suspicious() {
     rig.crash(1);
     rig.restart(0);
     rig.restart(1);
-    assert_eq!(rig.rule(0), "same-generation");
+    assert_eq!(rig.rule(0, 1), "same-generation");
     assert_eq!(rig.disk_state(0), DiskState::UpToDate);
 }
 
@@ -314,7 +316,7 @@ fn writes_during_the_initial_sync_reach_both() {
     rig.command(0, Command::Primary { force: true }).unwrap();
     rig.write(0, 0, 9, 65536).unwrap();
     rig.connect();
-    rig.run_until(|rig| rig.replication(1) == ReplicationState::SyncTarget);
+    rig.run_until(|rig| rig.replication(1, 0) == ReplicationState::SyncTarget);
     for at in 0..64u64 {
         rig.write(0, at * 96, at as u8, 4096).unwrap();
     }
@@ -398,7 +400,7 @@ fn packets_that_no_engine_sends_end_the_session_at_most() {
             let has_data = kind.carries_data() && header.bytes > 0;
             let data = has_data.then(|| vec![9; header.bytes as usize].into());
             rig.inject(
-                to,
+                (1 - to, to),
                 link,
                 header,
                 if kind.carries_data() { &[] } else { &body },
@@ -413,7 +415,7 @@ fn packets_that_no_engine_sends_end_the_session_at_most() {
 #[test]
 fn a_disk_comes_and_goes_in_a_session_that_is_old() {
     let mut rig = Rig::pair();
-    let session = rig.session(0);
+    let session = rig.session(0, 1);
     rig.wait(60_000);
     assert_eq!(
         rig.command(
@@ -428,19 +430,19 @@ fn a_disk_comes_and_goes_in_a_session_that_is_old() {
     rig.attach(1);
     rig.assert_equal();
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
-    assert_eq!(rig.session(0), session);
+    assert_eq!(rig.session(0, 1), session);
 }
 
 #[test]
 fn a_synced_pair_swaps_its_roles_within_the_session() {
     let mut rig = Rig::pair();
-    let session = rig.session(0);
+    let session = rig.session(0, 1);
     assert_eq!(rig.command(0, Command::Secondary), Ok(()));
     rig.idle();
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.write(1, 0, 4, 4096), Ok(()));
     rig.assert_equal();
-    assert_eq!(rig.session(0), session);
+    assert_eq!(rig.session(0, 1), session);
 }
 
 #[test]
@@ -503,6 +505,6 @@ fn a_trim_of_what_is_not_stable_takes_nothing_away() {
     let mut header = Header::new(PacketKind::Trim, Some(rig::VOLUME));
     header.seq = Seq(1 << 40);
     rig.break_wire();
-    rig.inject(1, LinkKind::Data, header, &[], None);
-    assert_eq!(rig.out_of_sync(1), 8);
+    rig.inject((0, 1), LinkKind::Data, header, &[], None);
+    assert_eq!(rig.out_of_sync(1, 0), 8);
 }

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The rig of the scenarios: everything is carried out at once and in order, and nothing is ever lost unless a scenario
-//! cuts the wire or crashes a node. Faults at arbitrary moments are the simulator's business.
+//! cuts a wire or crashes a node. Faults at arbitrary moments are the simulator's business.
+
+mod status;
+mod wire;
 
 use crate::host::{Act, Outbox, RigHost};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::rc::Rc;
 use weft_engine::effect::{Data, IoError};
 use weft_engine::event::{Command, DiskError, Event, Io, Op, Token};
@@ -14,9 +18,9 @@ use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{ConnectionState, DiskState, Protocol, ReplicationState, Role};
+use weft_uapi::state::{DiskState, Protocol};
 use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
-use weft_uapi::wire::{Header, LinkKind};
+use wire::Wires;
 
 pub(crate) const VOLUME: VolumeId = VolumeId(0);
 /// 64 MiB: 16 extents.
@@ -36,19 +40,17 @@ struct Node {
     is_late: bool,
     late: Vec<Act>,
     queue: VecDeque<Act>,
-    /// The session offered and not yet connected.
-    offer: Option<SessionId>,
-    /// The session of the wire.
-    session: Option<SessionId>,
+    /// Per peer: the session offered and not yet connected.
+    offers: BTreeMap<usize, SessionId>,
+    /// Per peer: the session of the wire.
+    sessions: BTreeMap<usize, SessionId>,
 }
 
 pub(crate) struct Rig {
     nodes: Vec<Node>,
     out: Outbox,
     now: Time,
-    is_cut: bool,
-    /// Packets get lost.
-    is_dead: bool,
+    wires: Wires,
     next: u64,
     buffers: Vec<Rc<[u8]>>,
 }
@@ -89,42 +91,61 @@ fn blank_disk(number: usize) -> Vec<u8> {
 }
 
 impl Rig {
-    /// Two nodes that know each other; no disk attached, not connected.
+    /// Two nodes, see [`Self::with`].
     pub(crate) fn new() -> Self {
-        let nodes = (0..2).map(|number| Node {
+        Self::with(2)
+    }
+
+    /// Nodes that know each other; no disk attached, not connected.
+    pub(crate) fn with(nodes: usize) -> Self {
+        let nodes = (0..nodes).map(|number| Node {
             engine: new_engine(number),
             disk: blank_disk(number),
             is_failing: false,
             is_late: false,
             late: Vec::new(),
             queue: VecDeque::new(),
-            offer: None,
-            session: None,
+            offers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
         });
         let mut rig = Self {
             nodes: nodes.collect(),
             out: Outbox::default(),
             now: Time(1),
-            is_cut: false,
-            is_dead: false,
+            wires: Wires::default(),
             next: 0,
             buffers: Vec::new(),
         };
-        (0..2).for_each(|number| rig.configure(number));
+        rig.numbers().for_each(|number| rig.configure(number));
         rig
     }
 
     /// A connected, synced pair whose node 0 is primary.
     pub(crate) fn pair() -> Self {
-        let mut rig = Self::new();
-        rig.attach(0);
-        rig.attach(1);
+        Self::synced(2)
+    }
+
+    /// Connected, synced nodes; node 0 is primary.
+    pub(crate) fn synced(nodes: usize) -> Self {
+        let mut rig = Self::with(nodes);
+        rig.numbers().for_each(|number| rig.attach(number));
         rig.connect();
         rig.command(0, Command::Primary { force: true }).unwrap();
         rig.idle();
         rig.assert_equal();
-        assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+        for number in rig.numbers() {
+            assert_eq!(rig.disk_state(number), DiskState::UpToDate, "node {number}");
+        }
         rig
+    }
+
+    fn numbers(&self) -> Range<usize> {
+        0..self.nodes.len()
+    }
+
+    /// The numbers of the other nodes.
+    fn peers(&self, number: usize) -> impl Iterator<Item = usize> {
+        self.numbers().filter(move |&peer| peer != number)
     }
 
     fn configure(&mut self, number: usize) {
@@ -136,13 +157,10 @@ impl Rig {
             },
         )
         .unwrap();
-        self.command(
-            number,
-            Command::NewPeer {
-                peer: node(1 - number),
-            },
-        )
-        .unwrap();
+        for peer in self.peers(number) {
+            let peer = node(peer);
+            self.command(number, Command::NewPeer { peer }).unwrap();
+        }
     }
 
     pub(crate) fn attach(&mut self, number: usize) {
@@ -176,38 +194,6 @@ impl Rig {
             },
         );
         assert_eq!(self.reply(token), Ok(()));
-    }
-
-    pub(crate) fn connect(&mut self) {
-        for number in 0..2 {
-            self.command(
-                number,
-                Command::Connect {
-                    peer: node(1 - number),
-                    discard_my_data: false,
-                },
-            )
-            .unwrap();
-        }
-    }
-
-    /// Connects whoever stands alone.
-    pub(crate) fn reconnect(&mut self) {
-        for number in (0..2)
-            .filter(|&number| self.is_stand_alone(number))
-            .collect::<Vec<_>>()
-        {
-            let peer = node(1 - number);
-            self.command(
-                number,
-                Command::Connect {
-                    peer,
-                    discard_my_data: number == 1,
-                },
-            )
-            .unwrap();
-        }
-        self.idle();
     }
 
     fn token(&mut self) -> Token {
@@ -357,7 +343,8 @@ impl Rig {
     /// Carries one effect out; `false`: there is none.
     fn step(&mut self) -> bool {
         self.join();
-        let Some(number) = (0..2).max_by_key(|&number| self.nodes[number].queue.len()) else {
+        let busiest = |&number: &usize| self.nodes[number].queue.len();
+        let Some(number) = self.numbers().max_by_key(busiest) else {
             return false;
         };
         let Some(act) = self.nodes[number].queue.pop_front() else {
@@ -384,91 +371,13 @@ impl Rig {
                     },
                 );
             }
-            Act::Send(session, link, header, body, data) => {
-                self.deliver(number, session, link, header, &body, data)
+            Act::Send(session, parcel) => self.deliver(number, session, parcel),
+            Act::Offer(peer, session) => {
+                self.nodes[number].offers.insert(peer.index(), session);
             }
-            Act::Offer(session) => self.nodes[number].offer = Some(session),
-            Act::EndSession(session) => {
-                self.nodes[number].offer =
-                    self.nodes[number].offer.filter(|&offer| offer != session);
-                if self.nodes[number].session == Some(session) {
-                    self.nodes[number].session = None;
-                    self.hang_up(1 - number);
-                }
-            }
+            Act::EndSession(peer, session) => self.end_session(number, peer.index(), session),
         }
         true
-    }
-
-    /// Connects two offers.
-    fn join(&mut self) {
-        if self.is_cut || self.nodes.iter().any(|node| node.offer.is_none()) {
-            return;
-        }
-        for number in 0..2 {
-            self.nodes[number].session = self.nodes[number].offer.take();
-        }
-        for number in 0..2 {
-            let session = self.nodes[number].session.unwrap();
-            self.feed(
-                number,
-                Event::SessionUp {
-                    peer: node(1 - number),
-                    session,
-                },
-            );
-        }
-    }
-
-    fn hang_up(&mut self, number: usize) {
-        if let Some(session) = self.nodes[number].session.take() {
-            self.feed(
-                number,
-                Event::SessionDown {
-                    peer: node(1 - number),
-                    session,
-                    reason: "cut",
-                },
-            );
-        }
-    }
-
-    fn deliver(
-        &mut self,
-        from: usize,
-        session: SessionId,
-        link: LinkKind,
-        header: Header,
-        body: &[u8],
-        data: Data<RigHost>,
-    ) {
-        let to = 1 - from;
-        if self.is_dead || self.nodes[from].session != Some(session) {
-            return;
-        }
-        let Some(session) = self.nodes[to].session else {
-            return;
-        };
-        let data = match data {
-            Data::None => None,
-            Data::Request(request) => Some(self.buffers[request as usize].clone()),
-            Data::Buffer(buffer) => Some(buffer),
-        };
-        assert!(
-            self.nodes[to].engine.has_peer_room(node(from)),
-            "no room for a packet"
-        );
-        self.feed(
-            to,
-            Event::Packet {
-                peer: node(from),
-                session,
-                link,
-                header,
-                body,
-                data,
-            },
-        );
     }
 
     fn disk_io(&mut self, number: usize, io: Io, data: Data<RigHost>) -> Option<Rc<[u8]>> {
@@ -514,7 +423,8 @@ impl Rig {
 
     /// Lets the next timer expire if that is within the given time.
     fn tick(&mut self, milliseconds: u64) -> bool {
-        let next = (0..2)
+        let next = self
+            .numbers()
             .filter_map(|number| Some((self.nodes[number].engine.deadline()?, number)))
             .min();
         let Some((deadline, number)) =
@@ -525,43 +435,6 @@ impl Rig {
         self.now = self.now.max(deadline);
         self.feed(number, Event::Timer);
         true
-    }
-
-    pub(crate) fn cut(&mut self) {
-        self.idle();
-        self.is_cut = true;
-        (0..2).for_each(|number| self.hang_up(number));
-        self.idle();
-    }
-
-    /// Cuts without letting anything finish first.
-    pub(crate) fn cut_at_once(&mut self) {
-        self.is_cut = true;
-        (0..2).for_each(|number| self.hang_up(number));
-    }
-
-    /// A packet that the peer's engine never sent; ignored without a session.
-    pub(crate) fn inject(
-        &mut self,
-        to: usize,
-        link: LinkKind,
-        header: Header,
-        body: &[u8],
-        data: Option<Rc<[u8]>>,
-    ) {
-        if let Some(session) = self.nodes[to].session {
-            self.feed(
-                to,
-                Event::Packet {
-                    peer: node(1 - to),
-                    session,
-                    link,
-                    header,
-                    body,
-                    data,
-                },
-            );
-        }
     }
 
     /// The disk refuses writes from now on, or no longer.
@@ -578,115 +451,26 @@ impl Rig {
         }
     }
 
-    /// Packets get lost from now on, until the wire is healed; nobody has noticed yet.
-    pub(crate) fn break_wire(&mut self) {
-        self.is_dead = true;
-    }
-
     /// Nothing happens for a while.
     pub(crate) fn wait(&mut self, milliseconds: u64) {
         self.idle();
         self.now = self.now.after_ms(milliseconds);
     }
 
-    /// The running session, as the node counts it.
-    pub(crate) fn session(&self, number: usize) -> Option<SessionId> {
-        self.nodes[number].session
-    }
-
-    pub(crate) fn heal(&mut self) {
-        self.is_cut = false;
-        self.is_dead = false;
-        self.idle();
-    }
-
     /// The node's power fails; all it had written is on its disk.
     pub(crate) fn crash(&mut self, number: usize) {
         self.nodes[number].engine = new_engine(number);
         self.nodes[number].queue.clear();
-        self.nodes[number].session = None;
-        self.nodes[number].offer = None;
-        self.hang_up(1 - number);
+        self.drop_wires(number);
         self.idle();
     }
 
     pub(crate) fn restart(&mut self, number: usize) {
         self.configure(number);
         self.attach(number);
-        self.command(
-            number,
-            Command::Connect {
-                peer: node(1 - number),
-                discard_my_data: false,
-            },
-        )
-        .unwrap();
+        for peer in self.peers(number) {
+            self.dial(number, peer, false);
+        }
         self.idle();
-    }
-
-    pub(crate) fn assert_equal(&mut self) {
-        self.idle();
-        let data = layout().data_sectors() as usize * 512;
-        let (first, second) = (&self.nodes[0].disk[..data], &self.nodes[1].disk[..data]);
-        let different = first
-            .chunks(512)
-            .zip(second.chunks(512))
-            .position(|(a, b)| a != b);
-        assert_eq!(different, None, "first different sector");
-    }
-
-    pub(crate) fn disk_state(&self, number: usize) -> DiskState {
-        let info = self.nodes[number]
-            .engine
-            .volume_info(VOLUME, self.now)
-            .unwrap();
-        DiskState::from_number(info.disk_state).unwrap()
-    }
-
-    pub(crate) fn role(&self, number: usize) -> Role {
-        Role::from_number(self.nodes[number].engine.resource_info(self.now).role).unwrap()
-    }
-
-    fn replica(&self, number: usize) -> weft_uapi::status::PeerVolumeInfo {
-        self.nodes[number]
-            .engine
-            .peer_volume_info(node(1 - number), VOLUME, self.now)
-            .unwrap()
-    }
-
-    pub(crate) fn replication(&self, number: usize) -> ReplicationState {
-        ReplicationState::from_number(self.replica(number).replication).unwrap()
-    }
-
-    pub(crate) fn out_of_sync(&self, number: usize) -> u64 {
-        self.replica(number).out_of_sync_sectors
-    }
-
-    /// Sectors that the last resync transferred.
-    pub(crate) fn resynced(&self, number: usize) -> u64 {
-        self.replica(number).resync_done_sectors
-    }
-
-    pub(crate) fn rule(&self, number: usize) -> String {
-        let rule = self.replica(number).rule;
-        String::from_utf8_lossy(&rule)
-            .trim_end_matches('\0')
-            .to_owned()
-    }
-
-    pub(crate) fn is_stand_alone(&self, number: usize) -> bool {
-        let info = self.nodes[number]
-            .engine
-            .peer_info(node(1 - number), self.now)
-            .unwrap();
-        info.connection == ConnectionState::StandAlone.number()
-    }
-
-    pub(crate) fn members(&self, number: usize) -> u32 {
-        self.nodes[number]
-            .engine
-            .generation_info(VOLUME)
-            .unwrap()
-            .members
     }
 }

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the scenarios look at: the disks, and what the engines say of themselves.
+
+use super::{layout, node, Rig, VOLUME};
+use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
+use weft_uapi::status::PeerVolumeInfo;
+use weft_uapi::units::SessionId;
+
+impl Rig {
+    /// All disks hold the same data once nothing is left to do.
+    pub(crate) fn assert_equal(&mut self) {
+        self.idle();
+        let data = layout().data_sectors() as usize * 512;
+        let first = &self.nodes[0].disk[..data];
+        for (number, this) in self.nodes.iter().enumerate().skip(1) {
+            let different = first
+                .chunks(512)
+                .zip(this.disk[..data].chunks(512))
+                .position(|(a, b)| a != b);
+            assert_eq!(different, None, "first different sector of node {number}");
+        }
+    }
+
+    /// What the disk itself holds.
+    pub(crate) fn read_disk(&self, number: usize, sector: u64, bytes: usize) -> Vec<u8> {
+        self.nodes[number].disk[sector as usize * 512..][..bytes].to_vec()
+    }
+
+    /// The running session, as the node counts it.
+    pub(crate) fn session(&self, number: usize, peer: usize) -> Option<SessionId> {
+        self.nodes[number].sessions.get(&peer).copied()
+    }
+
+    pub(crate) fn disk_state(&self, number: usize) -> DiskState {
+        let info = self.nodes[number]
+            .engine
+            .volume_info(VOLUME, self.now)
+            .unwrap();
+        DiskState::from_number(info.disk_state).unwrap()
+    }
+
+    pub(crate) fn role(&self, number: usize) -> Role {
+        Role::from_number(self.nodes[number].engine.resource_info(self.now).role).unwrap()
+    }
+
+    fn replica(&self, number: usize, peer: usize) -> PeerVolumeInfo {
+        self.nodes[number]
+            .engine
+            .peer_volume_info(node(peer), VOLUME, self.now)
+            .unwrap()
+    }
+
+    pub(crate) fn replication(&self, number: usize, peer: usize) -> ReplicationState {
+        ReplicationState::from_number(self.replica(number, peer).replication).unwrap()
+    }
+
+    pub(crate) fn out_of_sync(&self, number: usize, peer: usize) -> u64 {
+        self.replica(number, peer).out_of_sync_sectors
+    }
+
+    /// Sectors that the last resync with the peer transferred.
+    pub(crate) fn resynced(&self, number: usize, peer: usize) -> u64 {
+        self.replica(number, peer).resync_done_sectors
+    }
+
+    /// The rule that decided when the two met last.
+    pub(crate) fn rule(&self, number: usize, peer: usize) -> String {
+        let rule = self.replica(number, peer).rule;
+        String::from_utf8_lossy(&rule)
+            .trim_end_matches('\0')
+            .to_owned()
+    }
+
+    pub(crate) fn is_stand_alone(&self, number: usize, peer: usize) -> bool {
+        let info = self.nodes[number]
+            .engine
+            .peer_info(node(peer), self.now)
+            .unwrap();
+        info.connection == ConnectionState::StandAlone.number()
+    }
+
+    pub(crate) fn members(&self, number: usize) -> u32 {
+        self.nodes[number]
+            .engine
+            .generation_info(VOLUME)
+            .unwrap()
+            .members
+    }
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The wires between the nodes: what the daemons do with offers and sessions.
+
+use super::{node, Rig};
+use crate::host::{Parcel, RigHost};
+use std::collections::BTreeSet;
+use weft_engine::effect::Data;
+use weft_engine::event::{Command, Event};
+use weft_uapi::units::SessionId;
+use weft_uapi::wire::{Header, LinkKind};
+
+/// What is wrong with the wires; a pair is named by the smaller number first.
+#[derive(Default)]
+pub(super) struct Wires {
+    /// No session is possible.
+    cut: BTreeSet<(usize, usize)>,
+    /// Packets get lost.
+    dead: BTreeSet<(usize, usize)>,
+}
+
+fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+impl Rig {
+    /// All pairs of nodes.
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let later = |a: usize| (a + 1..self.nodes.len()).map(move |b| (a, b));
+        self.numbers().flat_map(later).collect()
+    }
+
+    pub(crate) fn connect(&mut self) {
+        for (a, b) in self.pairs() {
+            self.dial(a, b, false);
+            self.dial(b, a, false);
+        }
+    }
+
+    /// Wants a connection to `peer`.
+    pub(crate) fn dial(&mut self, number: usize, peer: usize, discard_my_data: bool) {
+        let command = Command::Connect {
+            peer: node(peer),
+            discard_my_data,
+        };
+        self.command(number, command).unwrap();
+    }
+
+    /// Connects whoever stands alone; of a pair, the data of the one with the higher number are given up.
+    pub(crate) fn reconnect(&mut self) {
+        for (a, b) in self.pairs() {
+            for (number, peer) in [(a, b), (b, a)] {
+                if self.is_stand_alone(number, peer) {
+                    self.dial(number, peer, number > peer);
+                }
+            }
+        }
+        self.idle();
+    }
+
+    /// Connects the offers that meet.
+    pub(super) fn join(&mut self) {
+        for (a, b) in self.pairs() {
+            let is_offered = |from: usize, to: usize| self.nodes[from].offers.contains_key(&to);
+            if self.wires.cut.contains(&(a, b)) || !is_offered(a, b) || !is_offered(b, a) {
+                continue;
+            }
+            for (number, peer) in [(a, b), (b, a)] {
+                let this = &mut self.nodes[number];
+                let offer = this.offers.remove(&peer);
+                this.sessions.extend(offer.map(|session| (peer, session)));
+            }
+            for (number, peer) in [(a, b), (b, a)] {
+                let session = self.nodes[number].sessions[&peer];
+                let peer = node(peer);
+                self.feed(number, Event::SessionUp { peer, session });
+            }
+        }
+    }
+
+    /// The engine ends a session or takes an offer back.
+    pub(super) fn end_session(&mut self, number: usize, peer: usize, session: SessionId) {
+        let this = &mut self.nodes[number];
+        this.offers.retain(|_, &mut offer| offer != session);
+        if this.sessions.get(&peer) == Some(&session) {
+            this.sessions.remove(&peer);
+            self.hang_up(peer, number);
+        }
+    }
+
+    /// `number` learns that its session with `peer` is over.
+    fn hang_up(&mut self, number: usize, peer: usize) {
+        if let Some(session) = self.nodes[number].sessions.remove(&peer) {
+            self.feed(
+                number,
+                Event::SessionDown {
+                    peer: node(peer),
+                    session,
+                    reason: "cut",
+                },
+            );
+        }
+    }
+
+    /// The node is gone: its peers learn of it.
+    pub(super) fn drop_wires(&mut self, number: usize) {
+        self.nodes[number].offers.clear();
+        self.nodes[number].sessions.clear();
+        for peer in self.peers(number) {
+            self.hang_up(peer, number);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, from: usize, session: SessionId, parcel: Parcel) {
+        let to = parcel.to.index();
+        let is_there = self.nodes[from].sessions.get(&to) == Some(&session)
+            && self.nodes[to].sessions.contains_key(&from);
+        if !is_there || self.wires.dead.contains(&pair(from, to)) {
+            return;
+        }
+        let data = match parcel.data {
+            Data::None => None,
+            Data::Request(request) => Some(self.buffers[request as usize].clone()),
+            Data::Buffer(buffer) => Some(buffer),
+        };
+        assert!(
+            self.nodes[to].engine.has_peer_room(node(from)),
+            "no room for a packet"
+        );
+        let Parcel {
+            link, header, body, ..
+        } = parcel;
+        self.inject((from, to), link, header, &body, data);
+    }
+
+    /// A packet from the first node to the second one, perhaps one that its engine never sent; ignored without a
+    /// session.
+    pub(crate) fn inject(
+        &mut self,
+        (from, to): (usize, usize),
+        link: LinkKind,
+        header: Header,
+        body: &[u8],
+        data: Option<<RigHost as weft_engine::host::Host>::Buffer>,
+    ) {
+        if let Some(&session) = self.nodes[to].sessions.get(&from) {
+            self.feed(
+                to,
+                Event::Packet {
+                    peer: node(from),
+                    session,
+                    link,
+                    header,
+                    body,
+                    data,
+                },
+            );
+        }
+    }
+
+    /// Cuts all wires once everything has finished.
+    pub(crate) fn cut(&mut self) {
+        self.idle();
+        self.cut_at_once();
+        self.idle();
+    }
+
+    /// Cuts all wires without letting anything finish first.
+    pub(crate) fn cut_at_once(&mut self) {
+        self.cut_pairs(&self.pairs());
+    }
+
+    /// Cuts one wire once everything has finished.
+    pub(crate) fn cut_pair(&mut self, a: usize, b: usize) {
+        self.idle();
+        self.cut_pairs(&[pair(a, b)]);
+        self.idle();
+    }
+
+    /// Cuts a node off once everything has finished.
+    pub(crate) fn isolate(&mut self, number: usize) {
+        self.idle();
+        let wires: Vec<_> = self.peers(number).map(|peer| pair(number, peer)).collect();
+        self.cut_pairs(&wires);
+        self.idle();
+    }
+
+    fn cut_pairs(&mut self, pairs: &[(usize, usize)]) {
+        self.wires.cut.extend(pairs);
+        for &(a, b) in pairs {
+            self.hang_up(a, b);
+            self.hang_up(b, a);
+        }
+    }
+
+    /// Packets get lost from now on, until the wires are healed; nobody has noticed yet.
+    pub(crate) fn break_wire(&mut self) {
+        self.wires.dead.extend(self.pairs());
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.wires = Wires::default();
+        self.idle();
+    }
+
+    pub(crate) fn heal_pair(&mut self, a: usize, b: usize) {
+        self.wires.cut.remove(&pair(a, b));
+        self.wires.dead.remove(&pair(a, b));
+        self.idle();
+    }
+}
