@@ -6,10 +6,10 @@ use super::{Disk, Path};
 use crate::error::Failure;
 use crate::pump::Kernel;
 use crate::resource::Resource;
-use crate::sys::bdev::Bdev;
+use crate::sys::bdev::{Bdev, DeviceNumber};
 use crate::sys::memory::NoIo;
 use crate::sys::pages::PageBuf;
-use kernel::{prelude::*, sync::Arc};
+use kernel::{prelude::*, str::CString, sync::Arc};
 use weft_engine::load::{DiskInfo, LoadedDisk, Read};
 use weft_uapi::limits::{IO_BYTES_MAX, META_BLOCK_BYTES, PATH_MAX, SECTOR_BYTES};
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
@@ -29,30 +29,55 @@ pub(crate) type Loaded = KBox<Option<LoadedDisk<Kernel>>>;
 pub(crate) fn attach(
     resource: &Arc<Resource>,
     (node, volume): (NodeId, VolumeId),
-    disk: &CStr,
-    meta: Option<&CStr>,
+    disk: &LowerDevice,
+    meta: Option<&LowerDevice>,
 ) -> Result<(Arc<Disk>, Loaded), Failure> {
     let disk = open(resource, disk, meta)?;
     let loaded = load(resource, &disk, (node, volume))?;
     Ok((disk, loaded))
 }
 
-fn open(resource: &Arc<Resource>, disk: &CStr, meta: Option<&CStr>) -> Result<Arc<Disk>, Failure> {
-    let device = |path, refusal| {
-        Bdev::open(path, resource.clone()).map_err(|error| match error.name() {
-            Some(name) => Failure::new(refusal, format_args!("{}: {}.", text(path), text(name))),
-            None => Failure::new(refusal, format_args!("{}.", text(path))),
+/// A block device that was named in a command.
+pub(crate) struct LowerDevice {
+    path: CString,
+    number: Result<DeviceNumber>,
+}
+
+impl LowerDevice {
+    /// Looks `path` up as the calling process sees it; whether it was found shows when it is opened. May sleep.
+    pub(crate) fn find(path: &str) -> Result<Self> {
+        let path = CString::try_from_fmt(fmt!("{}", path))?;
+        let number = DeviceNumber::find(&path);
+        Ok(Self { path, number })
+    }
+}
+
+fn open(
+    resource: &Arc<Resource>,
+    disk: &LowerDevice,
+    meta: Option<&LowerDevice>,
+) -> Result<Arc<Disk>, Failure> {
+    let device = |device: &LowerDevice, refusal| {
+        let opened = device
+            .number
+            .and_then(|number| Bdev::open(number, resource.clone()));
+        opened.map_err(|error| {
+            let path = text(&device.path);
+            match error.name() {
+                Some(name) => Failure::new(refusal, format_args!("{path}: {}.", text(name))),
+                None => Failure::new(refusal, format_args!("{path}.")),
+            }
         })
     };
     let data = device(disk, Refusal::DiskOpen)?;
     let (meta_device, meta_path) = match meta {
-        Some(path) => (device(path, Refusal::MetaOpen)?, path),
+        Some(meta) => (device(meta, Refusal::MetaOpen)?, &*meta.path),
         None => (data.clone(), c"internal"),
     };
     check(&data)?;
     check(&meta_device)?;
     let no_memory = |_| Failure::from(Refusal::NoMemory);
-    let paths = KBox::new((padded(disk), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
+    let paths = KBox::new((padded(&disk.path), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
     Arc::new(
         Disk {
             data,

@@ -2,8 +2,9 @@
 
 //! What a resource is asked to do by a command.
 
+use crate::disk::attach::LowerDevice;
 use crate::sys::genl::Arguments;
-use kernel::{prelude::*, str::CString};
+use kernel::prelude::*;
 use weft_uapi::control::padded_name;
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::state::Protocol;
@@ -19,8 +20,8 @@ pub(crate) enum Action {
     /// Attaches a disk; `meta` is the metadata device, `None` if the metadata are internal.
     Attach {
         volume: VolumeId,
-        disk: CString,
-        meta: Option<CString>,
+        disk: LowerDevice,
+        meta: Option<LowerDevice>,
     },
     /// Lets a disk go.
     Detach { volume: VolumeId },
@@ -58,10 +59,10 @@ impl Action {
             Command::DelDevice => Self::DelDevice { volume: volume()? },
             Command::Attach => Self::Attach {
                 volume: volume()?,
-                disk: path(arguments.text(Attribute::Disk).ok_or(EINVAL)?)?,
+                disk: LowerDevice::find(arguments.text(Attribute::Disk).ok_or(EINVAL)?)?,
                 meta: match arguments.text(Attribute::Meta).ok_or(EINVAL)? {
                     "internal" => None,
-                    device => Some(path(device)?),
+                    device => Some(LowerDevice::find(device)?),
                 },
             },
             Command::Detach => Self::Detach { volume: volume()? },
@@ -111,8 +112,4 @@ fn volume(arguments: &Arguments<'_>) -> Option<VolumeId> {
     u16::try_from(arguments.number(Attribute::Volume)?)
         .ok()
         .map(VolumeId)
-}
-
-fn path(text: &str) -> Result<CString> {
-    CString::try_from_fmt(fmt!("{}", text))
 }

@@ -9,7 +9,8 @@
 use super::down::Down;
 use super::{Resource, Volume};
 use crate::block::Device;
-use crate::disk::{attach::attach, Disk, Patience};
+use crate::disk::attach::{attach, LowerDevice};
+use crate::disk::{Disk, Patience};
 use crate::error::Failure;
 use crate::fifo::{Fifo, Place, Places};
 use crate::netlink::{self, Answer, Known};
@@ -198,7 +199,7 @@ impl Resource {
         let command = match action {
             Action::NewDevice { volume, minor } => return self.new_device(volume, minor, answer),
             Action::Attach { volume, disk, meta } => {
-                return self.attach(volume, &disk, meta.as_deref(), answer)
+                return self.attach(volume, &disk, meta.as_ref(), answer)
             }
             Action::NewPeer { peer, name } => {
                 self.name_peer(peer, name);
@@ -306,8 +307,8 @@ impl Resource {
     fn attach(
         self: &Arc<Self>,
         volume: VolumeId,
-        disk: &CStr,
-        meta: Option<&CStr>,
+        disk: &LowerDevice,
+        meta: Option<&LowerDevice>,
         answer: Answer,
     ) {
         let result = self

@@ -142,17 +142,31 @@ impl<S: Sink> InFlight<S> {
     }
 }
 
+/// Which block device is meant.
+#[derive(Clone, Copy)]
+pub(crate) struct DeviceNumber(bindings::dev_t);
+
+impl DeviceNumber {
+    /// The block device at `path` as the calling process sees it; a kernel thread may see no file at all. May sleep.
+    pub(crate) fn find(path: &CStr) -> Result<Self> {
+        let mut number = 0;
+        // SAFETY: The path is a C string, and `number` takes a device number.
+        to_result(unsafe { bindings::lookup_bdev(path.as_char_ptr(), &mut number) })?;
+        Ok(Self(number))
+    }
+}
+
 impl<S: Sink> Bdev<S> {
-    /// Opens the block device at `path` for reading and writing and for nobody else. May sleep.
-    pub(crate) fn open(path: &CStr, sink: Arc<S>) -> Result<Arc<Self>> {
+    /// Opens the block device for reading and writing and for nobody else. May sleep.
+    pub(crate) fn open(number: DeviceNumber, sink: Arc<S>) -> Result<Arc<Self>> {
         const { assert!(align_of::<InFlight<S>>() <= align_of::<bindings::bio>()) };
         let mode = bindings::WEFT_OPEN_READ | bindings::WEFT_OPEN_WRITE;
         let mut holder = KBox::new(0, GFP_KERNEL)?;
         let address: *mut u8 = &mut *holder;
-        // SAFETY: The path is a C string, the holder an address that is only compared; there are no holder operations.
+        // SAFETY: The holder is an address that is only compared; there are no holder operations.
         let file = from_err_ptr(unsafe {
-            bindings::bdev_file_open_by_path(
-                path.as_char_ptr(),
+            bindings::bdev_file_open_by_dev(
+                number.0,
                 mode,
                 address.cast(),
                 core::ptr::null(),
