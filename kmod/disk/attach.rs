@@ -77,7 +77,8 @@ fn open(
     check(&data)?;
     check(&meta_device)?;
     let no_memory = |_| Failure::from(Refusal::NoMemory);
-    let paths = KBox::new((padded(&disk.path), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
+    let paths =
+        KBox::new((padded(&disk.path), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
     Arc::new(
         Disk {
             data,

@@ -165,12 +165,7 @@ impl<S: Sink> Bdev<S> {
         let address: *mut u8 = &mut *holder;
         // SAFETY: The holder is an address that is only compared; there are no holder operations.
         let file = from_err_ptr(unsafe {
-            bindings::bdev_file_open_by_dev(
-                number.0,
-                mode,
-                address.cast(),
-                core::ptr::null(),
-            )
+            bindings::bdev_file_open_by_dev(number.0, mode, address.cast(), core::ptr::null())
         })?;
         let file = NonNull::new(file).ok_or(ENODEV)?;
         let init = try_pin_init!(Self {
