@@ -3,11 +3,17 @@
 //! Many runs on all cores, with a summary and the command that repeats a failure.
 
 use crate::canary::Canary;
+use crate::random::Random;
 use crate::world::{Plan, Tally, Violation, World};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Nodes of a history at least, at most, and at most unless told otherwise.
+const NODES_MIN: u64 = 2;
+const NODES_MAX: u64 = 7;
+const NODES_DEFAULT: u64 = 2;
 
 /// Failures after which a campaign stops.
 const FAILURES_MAX: usize = 20;
@@ -27,33 +33,78 @@ pub(crate) fn run(plan: Plan) -> Result<Tally, Violation> {
     })
 }
 
-pub(crate) fn report(seed: u64, violation: &Violation) -> String {
+impl Plan {
+    /// The history of a seed; the number of nodes follows from it as well, up to [`nodes_max`].
+    pub(crate) fn of(seed: u64) -> Self {
+        // A stream of its own, so that the rest of a history does not depend on how many nodes there could be.
+        let nodes = Random::new(!seed).range(NODES_MIN..nodes_max() + 1);
+        Self {
+            seed,
+            nodes: nodes as usize,
+            canary: None,
+            verbose: false,
+        }
+    }
+
+    /// The history of a name: `SEED` or `SEED@NODES`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let Some((seed, nodes)) = name.split_once('@') else {
+            return Some(Self::of(parse_number(name)?));
+        };
+        let nodes = nodes.parse().ok()?;
+        let is_possible = (NODES_MIN..NODES_MAX + 1).contains(&(nodes as u64));
+        let plan = Self::of(parse_number(seed)?);
+        is_possible.then_some(Self { nodes, ..plan })
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("{:#x}@{}", self.seed, self.nodes)
+    }
+}
+
+/// The number of nodes that a history has at most.
+fn nodes_max() -> u64 {
+    let nodes = number_of_environment("WEFT_SIM_NODES").unwrap_or(NODES_DEFAULT);
+    nodes.clamp(NODES_MIN, NODES_MAX)
+}
+
+pub(crate) fn report(plan: Plan, violation: &Violation) -> String {
+    let name = plan.name();
     format!(
-        "seed {seed:#x}: {}: {}\n  repeat it: scripts/sim --seed {seed:#x}\n  keep it: a line in kmod/engine/tests/sim/seeds.txt",
+        "seed {name}: {}: {}\n  repeat it: scripts/sim --seed {name}\n  keep it: a line in kmod/engine/tests/sim/seeds.txt",
         violation.checker, violation.text
     )
 }
 
 /// A decimal or hexadecimal number.
-pub(crate) fn parse_seed(text: &str) -> Option<u64> {
+fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
 }
 
-pub(crate) fn seed_of_environment(name: &str) -> Option<u64> {
+fn number_of_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(parse_seed(&text).unwrap_or_else(|| panic!("{name}: {text} is not a number")))
+    Some(parse_number(&text).unwrap_or_else(|| panic!("{name}: {text} is not a number")))
+}
+
+/// The history that was asked for by name.
+pub(crate) fn plan_of_environment() -> Option<Plan> {
+    let name = std::env::var("WEFT_SIM_SEED").ok()?;
+    let plan = Plan::named(&name).unwrap_or_else(|| panic!("{name} is not SEED or SEED@NODES"));
+    Some(Plan {
+        verbose: true,
+        ..plan
+    })
 }
 
 /// Whether the checkers see through a canary within a number of seeds.
 pub(crate) fn catches(canary: Canary, seeds: u64) -> bool {
     let caught = (0..seeds).find_map(|seed| {
         let plan = Plan {
-            seed,
             canary: Some(canary),
-            verbose: false,
+            ..Plan::of(seed)
         };
         let violation = run(plan).err()?;
         // It has to be the canary that was seen.
@@ -82,7 +133,7 @@ pub(crate) struct Campaign {
 
 #[derive(Default)]
 pub(crate) struct Outcome {
-    pub failures: Vec<(u64, Violation)>,
+    pub failures: Vec<(Plan, Violation)>,
     runs: u64,
     total: Tally,
     took: Duration,
@@ -95,15 +146,15 @@ impl Campaign {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_nanos() as u64)
         };
-        let seeds = seed_of_environment("WEFT_SIM_SEEDS");
-        let seconds = seed_of_environment("WEFT_SIM_SECONDS").map(Duration::from_secs);
+        let seeds = number_of_environment("WEFT_SIM_SEEDS");
+        let seconds = number_of_environment("WEFT_SIM_SECONDS").map(Duration::from_secs);
         let time = if seeds.is_some() {
             seconds
         } else {
             Some(seconds.unwrap_or(default))
         };
         Self {
-            first: seed_of_environment("WEFT_SIM_FIRST").unwrap_or_else(fresh),
+            first: number_of_environment("WEFT_SIM_FIRST").unwrap_or_else(fresh),
             seeds,
             time,
             show: std::env::var_os("WEFT_SIM_PROGRESS").is_some(),
@@ -136,18 +187,15 @@ impl Campaign {
             }
             // Neighbouring numbers make unlike seeds, since every seed is stirred first.
             let seed = self.first.wrapping_add(number);
-            let result = run(Plan {
-                seed,
-                canary: None,
-                verbose: false,
-            });
+            let plan = Plan::of(seed);
+            let result = run(plan);
             let mut outcome = outcome.lock().unwrap();
             outcome.runs += 1;
             match result {
                 Ok(tally) => outcome.total.add(&tally),
                 Err(violation) => {
-                    println!("{}", report(seed, &violation));
-                    outcome.failures.push((seed, violation));
+                    println!("{}", report(plan, &violation));
+                    outcome.failures.push((plan, violation));
                 }
             }
             if self.show && outcome.runs % 100 == 0 {
@@ -177,7 +225,7 @@ impl Outcome {
         let lines: Vec<String> = self
             .failures
             .iter()
-            .map(|(seed, violation)| report(*seed, violation))
+            .map(|(plan, violation)| report(*plan, violation))
             .collect();
         lines.join("\n")
     }

@@ -48,6 +48,7 @@ pub(crate) enum Act {
         flush: bool,
     },
     Send {
+        peer: NodeId,
         session: SessionId,
         link: LinkKind,
         header: Header,
@@ -106,13 +107,14 @@ impl Output<SimHost> for Outbox<'_> {
                 flush,
             },
             Effect::Send {
-                peer: _,
+                peer,
                 session,
                 link,
                 header,
                 body,
                 data,
             } => Act::Send {
+                peer,
                 session,
                 link,
                 header,

@@ -3,7 +3,7 @@
 //! The network between the nodes: connections with two links each, delays, cuts and deaths that only one side sees.
 
 use crate::host::Content;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use weft_uapi::units::SessionId;
 use weft_uapi::wire::{Header, LinkKind};
 
@@ -31,6 +31,7 @@ pub(crate) struct Channel {
 pub(crate) struct End {
     pub node: usize,
     pub life: u32,
+    pub peer: usize,
     pub session: SessionId,
     /// The engine was told that it is there.
     pub is_up: bool,
@@ -54,11 +55,8 @@ impl Connection {
         }
     }
 
-    /// The side that is this session of this node.
-    pub(crate) fn side_of(&self, node: usize, life: u32, session: SessionId) -> Option<usize> {
-        self.ends
-            .iter()
-            .position(|end| end.node == node && end.life == life && end.session == session)
+    pub(crate) fn has(&self, node: usize) -> bool {
+        self.ends.iter().any(|end| end.node == node)
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -96,5 +94,33 @@ impl Cable {
 
     pub(crate) fn is_whole(&self) -> bool {
         self.blocked == [false, false]
+    }
+}
+
+/// A pair of nodes, the smaller number first.
+pub(crate) fn pair(a: usize, b: usize) -> [usize; 2] {
+    [a.min(b), a.max(b)]
+}
+
+/// The cables of all pairs; those that are not named do nothing to the packets.
+#[derive(Default)]
+pub(crate) struct Cables(BTreeMap<[usize; 2], Cable>);
+
+impl Cables {
+    pub(crate) fn between(&self, a: usize, b: usize) -> Cable {
+        self.0.get(&pair(a, b)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn set(&mut self, nodes: [usize; 2], cable: Cable) {
+        if cable.is_whole() && cable.slow == 0 {
+            self.0.remove(&nodes);
+        } else {
+            self.0.insert(nodes, cable);
+        }
+    }
+
+    /// The pairs whose cables do something to the packets.
+    pub(crate) fn disturbed(&self) -> Vec<[usize; 2]> {
+        self.0.keys().copied().collect()
     }
 }

@@ -8,15 +8,19 @@
 //! | power | cut at any effect: any part of what is cached or under way survives, metadata blocks are torn by sectors |
 //! | disks | slow, out of order; errors in a fifth of the histories; blank replacements |
 //! | links | delays, stalls, cuts of one or both directions, deaths that one side sees seconds later, a part of the queue lost |
+//! | networks | single cables, whole nodes, two groups, all but a chain |
 //! | daemons | die and come back; their machines go on |
 //! | people | promote, demote, force, detach, attach, connect, disconnect, change the protocol, give data up |
 //! | applications | overlapping writes of odd sizes, flush, FUA, preflush, discard, write-zeroes, reads that are checked |
 //!
-//! Not modelled: an image of a disk that is put back (rollback), several volumes, more than two nodes, discards that
-//! leave old data, packets with hostile content, memory that cannot be had.
+//! Not modelled: an image of a disk that is put back (rollback), several volumes, discards that leave old data, packets
+//! with hostile content, memory that cannot be had.
+//!
+//! A history is named by its seed, or by seed and number of nodes: `0x5@3`. Without a number it follows from the seed, up
+//! to `WEFT_SIM_NODES` (2 unless set).
 //!
 //! Environment of the fresh part: `WEFT_SIM_SEEDS` (how many), `WEFT_SIM_SECONDS` (for how long), `WEFT_SIM_SEED` (one
-//! seed, with every step printed), `WEFT_SIM_FIRST` (the first seed; by default it differs from run to run).
+//! history, with every step printed), `WEFT_SIM_FIRST` (the first seed; by default it differs from run to run).
 
 mod admin;
 mod app;
@@ -24,6 +28,7 @@ mod campaign;
 mod canary;
 mod checkers;
 mod disk;
+mod faults;
 mod history;
 mod host;
 mod io;
@@ -48,27 +53,19 @@ fn every_seed_that_ever_failed_passes() {
         if seed.is_empty() {
             continue;
         }
-        let seed = campaign::parse_seed(seed).expect("a seed in seeds.txt");
-        if let Err(violation) = run(Plan {
-            seed,
-            canary: None,
-            verbose: false,
-        }) {
-            panic!("{}", campaign::report(seed, &violation));
+        let plan = Plan::named(seed).expect("a seed in seeds.txt");
+        if let Err(violation) = run(plan) {
+            panic!("{}", campaign::report(plan, &violation));
         }
     }
 }
 
 #[test]
 fn fresh_histories_keep_every_rule() {
-    if let Some(seed) = campaign::seed_of_environment("WEFT_SIM_SEED") {
-        match run(Plan {
-            seed,
-            canary: None,
-            verbose: true,
-        }) {
+    if let Some(plan) = campaign::plan_of_environment() {
+        match run(plan) {
             Ok(tally) => println!("{tally:?}"),
-            Err(violation) => panic!("{}", campaign::report(seed, &violation)),
+            Err(violation) => panic!("{}", campaign::report(plan, &violation)),
         }
         return;
     }
@@ -80,14 +77,7 @@ fn fresh_histories_keep_every_rule() {
 
 #[test]
 fn a_seed_makes_the_same_history_every_time() {
-    let tallies = [0, 1].map(|_| {
-        run(Plan {
-            seed: 7,
-            canary: None,
-            verbose: false,
-        })
-        .map(|tally| format!("{tally:?}"))
-    });
+    let tallies = [0, 1].map(|_| run(Plan::of(7)).map(|tally| format!("{tally:?}")));
     assert_eq!(tallies[0].as_ref().ok(), tallies[1].as_ref().ok());
 }
 

@@ -18,10 +18,10 @@ const DEAD_AFTER: u64 = 5 * SECOND;
 const LINKS: [LinkKind; 2] = [LinkKind::Data, LinkKind::Meta];
 
 impl World {
-    /// The daemons try to meet in a moment.
-    pub(crate) fn meet_soon(&mut self) {
+    /// The daemons of two nodes try to meet in a moment.
+    pub(crate) fn meet_soon(&mut self, nodes: [usize; 2]) {
         let delay = self.random.duration(100 * US..300 * MS);
-        self.after(delay, Happening::Meet { nodes: [0, 1] });
+        self.after(delay, Happening::Meet { nodes });
     }
 
     pub(crate) fn on_meet(&mut self, nodes: [usize; 2]) {
@@ -33,14 +33,15 @@ impl World {
         let (Some(offer_a), Some(offer_b)) = (can(a, b), can(b, a)) else {
             return;
         };
-        if !self.cable.is_whole() {
+        if !self.cables.between(a, b).is_whole() {
             return;
         }
         self.nodes[a].offers.remove(&b);
         self.nodes[b].offers.remove(&a);
-        let end = |node: usize, session: SessionId| End {
+        let end = |node: usize, peer: usize, session: SessionId| End {
             node,
             life: self.nodes[node].life,
+            peer,
             session,
             is_up: false,
             is_closed: false,
@@ -49,9 +50,14 @@ impl World {
         self.tally.sessions += 1;
         let connection = self.connections.len();
         self.connections
-            .push(Connection::new([end(a, offer_a), end(b, offer_b)]));
-        note!(self, "connection {connection} is there");
+            .push(Connection::new([end(a, b, offer_a), end(b, a, offer_b)]));
+        note!(self, "connection {connection} of n{a} and n{b} is there");
         for side in 0..2 {
+            let end = &self.connections[connection].ends[side];
+            let session = (end.peer, end.session);
+            self.nodes[end.node]
+                .sessions
+                .insert(session, (connection, side));
             let delay = self.random.duration(10 * US..50 * MS);
             self.after(delay, Happening::Up { connection, side });
         }
@@ -63,15 +69,10 @@ impl World {
             return;
         }
         end.is_up = true;
-        let (node, session) = (end.node, end.session);
-        note!(self, "n{node} session {session} is up");
-        self.feed(
-            node,
-            Event::SessionUp {
-                peer: node_id(1 - node),
-                session,
-            },
-        );
+        let (node, peer, session) = (end.node, end.peer, end.session);
+        note!(self, "n{node} session {session} with n{peer} is up");
+        let peer = node_id(peer);
+        self.feed(node, Event::SessionUp { peer, session });
         for link in 0..2 {
             self.poll(connection, 1 - side, link, 0);
         }
@@ -81,7 +82,7 @@ impl World {
     pub(crate) fn send(
         &mut self,
         node: usize,
-        session: SessionId,
+        (peer, session): (usize, SessionId),
         link: LinkKind,
         mut header: Header,
         body: Vec<u8>,
@@ -100,34 +101,22 @@ impl World {
                 format!("n{node}: sends what cannot be parsed: {header:?}"),
             );
         }
-        let life = self.nodes[node].life;
-        let found = self
-            .connections
-            .iter()
-            .enumerate()
-            .rev()
-            .find_map(|(index, connection)| {
-                Some((index, connection.side_of(node, life, session)?))
-            });
-        let Some((index, side)) = found else {
+        let Some(&(index, side)) = self.nodes[node].sessions.get(&(peer, session)) else {
             return;
         };
-        if self.connections[index].ends[side].is_closed {
-            return;
-        }
         if self.plan.canary == Some(Canary::DropBitmapPages) && header.kind == PacketKind::Bitmap {
             return;
         }
         note!(
             self,
-            "n{node} sends {:?} seq {} sector {} bytes {} arg {:x}",
+            "n{node} sends n{peer} {:?} seq {} sector {} bytes {} arg {:x}",
             header.kind,
             header.seq,
             header.sector,
             header.bytes,
             header.arg
         );
-        let slow = self.cable.slow;
+        let slow = self.cables.between(node, peer).slow;
         let delay = slow
             + if self.random.percent(2) {
                 self.random.duration(MS..300 * MS)
@@ -198,7 +187,7 @@ impl World {
             let delay = first.due - now;
             return self.poll(connection, side, link, delay);
         }
-        let peer = node_id(1 - node);
+        let peer = node_id(receiver.peer);
         if !self.nodes[node]
             .engine
             .as_ref()
@@ -211,7 +200,7 @@ impl World {
         };
         note!(
             self,
-            "n{node} receives {:?} seq {}",
+            "n{node} receives from n{peer} {:?} seq {}",
             packet.header.kind,
             packet.header.seq
         );
@@ -253,14 +242,18 @@ impl World {
         if end.is_closed {
             return;
         }
-        let (node, life, session) = (end.node, end.life, end.session);
+        let (node, life, peer, session) = (end.node, end.life, end.peer, end.session);
         self.close_end(connection, side);
         if self.nodes[node].life == life {
-            note!(self, "n{node} session {session} is down: {reason}");
+            note!(
+                self,
+                "n{node} session {session} with n{peer} is down: {reason}"
+            );
+            let peer = node_id(peer);
             self.feed(
                 node,
                 Event::SessionDown {
-                    peer: node_id(1 - node),
+                    peer,
                     session,
                     reason,
                 },
@@ -269,30 +262,24 @@ impl World {
     }
 
     pub(crate) fn end_session(&mut self, node: usize, peer: usize, session: SessionId) {
-        note!(self, "n{node} ends session {session}");
+        note!(self, "n{node} ends session {session} with n{peer}");
         if self.nodes[node].offers.get(&peer) == Some(&session) {
             self.nodes[node].offers.remove(&peer);
         }
-        let life = self.nodes[node].life;
-        let found = self
-            .connections
-            .iter()
-            .enumerate()
-            .rev()
-            .find_map(|(index, connection)| {
-                Some((index, connection.side_of(node, life, session)?))
-            });
-        if let Some((index, side)) = found {
+        if let Some(&(index, side)) = self.nodes[node].sessions.get(&(peer, session)) {
             self.close_end(index, side);
         }
     }
 
     /// This side is gone. What it sent may still arrive in part, and the other side learns of it sooner or later.
     fn close_end(&mut self, connection: usize, side: usize) {
-        let this = &mut self.connections[connection];
-        if std::mem::replace(&mut this.ends[side].is_closed, true) {
+        let end = &mut self.connections[connection].ends[side];
+        if std::mem::replace(&mut end.is_closed, true) {
             return;
         }
+        self.nodes[end.node]
+            .sessions
+            .remove(&(end.peer, end.session));
         for link in 0..2 {
             let this = &mut self.connections[connection];
             this.channels[1 - side][link].queue.clear();
@@ -351,9 +338,12 @@ impl World {
         }
     }
 
-    /// The newest connection is reset: both sides notice.
-    pub(crate) fn reset_connection(&mut self) {
-        let Some(connection) = self.connections.len().checked_sub(1) else {
+    /// The newest connection of two nodes is reset: both sides notice.
+    pub(crate) fn reset_connection(&mut self, node: usize, peer: usize) {
+        let mut newest_first = self.connections.iter().enumerate().rev();
+        let is_theirs = |connection: &Connection| connection.has(node) && connection.has(peer);
+        let found = newest_first.find(|(_, connection)| is_theirs(connection));
+        let Some((connection, _)) = found else {
             return;
         };
         note!(self, "connection {connection} is reset");
@@ -375,9 +365,10 @@ impl World {
             cable.blocked,
             cable.slow / US
         );
-        self.cable = cable;
+        self.cables.set(nodes, cable);
         for connection in 0..self.connections.len() {
-            if self.connections[connection].is_over() {
+            let this = &self.connections[connection];
+            if this.is_over() || !nodes.iter().all(|&node| this.has(node)) {
                 continue;
             }
             for side in 0..2 {
@@ -409,6 +400,6 @@ impl World {
             }
         }
         self.tell_connected();
-        self.meet_soon();
+        self.meet_soon(nodes);
     }
 }

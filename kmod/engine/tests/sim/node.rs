@@ -7,6 +7,7 @@ use crate::checkers;
 use crate::disk::{Disk, Op};
 use crate::host::{Act, Content, Outbox, SimHost};
 use crate::io::{Doing, Pending};
+use crate::link::pair;
 use crate::random::Random;
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use std::collections::BTreeMap;
@@ -29,9 +30,9 @@ const META_SECTORS: u64 = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Setup {
     NewDevice,
-    NewPeer,
+    NewPeer(usize),
     Attach,
-    Connect,
+    Connect(usize),
 }
 
 pub(crate) struct Node {
@@ -42,14 +43,18 @@ pub(crate) struct Node {
     pub disk: Disk,
     pub is_attached: bool,
     pub serves: bool,
+    /// Per peer: the session offered and not yet connected.
     pub offers: BTreeMap<usize, SessionId>,
+    /// Connection and side of the open sessions of this life.
+    pub sessions: BTreeMap<(usize, SessionId), (usize, usize)>,
     pub ops: BTreeMap<u64, Pending>,
     pub app: App,
     pub tokens: BTreeMap<u64, Option<Command>>,
     pub role: u32,
     /// What the administrator wants after a boot.
     pub wants_disk: bool,
-    pub wants_peer: bool,
+    /// By peer.
+    pub wants_peer: Vec<bool>,
     /// The disk reports errors.
     pub is_failing: bool,
     /// It has done so in this life.
@@ -60,7 +65,10 @@ pub(crate) struct Node {
     pub is_forcing: bool,
     /// Die after that many effects.
     pub dies_after: Option<u64>,
-    pub replication: u32,
+    /// By peer, as seen last.
+    pub replication: Vec<u32>,
+    /// The peer that this node fetched from last.
+    pub source: Option<usize>,
     timer: Option<u64>,
     pub next_op: u64,
     /// Content that came for a resync, to be told apart from writes.
@@ -72,7 +80,7 @@ pub(crate) fn node_id(index: usize) -> NodeId {
 }
 
 /// A disk with fresh metadata and some garbage.
-fn new_disk(id: usize, sectors: u64, random: &mut Random) -> Disk {
+fn new_disk(id: usize, slots: u32, sectors: u64, random: &mut Random) -> Disk {
     let info = DiskInfo {
         disk_sectors: sectors,
         meta_sectors: META_SECTORS,
@@ -83,7 +91,7 @@ fn new_disk(id: usize, sectors: u64, random: &mut Random) -> Disk {
         meta_kind: MetaKind::External,
     };
     let garbage = random.next();
-    Disk::created(info, 1, random.next(), |sector| {
+    Disk::created(info, slots, random.next(), |sector| {
         match (sector ^ garbage) % 5 {
             0 => 1 + id as u64,
             _ => 0,
@@ -92,8 +100,9 @@ fn new_disk(id: usize, sectors: u64, random: &mut Random) -> Disk {
 }
 
 impl Node {
-    pub(crate) fn new(id: usize, sectors: u64, random: &mut Random) -> Self {
-        let disk = new_disk(id, sectors, random);
+    /// Node `id` of a cluster of `nodes`.
+    pub(crate) fn new(id: usize, nodes: usize, sectors: u64, random: &mut Random) -> Self {
+        let disk = new_disk(id, nodes as u32 - 1, sectors, random);
         Self {
             id,
             life: 0,
@@ -102,18 +111,20 @@ impl Node {
             is_attached: false,
             serves: false,
             offers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             ops: BTreeMap::new(),
             app: App::default(),
             tokens: BTreeMap::new(),
             role: Role::Secondary.number(),
             wants_disk: true,
-            wants_peer: true,
+            wants_peer: vec![true; nodes],
             is_failing: false,
             has_failed: false,
             may_lose_line: false,
             is_forcing: false,
             dies_after: None,
-            replication: 0,
+            replication: vec![0; nodes],
+            source: None,
             timer: None,
             next_op: 0,
             resync_buffers: Vec::new(),
@@ -122,14 +133,19 @@ impl Node {
 
     /// The disk is replaced while the machine is down.
     pub(crate) fn replace_disk(&mut self, random: &mut Random) {
-        self.disk = new_disk(self.id, self.disk.info.disk_sectors, random);
+        let (slots, sectors) = (self.disk.layout.slots(), self.disk.info.disk_sectors);
+        self.disk = new_disk(self.id, slots, sectors, random);
         self.may_lose_line = false;
     }
 
     /// The disk never held data.
     pub(crate) fn is_blank(&self) -> bool {
-        self.superblock()
-            .is_none_or(|block| block.generation.id.0 == 0)
+        self.generation() == 0
+    }
+
+    /// The generation of the disk; 0 when there is none.
+    pub(crate) fn generation(&self) -> u64 {
+        self.superblock().map_or(0, |block| block.generation.id.0)
     }
 
     pub(crate) fn is_primary(&self) -> bool {
@@ -183,21 +199,7 @@ impl World {
                 serves: true,
             },
         );
-        let mut steps = vec![Setup::NewPeer, Setup::Attach];
-        if self.random.coin() {
-            steps.swap(0, 1);
-        }
-        let connect = steps
-            .iter()
-            .position(|&step| step == Setup::NewPeer)
-            .unwrap()
-            + 1;
-        steps.insert(
-            connect + self.random.index(steps.len() + 1 - connect),
-            Setup::Connect,
-        );
-        steps.insert(0, Setup::NewDevice);
-        for step in steps {
+        for step in self.setup_of(node) {
             delay += self.random.duration(US..300 * MS);
             self.after(delay, Happening::Setup { node, life, step });
         }
@@ -205,12 +207,23 @@ impl World {
         self.after(pause, Happening::App { node, life });
     }
 
+    /// The steps of a daemon in some order that makes sense.
+    fn setup_of(&mut self, node: usize) -> Vec<Setup> {
+        let mut steps = vec![Setup::Attach];
+        for peer in self.peers(node) {
+            let at = steps.len() - self.random.index(steps.len() + 1);
+            steps.insert(at, Setup::NewPeer(peer));
+            let at = at + 1 + self.random.index(steps.len() - at);
+            steps.insert(at, Setup::Connect(peer));
+        }
+        steps.insert(0, Setup::NewDevice);
+        steps
+    }
+
     pub(crate) fn on_setup(&mut self, node: usize, life: u32, step: Setup) {
         if self.nodes[node].life != life {
             return;
         }
-        let peer = node_id(1 - node);
-        let (wants_disk, wants_peer) = (self.nodes[node].wants_disk, self.nodes[node].wants_peer);
         match step {
             Setup::NewDevice => self.command(
                 node,
@@ -219,16 +232,19 @@ impl World {
                     minor: Minor(0),
                 },
             ),
-            Setup::NewPeer => self.command(node, Command::NewPeer { peer }),
-            Setup::Attach if wants_disk => self.attach(node),
-            Setup::Connect if wants_peer => self.command(
+            Setup::NewPeer(peer) => {
+                let peer = node_id(peer);
+                self.command(node, Command::NewPeer { peer });
+            }
+            Setup::Attach if self.nodes[node].wants_disk => self.attach(node),
+            Setup::Connect(peer) if self.nodes[node].wants_peer[peer] => self.command(
                 node,
                 Command::Connect {
-                    peer,
+                    peer: node_id(peer),
                     discard_my_data: false,
                 },
             ),
-            Setup::Attach | Setup::Connect => {}
+            Setup::Attach | Setup::Connect(_) => {}
         }
     }
 
@@ -301,19 +317,20 @@ impl World {
             self.end_connections(node, "the daemon died");
         }
         self.tell_connected();
-        self.meet_soon();
+        for peer in self.peers(node) {
+            self.meet_soon(pair(node, peer));
+        }
     }
 
     /// Tells every engine which nodes its daemon reaches.
     pub(crate) fn tell_connected(&mut self) {
-        let reachable = self.cable.is_whole() && self.nodes.iter().all(|node| node.serves);
         for node in 0..self.nodes.len() {
             let served = self.nodes[node].serves;
-            let connected = if reachable {
-                NodeSet::of(node_id(1 - node))
-            } else {
-                NodeSet::EMPTY
-            };
+            let connected = self
+                .peers(node)
+                .filter(|&peer| served && self.nodes[peer].serves)
+                .filter(|&peer| self.cables.between(node, peer).is_whole())
+                .fold(NodeSet::EMPTY, |set, peer| set.with(node_id(peer)));
             self.feed(node, Event::Daemon { served, connected });
         }
     }
@@ -335,7 +352,8 @@ impl World {
         this.is_failing = false;
         this.has_failed = false;
         this.timer = None;
-        this.replication = 0;
+        this.replication.fill(0);
+        this.source = None;
         this.offers.clear();
         this.tokens.clear();
         this.role = Role::Unknown.number();
@@ -351,10 +369,7 @@ impl World {
         let old = this.disk.superblock().copied();
         if power {
             this.disk.power_cut(&mut self.random, under_way);
-            let generation = self.nodes[node]
-                .superblock()
-                .map_or(0, |block| block.generation.id.0);
-            let duties = self.history.duties(generation);
+            let duties = self.history.duties(self.nodes[node].generation());
             self.history
                 .excuse_lost(node, &before, &self.nodes[node].disk.current, &duties);
         } else {
@@ -434,25 +449,34 @@ impl World {
         if info.suspended & SUSPENDED_BROKEN != 0 {
             return self.fail("engine", format!("n{node}: an internal rule was broken"));
         }
-        let peer = engine.peer_volume_info(node_id(1 - node), VOLUME, Time(self.now));
-        let replication = peer.map_or(0, |peer| peer.replication);
-        let (was_role, was_replication) = (this.role, this.replication);
-        self.nodes[node].role = info.role;
-        self.nodes[node].replication = replication;
-        let is_target = |state: u32| {
-            [ReplicationState::BitmapTarget, ReplicationState::SyncTarget]
-                .map(ReplicationState::number)
-                .contains(&state)
+        let towards = |peer: usize| {
+            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            (peer, info.map_or(0, |info| info.replication))
         };
-        if is_target(replication) && !is_target(was_replication) {
-            note!(self, "n{node} is sync target");
-            self.tally.resyncs += 1;
-            self.history.inherit_excuses(node, 1 - node);
+        let replications: Vec<(usize, u32)> = self.peers(node).map(towards).collect();
+        let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
+        for (peer, replication) in replications {
+            self.observe_replication(node, peer, replication);
         }
         if info.role == Role::Primary.number() && was_role != info.role {
             note!(self, "n{node} is primary");
             self.tally.promotions += 1;
             checkers::promoted(self, node);
+        }
+    }
+
+    fn observe_replication(&mut self, node: usize, peer: usize, replication: u32) {
+        let is_target = |state: u32| {
+            [ReplicationState::BitmapTarget, ReplicationState::SyncTarget]
+                .map(ReplicationState::number)
+                .contains(&state)
+        };
+        let was = std::mem::replace(&mut self.nodes[node].replication[peer], replication);
+        if is_target(replication) && !is_target(was) {
+            note!(self, "n{node} is sync target of n{peer}");
+            self.tally.resyncs += 1;
+            self.nodes[node].source = Some(peer);
+            self.history.inherit_excuses(node, peer);
         }
     }
 
@@ -477,6 +501,7 @@ impl World {
                 );
             }
             Act::Send {
+                peer,
                 session,
                 link,
                 header,
@@ -487,7 +512,7 @@ impl World {
                     Ok(data) => data,
                     Err(()) => return,
                 };
-                self.send(node, session, link, header, body, data);
+                self.send(node, (peer.index(), session), link, header, body, data);
             }
             Act::Complete {
                 request,
@@ -496,7 +521,7 @@ impl World {
             } => self.on_complete(node, request, result, data),
             Act::Offer { peer, session } => {
                 self.nodes[node].offers.insert(peer.index(), session);
-                self.meet_soon();
+                self.meet_soon(pair(node, peer.index()));
             }
             Act::EndSession { peer, session } => self.end_session(node, peer.index(), session),
             Act::Reply { token, result } => self.on_reply(node, token, result),
@@ -535,8 +560,9 @@ impl World {
                 );
                 checkers::line_changed(self, node, &old, &new);
                 let was_target = old.flags & !new.flags & FLAG_INCONSISTENT != 0;
-                if was_target && self.nodes[node].engine.is_some() && !self.nodes[node].is_forcing {
-                    self.history.replace_excuses(node, 1 - node);
+                let this = &self.nodes[node];
+                if let Some(source) = this.source.filter(|_| was_target && !this.is_forcing) {
+                    self.history.replace_excuses(node, source);
                 }
                 checkers::claims(self, node);
             }

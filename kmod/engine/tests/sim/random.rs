@@ -26,6 +26,15 @@ impl Random {
         range.start + self.next() % (range.end - range.start)
     }
 
+    /// Like [`Self::index`]; takes no chance where there is no choice.
+    pub(crate) fn choose(&mut self, len: usize) -> usize {
+        if len > 1 {
+            self.index(len)
+        } else {
+            0
+        }
+    }
+
     pub(crate) fn index(&mut self, len: usize) -> usize {
         (self.next() % len as u64) as usize
     }

@@ -5,7 +5,7 @@
 use crate::canary::Canary;
 use crate::checkers;
 use crate::history::History;
-use crate::link::{Cable, Connection};
+use crate::link::{pair, Cable, Cables, Connection};
 use crate::node::{Node, Setup};
 use crate::random::Random;
 use std::cmp::Reverse;
@@ -25,6 +25,7 @@ const INSPECTION_GAP_MAX: u64 = 1200;
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub seed: u64,
+    pub nodes: usize,
     pub canary: Option<Canary>,
     /// Print every step.
     pub verbose: bool,
@@ -153,7 +154,7 @@ pub(crate) struct World {
     pub random: Random,
     pub nodes: Vec<Node>,
     pub connections: Vec<Connection>,
-    pub cable: Cable,
+    pub cables: Cables,
     pub history: History,
     pub protocol: Protocol,
     /// First sectors of the places that the applications like.
@@ -197,8 +198,8 @@ impl World {
             Protocol::B,
             Protocol::A,
         ]);
-        let nodes = (0..2)
-            .map(|id| Node::new(id, sectors, &mut random))
+        let nodes = (0..plan.nodes)
+            .map(|id| Node::new(id, plan.nodes, sectors, &mut random))
             .collect();
         let spots = (0..random.range(2..10))
             .map(|_| random.range(0..sectors - 300) & !7)
@@ -213,8 +214,8 @@ impl World {
             random,
             nodes,
             connections: Vec::new(),
-            cable: Cable::default(),
-            history: History::new(2),
+            cables: Cables::default(),
+            history: History::new(plan.nodes),
             protocol,
             spots,
             pace,
@@ -259,6 +260,25 @@ impl World {
         self.tally.moments = self.moment;
         self.tally.writes = self.history.len() as u64;
         self.violation.clone().map_or(Ok(self.tally), Err)
+    }
+
+    /// The numbers of the other nodes.
+    pub(crate) fn peers(&self, node: usize) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(move |&peer| peer != node)
+    }
+
+    /// Some other node.
+    pub(crate) fn some_peer(&mut self, node: usize) -> usize {
+        let count = self.nodes.len();
+        let step = 1 + self.random.choose(count - 1);
+        (node + step) % count
+    }
+
+    /// All pairs of nodes.
+    pub(crate) fn pairs(&self) -> Vec<[usize; 2]> {
+        let count = self.nodes.len();
+        let later = |a: usize| (a + 1..count).map(move |b| pair(a, b));
+        (0..count).flat_map(later).collect()
     }
 
     pub(crate) fn after(&mut self, delay: u64, what: Happening) {

@@ -27,19 +27,28 @@ struct Knowledge {
 }
 
 pub(crate) fn coverage(world: &mut World) {
-    let [Some(first), Some(second)] = [0, 1].map(|node| knowledge(&world.nodes[node], 1 - node))
+    for [a, b] in world.pairs() {
+        coverage_of(world, [a, b]);
+    }
+}
+
+/// Looks at the disks of two nodes.
+fn coverage_of(world: &mut World, nodes: [usize; 2]) {
+    let [a, b] = nodes;
+    let (Some(first), Some(second)) =
+        (knowledge(&world.nodes[a], b), knowledge(&world.nodes[b], a))
     else {
         return;
     };
     let outcome = decide(&first.side, &second.side).outcome;
     let (is_partial, target) = match outcome {
         Outcome::None => (true, None),
-        Outcome::SyncTarget { full } => (!full, Some(0)),
-        Outcome::SyncSource { full } => (!full, Some(1)),
+        Outcome::SyncTarget { full } => (!full, Some((a, b))),
+        Outcome::SyncSource { full } => (!full, Some((b, a))),
         Outcome::NoSource | Outcome::SplitBrain | Outcome::Refuse => return,
     };
-    if let Some(target) = target {
-        if let Some(text) = overwritten(world, [&first, &second], target) {
+    if let Some((target, source)) = target {
+        if let Some(text) = overwritten(world, target, source) {
             return world.fail("coverage", text);
         }
     }
@@ -55,14 +64,14 @@ pub(crate) fn coverage(world: &mut World) {
                     || side.extents.contains(&(sector / SECTORS_PER_EXTENT))
             })
     };
-    if let Some(sector) = differences(world)
+    if let Some(sector) = differences(world, nodes)
         .into_iter()
         .find(|&sector| !is_covered(sector))
     {
-        let values = [0, 1].map(|node| world.nodes[node].disk.stable[sector as usize]);
+        let values = nodes.map(|node| world.nodes[node].disk.stable[sector as usize]);
         let rule = decide(&first.side, &second.side).rule;
         let text = format!(
-            "sector {sector} may differ after a power cut (stable {values:?}), but neither bitmaps nor logs name it (rule {})",
+            "sector {sector} of n{a} and n{b} may differ after a power cut (stable {values:?}), but neither bitmaps nor logs name it (rule {})",
             rule.name()
         );
         world.fail("coverage", text);
@@ -70,28 +79,24 @@ pub(crate) fn coverage(world: &mut World) {
 }
 
 /// Acknowledged writes that the decision would overwrite unseen.
-fn overwritten(world: &World, sides: [&Knowledge; 2], target: usize) -> Option<String> {
-    let line = |side: &Knowledge| world.history.line(side.side.ancestry.current().id.0);
-    let (to, from) = (line(sides[target]), line(sides[1 - target]));
+fn overwritten(world: &World, target: usize, source: usize) -> Option<String> {
+    let line = |node: usize| world.history.line(world.nodes[node].generation());
+    let (to, from) = (line(target), line(source));
     let lost: BTreeSet<u64> = to.difference(&from).copied().collect();
     let is_lost = world.history.has_acknowledged(&lost) && !world.nodes[target].may_lose_line;
-    is_lost.then(|| {
-        format!(
-            "after a power cut n{target} would lose acknowledged writes to n{}",
-            1 - target
-        )
-    })
+    is_lost
+        .then(|| format!("after a power cut n{target} would lose acknowledged writes to n{source}"))
 }
 
 /// Sectors that may hold different values on both disks after a power cut.
-fn differences(world: &World) -> BTreeSet<u64> {
+fn differences(world: &World, nodes: [usize; 2]) -> BTreeSet<u64> {
     let mut maybe: BTreeMap<u64, BTreeSet<Stamp>> = BTreeMap::new();
-    let stable = [0, 1].map(|node| &world.nodes[node].disk.stable);
+    let stable = nodes.map(|node| &world.nodes[node].disk.stable);
     let pairs = (0u64..).zip(stable[0].iter().zip(stable[1]));
     for (sector, (&a, &b)) in pairs.filter(|(_, (a, b))| a != b) {
         maybe.entry(sector).or_default().extend([a, b]);
     }
-    for node in &world.nodes {
+    for node in nodes.map(|node| &world.nodes[node]) {
         let volatile = node
             .disk
             .volatile()

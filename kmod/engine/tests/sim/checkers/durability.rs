@@ -8,14 +8,28 @@ use crate::world::World;
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
 use weft_uapi::state::Protocol;
 
-/// The generation in force on a node: its own disk's, or that of the peer that it works on. A record that a member has
-/// not made durable is not in force; its parent is.
-pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
-    let at = if world.nodes[node].is_attached {
+/// The disk that a node works on: its own one, or that of the peer with the newest data.
+fn disk_of(world: &World, node: usize) -> usize {
+    let newness = |&peer: &usize| {
+        let is_connected = world
+            .view(node, peer)
+            .is_some_and(|view| view.is_connected());
+        let term = world.nodes[peer]
+            .superblock()
+            .map_or(0, |block| block.generation.term.0);
+        (is_connected && world.nodes[peer].is_attached, term)
+    };
+    if world.nodes[node].is_attached {
         node
     } else {
-        1 - node
-    };
+        world.peers(node).max_by_key(newness).unwrap_or(node)
+    }
+}
+
+/// The generation in force on the disk that a node works on. A record that a member has not made durable is not in
+/// force; its parent is.
+pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
+    let at = disk_of(world, node);
     let superblock = world.nodes[at].superblock();
     let mut generation = superblock.map_or(Generation::default(), |block| block.generation);
     let has = |member: usize, id: u64| {

@@ -2,33 +2,42 @@
 
 //! I5: both sides up to date, connected and idle means equal disks.
 
+use crate::link::Connection;
+use crate::node::Node;
 use crate::world::World;
 
-/// Checks if everything is idle; says whether it was.
-pub(crate) fn equality(world: &mut World) -> bool {
-    let is_idle = world.nodes.iter().all(|node| {
-        node.app.outstanding.is_empty()
-            && node.ops.is_empty()
-            && node.is_attached
-            && node.engine.is_some()
-    }) && world
-        .connections
-        .iter()
-        .all(|connection| connection.is_over() || connection.is_quiet());
-    let views = [0, 1].map(|node| world.view(node));
-    let is_well = views
-        .iter()
-        .all(|view| view.is_some_and(|view| view.is_well() && view.unacked == 0));
-    if !is_idle || !is_well {
-        return false;
+/// Checks every pair that is idle.
+pub(crate) fn equality(world: &mut World) {
+    let is_waiting = |node: &Node| !node.app.outstanding.is_empty();
+    if world.nodes.iter().any(is_waiting) {
+        return;
     }
-    let [first, second] = [0, 1].map(|node| &world.nodes[node].disk.current);
-    let mut pairs = (0u64..).zip(first.iter().zip(second));
-    if let Some((sector, (a, b))) = pairs.find(|(_, (a, b))| a != b) {
+    for [a, b] in world.pairs() {
+        if is_well(world, a, b) && is_well(world, b, a) {
+            compare(world, a, b);
+        }
+    }
+}
+
+/// Whether `node` and `peer` should be equal, and nothing is on its way to the disk of `node`.
+fn is_well(world: &World, node: usize, peer: usize) -> bool {
+    let this = &world.nodes[node];
+    let is_idle = this.is_attached && this.ops.is_empty();
+    let is_quiet = |connection: &Connection| {
+        !connection.has(node) || connection.is_over() || connection.is_quiet()
+    };
+    let view = world.view(node, peer);
+    let is_well = view.is_some_and(|view| view.is_well() && view.unacked == 0);
+    is_idle && is_well && world.connections.iter().all(is_quiet)
+}
+
+fn compare(world: &mut World, a: usize, b: usize) {
+    let [first, second] = [a, b].map(|node| &world.nodes[node].disk.current);
+    let mut sectors = (0u64..).zip(first.iter().zip(second));
+    if let Some((sector, (first, second))) = sectors.find(|(_, (first, second))| first != second) {
         let text = format!(
-            "both are up to date and idle, but sector {sector} holds {a} on n0 and {b} on n1"
+            "both are up to date and idle, but sector {sector} holds {first} on n{a} and {second} on n{b}"
         );
         world.fail("equality", text);
     }
-    true
 }

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What goes wrong, and what people do in the middle of it.
+
+use crate::link::{pair, Cable};
+use crate::node::{node_id, VOLUME};
+use crate::world::{note, Happening, World, MS, SECOND, US};
+use weft_engine::event::Command;
+use weft_uapi::ondisk::FLAG_INCONSISTENT;
+use weft_uapi::state::Protocol;
+
+impl World {
+    /// Something goes wrong, or an administrator does something.
+    pub(crate) fn on_fault(&mut self) {
+        self.first_aid();
+        if self.faults_left == 0 {
+            note!(self, "no more faults");
+            self.calm_since = Some(self.now);
+            self.after(0, Happening::Calm);
+            return;
+        }
+        self.faults_left -= 1;
+        let node = self.random.index(self.nodes.len());
+        let peer = self.some_peer(node);
+        match self.random.range(0..26) {
+            0..=2 => self.crash_by_fault(node),
+            3..=5 => self.nodes[node].dies_after = Some(self.random.duration(1..300)),
+            6 => self.crash_two(node, peer),
+            7 | 8 => self.cut(node, peer),
+            9 | 10 => self.reset_connection(node, peer),
+            11 => self.restart_daemon(node),
+            12..=14 => self.switch_over(node),
+            15 => self.demote(node),
+            16 => self.command(node, Command::Primary { force: false }),
+            17 if self.random.percent(30) && !self.nodes[node].is_blank() => {
+                self.command(node, Command::Primary { force: true });
+            }
+            18 => self.disconnect(node, peer),
+            19 => self.connect(node, peer, self.nodes[node].may_lose_line),
+            20 => {
+                self.nodes[node].wants_disk = false;
+                self.command(node, Command::Detach { volume: VOLUME });
+            }
+            21 => {
+                self.nodes[node].wants_disk = true;
+                self.attach(node);
+            }
+            22 => {
+                self.protocol = *self.random.pick(Protocol::ALL);
+                let protocol = self.protocol;
+                for node in 0..self.nodes.len() {
+                    self.command(node, Command::SetProtocol { protocol });
+                }
+            }
+            23 => self.resolve_split_brain(),
+            24 => self.replace_disk(node),
+            _ if self.disks_fail => {
+                note!(self, "n{node} disk fails");
+                (self.nodes[node].is_failing, self.nodes[node].has_failed) = (true, true);
+            }
+            _ => {}
+        }
+        let gap = self.random.duration(MS..4 * SECOND);
+        self.after(gap, Happening::Fault);
+    }
+
+    /// The machine dies and comes back after a while.
+    pub(crate) fn crash_by_fault(&mut self, node: usize) {
+        let power = self.random.percent(70);
+        self.crash(node, power);
+        let delay = self.random.duration(MS..6 * SECOND);
+        self.after(delay, Happening::Boot { node });
+    }
+
+    /// Two machines die, the second one after a few more steps.
+    fn crash_two(&mut self, node: usize, peer: usize) {
+        self.crash_by_fault(node);
+        let delay = self.random.duration(US..100 * MS);
+        let life = self.nodes[peer].life;
+        self.nodes[peer].dies_after = (delay % 3 == 0).then_some(delay % 40);
+        note!(self, "both die, n{peer} (life {life}) soon");
+    }
+
+    fn restart_daemon(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        self.on_daemon(node, life, false);
+        let delay = self.random.duration(MS..3 * SECOND);
+        self.after(
+            delay,
+            Happening::Daemon {
+                node,
+                life,
+                serves: true,
+            },
+        );
+    }
+
+    /// The machine dies with its disk and comes back with a new one.
+    fn replace_disk(&mut self, node: usize) {
+        let is_other_good = self.peers(node).any(|peer| {
+            self.nodes[peer].superblock().is_some_and(|block| {
+                block.generation.id.0 != 0 && block.flags & FLAG_INCONSISTENT == 0
+            })
+        });
+        if self.nodes[node].engine.is_none() || !is_other_good {
+            return;
+        }
+        self.crash_by_fault(node);
+        note!(self, "n{node} gets a new disk");
+        self.nodes[node].replace_disk(&mut self.random);
+        self.history.forget_excuses(node);
+    }
+
+    /// Cables fail for a while.
+    fn cut(&mut self, node: usize, peer: usize) {
+        let blocked =
+            *self
+                .random
+                .pick(&[[true, true], [true, false], [false, true], [false, false]]);
+        let slow = if self.random.coin() {
+            self.random.duration(US..50 * MS)
+        } else {
+            0
+        };
+        let cables = self.cables_of_a_cut(node, peer);
+        for &nodes in &cables {
+            self.on_cable(nodes, Cable { blocked, slow });
+        }
+        let delay = self.random.duration(MS..8 * SECOND);
+        for nodes in cables {
+            let cable = Cable::default();
+            self.after(delay, Happening::Cable { nodes, cable });
+        }
+    }
+
+    /// Which cables fail together: one, those of a node, those between two groups, or all but a chain.
+    fn cables_of_a_cut(&mut self, node: usize, peer: usize) -> Vec<[usize; 2]> {
+        if self.nodes.len() == 2 {
+            return vec![pair(node, peer)];
+        }
+        let mut pairs = self.pairs();
+        match self.random.range(0..5) {
+            0 | 1 => pairs = vec![pair(node, peer)],
+            2 => pairs.retain(|nodes| nodes.contains(&node)),
+            3 => {
+                let group = self.random.next();
+                pairs.retain(|[a, b]| (group >> a ^ group >> b) & 1 == 1);
+            }
+            _ => pairs.retain(|[a, b]| a + 1 != *b),
+        }
+        pairs
+    }
+
+    fn disconnect(&mut self, node: usize, peer: usize) {
+        self.nodes[node].wants_peer[peer] = false;
+        let peer = node_id(peer);
+        self.command(node, Command::Disconnect { peer });
+    }
+}
