@@ -9,7 +9,7 @@
 mod body;
 
 pub use body::{
-    BitmapBody, GenerationBody, HelloBody, PromoteBody, StateBody, STATE_CRASHED, STATE_DISCARDS,
+    BitmapBody, GenerationBody, HelloBody, InForceBody, PromoteBody, StateBody, STATE_CRASHED, STATE_DISCARDS,
     STATE_INCONSISTENT, STATE_OUTDATED,
 };
 
@@ -76,6 +76,8 @@ states! {
         BitmapEnd = 41 "bitmap-end",
         /// A new generation record ([`GenerationBody`]); to be made durable and acknowledged.
         Generation = 48 "generation",
+        /// A record is durable at all its holders ([`InForceBody`]): among them nothing differs.
+        InForce = 49 "in-force",
         /// A node wants to become primary ([`PromoteBody`]).
         PromoteRequest = 56 "promote-request",
         /// Answer to a promote request ([`PromoteBody`]).

@@ -18,14 +18,22 @@ use weft_uapi::units::GenerationId;
 pub struct Ancestry {
     current: Generation,
     former: [GenerationId; ANCESTRY_MAX],
+    /// The newest generation with a writer, unless that is the current one.
+    written: GenerationId,
 }
 
 impl Ancestry {
-    /// The line with this end; ids after the first [`GenerationId::NONE`] are dropped.
-    pub fn new(current: Generation, former: [GenerationId; ANCESTRY_MAX]) -> Self {
+    /// The line with this end; ids after the first [`GenerationId::NONE`] are dropped. `written` is the newest
+    /// generation in which somebody could write, [`GenerationId::NONE`] stands for the current one.
+    pub fn new(
+        current: Generation,
+        former: [GenerationId; ANCESTRY_MAX],
+        written: GenerationId,
+    ) -> Self {
         let mut line = Self {
             current,
             former: [GenerationId::NONE; ANCESTRY_MAX],
+            written,
         };
         let known = former.iter().take_while(|&&id| id != GenerationId::NONE);
         for (to, from) in line.former.iter_mut().zip(known) {
@@ -44,6 +52,19 @@ impl Ancestry {
         &self.former
     }
 
+    /// The newest generation in which somebody could write: who has that in its past has all data of this line.
+    pub fn written(&self) -> GenerationId {
+        match self.written {
+            GenerationId::NONE => self.current.id,
+            id => id,
+        }
+    }
+
+    /// What [`Self::new`] takes as `written`.
+    pub const fn written_before(&self) -> GenerationId {
+        self.written
+    }
+
     /// Whether the disk never held data.
     pub fn is_blank(&self) -> bool {
         self.current.id == GenerationId::NONE
@@ -54,9 +75,10 @@ impl Ancestry {
         id != GenerationId::NONE && (self.current.id == id || self.former.contains(&id))
     }
 
-    /// Whether everything up to this line's end is also `other`'s past, as far as `other` remembers.
+    /// Whether all data of this line are also of `other`'s past, as far as `other` remembers. Both may be true of each
+    /// other: then they hold the same.
     pub fn precedes(&self, other: &Self) -> bool {
-        other.contains(self.current.id)
+        other.contains(self.written()) || other.contains(self.current.id)
     }
 
     /// The newest generation that both lines know.
@@ -76,6 +98,10 @@ impl Ancestry {
                 *newest = parent;
             }
         }
+        self.written = match child.writer {
+            Some(_) => GenerationId::NONE,
+            None => self.written(),
+        };
         self.current = Generation { parent, ..child };
     }
 }
@@ -83,10 +109,12 @@ impl Ancestry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weft_uapi::units::NodeId;
 
     fn generation(id: u64) -> Generation {
         Generation {
             id: GenerationId(id),
+            writer: NodeId::new(0),
             ..Generation::default()
         }
     }
@@ -130,11 +158,27 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_without_writer_adds_no_data() {
+        let (mut a, mut b) = (line(&[1, 2]), line(&[1, 2]));
+        let nobody = |id| Generation {
+            writer: None,
+            ..generation(id)
+        };
+        a.push(nobody(3));
+        a.push(nobody(4));
+        assert_eq!(a.written(), GenerationId(2));
+        b.push(nobody(5));
+        assert!(a.precedes(&b) && b.precedes(&a) && a.precedes(&line(&[1, 2])));
+        b.push(generation(6));
+        assert!(a.precedes(&b) && !b.precedes(&a));
+    }
+
+    #[test]
     fn ids_behind_a_gap_are_not_taken_from_a_disk() {
         let mut former = [GenerationId::NONE; ANCESTRY_MAX];
         former[0] = GenerationId(1);
         former[2] = GenerationId(9);
-        let line = Ancestry::new(generation(2), former);
+        let line = Ancestry::new(generation(2), former, GenerationId::NONE);
         assert!(line.contains(GenerationId(1)) && !line.contains(GenerationId(9)));
     }
 }

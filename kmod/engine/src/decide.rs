@@ -59,6 +59,8 @@ pub enum Rule {
     SameGeneration,
     /// Same generation, but the last writes may not have reached both.
     Tails,
+    /// Generations differ, but nobody could write in what only one side knows.
+    SameData,
     /// This side's data are of the past.
     Behind,
     /// The peer's data are of the past.
@@ -81,6 +83,7 @@ impl Rule {
             Self::Unfinished => "unfinished",
             Self::SameGeneration => "same-generation",
             Self::Tails => "tails",
+            Self::SameData => "same-data",
             Self::Behind => "behind",
             Self::Ahead => "ahead",
             Self::Abandoned => "abandoned",
@@ -97,6 +100,8 @@ pub enum Outcome {
     None,
     /// Neither side has data to give: stay connected, both disks keep their state.
     NoSource,
+    /// Nothing for now: another node is the one to fetch from, or has to be met first.
+    Wait,
     /// Fetch from the peer what either bitmap or `U` names, or everything.
     SyncTarget {
         /// Everything.
@@ -138,16 +143,58 @@ pub struct Decision {
 type Row = fn(&Side, &Side) -> Option<Decision>;
 
 /// The table; the first row that applies decides.
-const RULES: [Row; 8] = [
+const RULES: [Row; 9] = [
     rolled_back,
     just_created,
     inconsistent,
     same_generation,
+    same_data,
     behind,
     ahead,
     abandoned,
     forked,
 ];
+
+/// What one side is busy with: whether a sync may begin at once depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stance {
+    /// The node.
+    pub node: NodeId,
+    /// The primary with a disk whose writes it gets, or that it is itself.
+    pub leader: Option<NodeId>,
+    /// The node that it fetches from.
+    pub source: Option<NodeId>,
+}
+
+/// What becomes of a decision in a cluster of more than two: a target has one source at a time, and while somebody is
+/// primary it is the primary, since only it knows which writes are under way. Who does not get the primary's writes
+/// counts as equal to nobody who does.
+pub fn arrange(outcome: Outcome, own: &Stance, peer: &Stance) -> Outcome {
+    let may_go = match outcome {
+        Outcome::None => is_near(own, peer),
+        Outcome::SyncTarget { .. } => may_fetch(own, peer),
+        Outcome::SyncSource { .. } => may_fetch(peer, own),
+        _ => true,
+    };
+    if may_go {
+        outcome
+    } else {
+        Outcome::Wait
+    }
+}
+
+/// Whether both follow the same primary, or nobody, or one follows the other.
+fn is_near(own: &Stance, peer: &Stance) -> bool {
+    own.leader == peer.leader || own.leader == Some(own.node) || peer.leader == Some(peer.node)
+}
+
+fn may_fetch(target: &Stance, source: &Stance) -> bool {
+    match (target.leader, source.leader) {
+        (Some(one), Some(other)) if one != other => false,
+        (Some(leader), _) | (_, Some(leader)) => leader == source.node || leader == target.node,
+        (None, None) => target.source.is_none_or(|other| other == source.node),
+    }
+}
 
 /// Decides for `own`; with the sides swapped it gives the mirrored outcome.
 pub fn decide(own: &Side, peer: &Side) -> Decision {
@@ -176,9 +223,9 @@ impl Side {
     /// Whether everything on this disk was also on `peer`'s once. A peer that is far ahead has forgotten the generation
     /// itself, but not that it was acknowledged.
     fn precedes(&self, peer: &Self) -> bool {
-        let current = self.ancestry.current().id;
+        let acknowledged = [self.ancestry.current().id, self.ancestry.written()];
         self.ancestry.precedes(&peer.ancestry)
-            || (current != GenerationId::NONE && current == peer.since)
+            || (peer.since != GenerationId::NONE && acknowledged.contains(&peer.since))
     }
 
     /// Whether the current generation never came into force: `peer` had to acknowledge it first, and never knew it.
@@ -338,8 +385,24 @@ fn same_generation(own: &Side, peer: &Side) -> Option<Decision> {
     })
 }
 
+/// Each has all that was ever written on the other: the one whose line goes on takes over the other's.
+fn same_data(own: &Side, peer: &Side) -> Option<Decision> {
+    if !(own.precedes(peer) && peer.precedes(own)) {
+        return None;
+    }
+    let rank = |side: &Side, other: &Side| {
+        let current = side.ancestry.current();
+        let goes_on = side.ancestry.contains(other.ancestry.current().id);
+        (side.is_writer, goes_on, current.term, current.id)
+    };
+    Some(if rank(own, peer) > rank(peer, own) {
+        source(Rule::SameData, own, peer, !peer.bits_reach_back_to(own))
+    } else {
+        target(Rule::SameData, own, peer, !own.bits_reach_back_to(peer))
+    })
+}
+
 fn behind(own: &Side, peer: &Side) -> Option<Decision> {
-    // Both at once would be a circle, which no history makes: left to the rules below.
     let applies = own.precedes(peer) && !peer.precedes(own);
     applies.then(|| target(Rule::Behind, own, peer, !own.bits_reach_back_to(peer)))
 }

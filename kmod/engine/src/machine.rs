@@ -9,7 +9,7 @@
 //! | `request`, `mirror` | the application's requests; what becomes of writes after they were sent |
 //! | `peer_op`, `received` | what peers send; what is remembered of it |
 //! | `disk`, `attach` | metadata writers; a disk's coming and going |
-//! | `session`, `negotiate`, `exchange` | connections; rounds and decisions; bitmaps |
+//! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target` | resync |
 //! | `change`, `role` | generation records; promotion and demotion |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -30,6 +30,7 @@ mod received;
 mod replica;
 mod request;
 mod role;
+mod said;
 mod session;
 mod slots;
 mod source;
@@ -219,8 +220,16 @@ impl<H: Host> Engine<H> {
             .iter()
             .flatten()
             .all(|peer| peer.role != Role::Primary);
+        let leads = |id: &NodeId| self.peer(*id).is_some_and(Peer::leads);
+        let is_recording = matches!(self.transition, Some(Transition::Recording { .. }));
+        let leader = if self.role == Role::Primary || is_recording {
+            Some(self.config.node)
+        } else {
+            NodeId::all().find(leads)
+        };
         Facts {
             node: self.config.node,
+            leader,
             role: self.role,
             protocol: self.protocol,
             in_transition: self.transition.is_some(),

@@ -28,9 +28,9 @@ pub struct Generation {
     pub parent: GenerationId,
     /// Election term; grows along a chain.
     pub term: Term,
-    /// The node that writes in it, or the one that recorded it while nobody wrote.
+    /// The node that writes in it; `None`: nobody does, it was recorded because its members have become equal.
     pub writer: Option<NodeId>,
-    /// Nodes with a disk that receive every write made in it.
+    /// Nodes with a disk that receive every write made in it, and had every earlier one when it began.
     pub members: NodeSet,
 }
 

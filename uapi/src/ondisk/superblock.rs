@@ -50,6 +50,7 @@ struct Raw {
     seen_incarnation: [U64; NODES_MAX],
     seen_attach_id: [U64; NODES_MAX],
     slot_of_node: [u8; NODES_MAX],
+    written: U64,
 }
 
 // The last four bytes of a block are its checksum.
@@ -96,6 +97,8 @@ pub struct Superblock {
     pub seen_attach_id: [u64; NODES_MAX],
     /// Per node, the slot of its bitmap.
     pub slot_of_node: [Option<u8>; NODES_MAX],
+    /// The newest generation of the line in which somebody could write; [`GenerationId::NONE`]: the current one.
+    pub written: GenerationId,
 }
 
 /// Why a block is not a superblock.
@@ -140,6 +143,7 @@ impl Superblock {
             seen_incarnation: [Incarnation(0); NODES_MAX],
             seen_attach_id: [0; NODES_MAX],
             slot_of_node: [None; NODES_MAX],
+            written: GenerationId::NONE,
         }
     }
 
@@ -198,6 +202,7 @@ impl Raw {
         self.seen_incarnation = block.seen_incarnation.map(|number| U64::new(number.0));
         self.seen_attach_id = block.seen_attach_id.map(U64::new);
         self.slot_of_node = block.slot_of_node.map(|slot| slot.unwrap_or(SLOT_NONE));
+        self.written = U64::new(block.written.0);
     }
 
     /// The typed form, or `None` when a field is out of its range.
@@ -248,6 +253,7 @@ impl Raw {
             slot_of_node: self
                 .slot_of_node
                 .map(|slot| (slot != SLOT_NONE).then_some(slot)),
+            written: GenerationId(self.written.get()),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 //! Bodies of packets that do not carry device data.
 
-use crate::limits::ANCESTRY_MAX;
+use crate::limits::{ANCESTRY_MAX, NODES_MAX};
 use crate::ondisk::RawGeneration;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -68,8 +68,12 @@ pub struct StateBody {
     /// Round of the negotiation: 1 at the start of a session, one more each time that something has to be decided
     /// anew. Two states of the same round are decided together.
     pub round: U32,
-    /// Must be zero.
-    pub reserved: U32,
+    /// The primary whose writes the sender gets, itself included: its node id plus one; 0: none.
+    pub leader: U16,
+    /// The node that the sender fetches from: its node id plus one; 0: none.
+    pub source: U16,
+    /// The newest generation of the sender's line in which somebody could write; 0: the current one.
+    pub written: U64,
 }
 
 /// Bit of [`StateBody::flags`]: an unfinished sync target.
@@ -84,9 +88,10 @@ pub const STATE_OUTDATED: u32 = 1 << 3;
 const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT | STATE_CRASHED | STATE_DISCARDS | STATE_OUTDATED;
 
 impl StateBody {
-    /// Whether unknown flags and reserved fields are zero.
+    /// Whether unknown flags are zero and node ids in their range.
     pub fn is_valid(&self) -> bool {
-        self.flags.get() & !STATE_FLAGS_KNOWN == 0 && self.reserved.get() == 0
+        let is_node = |number: U16| usize::from(number.get()) <= NODES_MAX;
+        self.flags.get() & !STATE_FLAGS_KNOWN == 0 && is_node(self.leader) && is_node(self.source)
     }
 }
 
@@ -96,6 +101,18 @@ impl StateBody {
 pub struct GenerationBody {
     /// The record.
     pub generation: RawGeneration,
+}
+
+/// A generation record is in force: every holder has it durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InForceBody {
+    /// The generation.
+    pub generation: U64,
+    /// Members that have it durable, the sender included; bit n: node n.
+    pub holders: U32,
+    /// Must be zero.
+    pub reserved: U32,
 }
 
 /// Question and answer of a promotion.

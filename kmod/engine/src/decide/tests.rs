@@ -18,10 +18,21 @@ fn line(ids: &[u64], members: NodeSet) -> Ancestry {
     for &id in ids {
         line.push(Generation {
             id: GenerationId(id),
+            writer: Some(node(0)),
             members,
             ..Generation::default()
         });
     }
+    line
+}
+
+/// The line goes on, but nobody could write.
+fn unwritten(mut line: Ancestry, id: u64, members: NodeSet) -> Ancestry {
+    line.push(Generation {
+        id: GenerationId(id),
+        members,
+        ..Generation::default()
+    });
     line
 }
 
@@ -55,13 +66,15 @@ const FULL_TARGET: Outcome = Outcome::SyncTarget { full: true };
 fn small_world(id: u32) -> Vec<Side> {
     let lines: [&[u64]; 6] = [&[], &[1], &[1, 2], &[1, 2, 3], &[1, 4], &[9]];
     let mut world = Vec::new();
-    for ids in lines {
-        for members in [NodeSet::of(node(id)), BOTH] {
+    for members in [NodeSet::of(node(id)), BOTH] {
+        let written = lines.map(|ids| line(ids, members));
+        let unwritten = [5, 6].map(|last| unwritten(line(&[1, 2], members), last, members));
+        for line in written.into_iter().chain(unwritten) {
             for since in [0, 1, 2] {
                 for flags in 0..32u32 {
                     for seen in [5, 6] {
                         world.push(Side {
-                            ancestry: line(ids, members),
+                            ancestry: line,
                             seen_incarnation: Incarnation(seen),
                             is_dirty: flags & 1 != 0,
                             is_inconsistent: flags & 2 != 0,
@@ -69,7 +82,7 @@ fn small_world(id: u32) -> Vec<Side> {
                             has_crashed: flags & 8 != 0,
                             discards: flags & 16 != 0,
                             tail_seq: u64::from(flags & 1) * u64::from(id),
-                            ..side(id, ids, since)
+                            ..side(id, &[], since)
                         });
                     }
                 }
@@ -333,6 +346,71 @@ fn two_unfinished_targets_cannot_help_each_other() {
         &broken(1),
         Rule::BothInconsistent,
         Outcome::NoSource,
+    );
+}
+
+#[test]
+fn generations_without_a_writer_fork_nothing() {
+    let only = |id: u32, last| Side {
+        ancestry: unwritten(line(&[1, 2], BOTH), last, BOTH),
+        ..side(id, &[], 2)
+    };
+    check(&only(0, 5), &only(1, 6), Rule::SameData, TARGET);
+    let wrote_on = side(1, &[1, 2, 3], 2);
+    check(&only(0, 5), &wrote_on, Rule::Behind, TARGET);
+    let member = side(1, &[1, 2], 2);
+    let source = Outcome::SyncSource { full: false };
+    check(&only(0, 5), &member, Rule::SameData, source);
+    let writer = Side {
+        is_writer: true,
+        ..member
+    };
+    check(&only(0, 5), &writer, Rule::SameData, TARGET);
+}
+
+fn stance(id: u32, leader: Option<u32>, source: Option<u32>) -> Stance {
+    Stance {
+        node: node(id),
+        leader: leader.map(node),
+        source: source.map(node),
+    }
+}
+
+#[test]
+fn a_target_has_one_source_and_prefers_the_primary() {
+    let idle = |id| stance(id, None, None);
+    let led = |id| stance(id, Some(2), None);
+    let primary = led(2);
+    assert_eq!(arrange(TARGET, &idle(0), &idle(1)), TARGET);
+    assert_eq!(
+        arrange(TARGET, &stance(0, None, Some(3)), &idle(1)),
+        Outcome::Wait
+    );
+    assert_eq!(
+        arrange(TARGET, &stance(0, Some(2), Some(3)), &primary),
+        TARGET
+    );
+    assert_eq!(arrange(TARGET, &led(0), &led(1)), Outcome::Wait);
+    assert_eq!(arrange(TARGET, &idle(0), &led(1)), Outcome::Wait);
+    assert_eq!(arrange(TARGET, &led(0), &idle(1)), Outcome::Wait);
+    let other = stance(1, Some(1), None);
+    assert_eq!(arrange(TARGET, &led(0), &other), Outcome::Wait);
+}
+
+#[test]
+fn who_does_not_follow_the_primary_is_equal_to_nobody() {
+    let equal = Outcome::None;
+    assert_eq!(
+        arrange(equal, &stance(0, Some(2), None), &stance(1, Some(2), None)),
+        equal
+    );
+    assert_eq!(
+        arrange(equal, &stance(0, None, None), &stance(2, Some(2), None)),
+        equal
+    );
+    assert_eq!(
+        arrange(equal, &stance(0, Some(2), None), &stance(1, None, None)),
+        Outcome::Wait
     );
 }
 

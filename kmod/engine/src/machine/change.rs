@@ -13,7 +13,7 @@ use super::context::{ensure, Context, Fault};
 use super::disk::Stage as DiskStage;
 use super::negotiate::Round;
 use super::peer_op::Kind;
-use super::replica::Adopting;
+use super::replica::{Adopting, Replica};
 use super::request::Stage;
 use super::volume::Volume;
 use crate::effect::{Level, Object};
@@ -21,7 +21,7 @@ use crate::host::{Host, Output};
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
-use weft_uapi::wire::{GenerationBody, Header, PacketKind};
+use weft_uapi::wire::{GenerationBody, Header, InForceBody, PacketKind, FLAG_YES};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Why a record is made.
@@ -63,6 +63,8 @@ pub(super) struct Change {
     record: Generation,
     reason: Reason,
     progress: Progress,
+    /// Peers that have it durable.
+    holders: NodeSet,
 }
 
 impl<H: Host> Volume<H> {
@@ -123,7 +125,9 @@ impl<H: Host> Volume<H> {
                 },
                 promotion.term,
             );
-        } else if let Some(peer) = joining {
+        } else if let Some(peer) =
+            joining.filter(|_| cx.facts.leader.is_none_or(|leader| leader == node))
+        {
             self.begin_change(cx, Reason::Grow(peer), self.term());
         }
     }
@@ -178,13 +182,21 @@ impl<H: Host> Volume<H> {
         term: Term,
     ) {
         let (node, id) = (cx.facts.node, GenerationId(cx.random_id()));
+        let unfinished = |set: NodeSet, (peer, replica): (NodeId, &Replica<H>)| match replica.source
+        {
+            Some(_) => set.with(peer),
+            None => set,
+        };
+        let unfinished = self.each_replica().fold(NodeSet::EMPTY, unfinished);
         let present = self.receivers().with(node);
+        let had = NodeSet(self.required.with(node).0 & !unfinished.0);
+        // Without a writer nothing is written that an absent member could lack.
+        let is_written = cx.facts.is_primary() || matches!(reason, Reason::Promotion { .. });
         let members = match reason {
             Reason::Promotion { anew: true } => NodeSet::of(node),
-            Reason::Promotion { anew: false } | Reason::Shrink => {
-                self.required.with(node).intersection(present)
-            }
-            Reason::Grow(peer) => self.required.with(node).with(peer).intersection(present),
+            Reason::Promotion { anew: false } | Reason::Shrink => had.intersection(present),
+            Reason::Grow(peer) if is_written => had.with(peer).intersection(present),
+            Reason::Grow(peer) => had.with(peer),
         };
         let Some(disk) = self.disk.as_mut() else {
             return;
@@ -193,12 +205,10 @@ impl<H: Host> Volume<H> {
             id,
             parent: disk.superblock.generation.id,
             term,
-            writer: Some(node),
+            writer: is_written.then_some(node),
             members,
         };
-        let mut line = disk.ancestry();
-        line.push(record);
-        disk.set_ancestry(&line);
+        disk.go_on(record);
         if let Reason::Promotion { anew } = reason {
             disk.set_flag(FLAG_WRITER_ACTIVE, true);
             disk.set_flag(FLAG_OUTDATED, false);
@@ -213,6 +223,7 @@ impl<H: Host> Volume<H> {
             record,
             reason,
             progress: Progress::Local(number),
+            holders: NodeSet::EMPTY,
         });
         self.recheck = true;
         cx.log(
@@ -253,6 +264,7 @@ impl<H: Host> Volume<H> {
     fn on_change_done<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
         self.change = None;
         self.required = change.record.members;
+        self.tell_in_force(cx, &change);
         match change.reason {
             Reason::Shrink => {}
             Reason::Promotion { .. } => self.set_disk_state(cx, DiskState::UpToDate),
@@ -260,6 +272,68 @@ impl<H: Host> Volume<H> {
             Reason::Grow(_) => {}
         }
         self.recheck = true;
+    }
+
+    /// Tells the members that they are equal. With one peer there is nobody to tell of another.
+    fn tell_in_force<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: &Change) {
+        let members = change.record.members;
+        let holders = change.holders.intersection(members);
+        if holders.len() < 2 {
+            return;
+        }
+        let body = InForceBody {
+            generation: change.record.id.0.into(),
+            holders: holders.with(cx.facts.node).0.into(),
+            reserved: 0.into(),
+        };
+        for peer in holders.intersection(self.receivers()).iter() {
+            if let Some(line) = self.line(peer) {
+                cx.send(
+                    line,
+                    Header::new(PacketKind::InForce, Some(self.id)),
+                    body.as_bytes(),
+                );
+            }
+        }
+    }
+
+    /// The maker of the current record says who has it: they all hold the same, but for what is under way.
+    ///
+    /// INVARIANT: a member had every write before the record when it made the record durable, and gets every later one;
+    /// so the bits towards it are of no use any more, but for those that stand for writes under way (G4).
+    #[inline(never)]
+    pub(super) fn on_in_force<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let malformed = Fault("the peer sent a malformed record");
+        let body = InForceBody::read_from_bytes(body).map_err(|_| malformed)?;
+        let (id, holders) = (
+            GenerationId(body.generation.get()),
+            NodeSet(body.holders.get()),
+        );
+        ensure(body.reserved.get() == 0, "the peer sent a malformed record")?;
+        let Some(disk) = self.disk.as_mut() else {
+            return Ok(());
+        };
+        let generation = disk.superblock.generation;
+        let holders = holders.intersection(generation.members);
+        let is_mine = generation.id == id && holders.contains(cx.facts.node);
+        if !is_mine || disk.has_flag(FLAG_INCONSISTENT) {
+            return Ok(());
+        }
+        for other in holders.without(cx.facts.node).without(peer).iter() {
+            disk.set_since(other, id);
+            if let Some(slot) = disk.slot(other) {
+                disk.bits.clear_all(slot);
+            }
+            disk.wants_bitmaps = true;
+        }
+        self.mark_unlogged();
+        self.recheck = true;
+        Ok(())
     }
 
     /// A sync target has become a member.
@@ -302,7 +376,7 @@ impl<H: Host> Volume<H> {
         peer: NodeId,
         header: &Header,
     ) -> Result<(), Fault> {
-        let id = GenerationId(header.arg);
+        let (id, is_complete) = (GenerationId(header.arg), header.flags & FLAG_YES != 0);
         let Some(disk) = self.disk.as_mut() else {
             return Ok(());
         };
@@ -319,10 +393,14 @@ impl<H: Host> Volume<H> {
         }
         if let Some(Change {
             progress: Progress::Remote(waits),
+            holders,
             ..
         }) = &mut self.change
         {
             *waits = waits.without(peer);
+            if is_complete {
+                *holders = holders.with(peer);
+            }
         }
         self.recheck = true;
         Ok(())
@@ -344,7 +422,7 @@ impl<H: Host> Volume<H> {
             .ok_or(Fault("the peer sent a malformed generation"))?;
         let is_own_matter = cx.facts.is_primary() || self.change.is_some();
         ensure(
-            !is_own_matter && record.writer == Some(peer),
+            !is_own_matter && record.writer.is_none_or(|writer| writer == peer),
             "the peer made a generation that is not its to make",
         )?;
         let (Some(disk), Some(replica)) = (
@@ -365,22 +443,23 @@ impl<H: Host> Volume<H> {
             "the peer sent a generation out of turn",
         )?;
         let is_member = record.members.contains(cx.facts.node);
-        let joins = is_member && disk.has_flag(FLAG_INCONSISTENT);
         let is_finished = replica
             .target
             .as_ref()
             .is_some_and(|target| target.is_finished);
-        ensure(
-            !joins || is_finished,
-            "the peer named this node a member before the resync was done",
-        )?;
+        // A member of long ago may be named that has lost its data since: it stays unfinished.
+        let joins = is_member && is_finished && disk.has_flag(FLAG_INCONSISTENT);
         let after = replica.received.last();
+        let (now, leads) = (cx.now, record.writer == Some(peer));
         replica.adopting = Some(Adopting {
             id: record.id,
             superblock: None,
             record: Some((record, after)),
             joins,
         });
+        if leads {
+            self.stop_sources(now);
+        }
         self.recheck = true;
         Ok(())
     }
@@ -411,9 +490,8 @@ impl<H: Host> Volume<H> {
         if replica.received.done_upto() < after {
             return;
         }
-        let mut line = disk.ancestry();
-        line.push(record);
-        disk.set_ancestry(&line);
+        let dropped = NodeSet(disk.superblock.generation.members.0 & !record.members.0);
+        disk.go_on(record);
         disk.set_since(peer, record.id);
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
@@ -427,6 +505,12 @@ impl<H: Host> Volume<H> {
             superblock: Some(disk.touch()),
             ..adopting
         });
+        // What is not known to be stable everywhere, a member that leaves may lack (G5).
+        for node in dropped.without(disk.superblock.node).iter() {
+            for span in replica.received.spans() {
+                disk.mark(node, span);
+            }
+        }
         self.required = record.members;
         self.recheck = true;
     }
@@ -459,7 +543,7 @@ impl<H: Host> Volume<H> {
             replica.progress.ended = Some(cx.now);
         }
         // The source has the newest data by definition, and equal ones from now on.
-        let is_equal = replica.target.is_none();
+        let is_equal = replica.target.is_none() && !disk.has_flag(FLAG_INCONSISTENT);
         replica.receives = is_equal;
         if is_equal {
             self.set_replication(cx, peer, ReplicationState::Established);

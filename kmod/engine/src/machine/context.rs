@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub(super) protocol: Protocol,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
+    /// The primary, or who is about to be: this node, or the connected one.
+    pub(super) leader: Option<NodeId>,
     /// No node in reach is primary.
     pub(super) is_quiet: bool,
 }

@@ -20,7 +20,7 @@ use crate::host::{Host, NoMemory, Output, Time};
 use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
-use weft_uapi::ondisk::{Layout, MetaBlock, Superblock, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{Generation, Layout, MetaBlock, Superblock, FLAG_WRITER_ACTIVE};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
 /// Bitmap blocks being written at the same time.
@@ -168,13 +168,18 @@ impl<H: Host> Disk<H> {
 
     /// The line of generations.
     pub(super) fn ancestry(&self) -> Ancestry {
-        Ancestry::new(self.superblock.generation, self.superblock.ancestry)
+        Ancestry::new(
+            self.superblock.generation,
+            self.superblock.ancestry,
+            self.superblock.written,
+        )
     }
 
     /// Takes a line of generations over; what peers acknowledged outside of it is forgotten.
     pub(super) fn set_ancestry(&mut self, line: &Ancestry) {
         self.superblock.generation = line.current();
         self.superblock.ancestry = *line.former();
+        self.superblock.written = line.written_before();
         for since in self
             .superblock
             .since
@@ -183,6 +188,17 @@ impl<H: Host> Disk<H> {
         {
             *since = GenerationId::NONE;
         }
+    }
+
+    /// Goes on with a new record. The sequence numbers of another writer begin anew.
+    pub(super) fn go_on(&mut self, record: Generation) {
+        let before = self.superblock.generation;
+        if (record.writer, record.term) != (before.writer, before.term) {
+            self.superblock.tail_seq = 0;
+        }
+        let mut line = self.ancestry();
+        line.push(record);
+        self.set_ancestry(&line);
     }
 
     /// The slot of a node's bitmap.

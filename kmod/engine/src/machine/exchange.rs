@@ -7,6 +7,7 @@
 //! old record or the bits tell what is missing.
 
 use super::context::{ensure, Context, Fault};
+use super::disk::Disk;
 use super::replica::{Adopting, Replica};
 use super::volume::Volume;
 use crate::host::{Host, Output, Time};
@@ -90,7 +91,9 @@ impl<H: Host> Volume<H> {
     }
 
     fn send_bits<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
-        let Some(line) = self.line(peer) else {
+        let is_decided = |replica: &Replica<H>| !replica.round.is_open();
+        let (Some(line), true) = (self.line(peer), self.replica(peer).is_some_and(is_decided))
+        else {
             return;
         };
         let id = self.id;
@@ -186,12 +189,16 @@ impl<H: Host> Volume<H> {
         if self.disk_state() == DiskState::Failed {
             return;
         }
+        let is_told = self
+            .each_replica()
+            .any(|(_, replica)| replica.session.is_some() && replica.round.is_told());
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
         ) else {
             return;
         };
+        let is_told = is_told || replica.round.is_open();
         let exchanged = replica
             .target
             .as_ref()
@@ -199,7 +206,8 @@ impl<H: Host> Volume<H> {
         let Some(line) = exchanged.map(|target| &target.line) else {
             return;
         };
-        if replica.replication != ReplicationState::BitmapTarget {
+        // What was told to a peer stays true until it is decided upon.
+        if replica.replication != ReplicationState::BitmapTarget || is_told {
             return;
         }
         match replica.adopting {
@@ -252,6 +260,10 @@ impl<H: Host> Volume<H> {
         if let Some(line) = self.line(peer) {
             let mut header = Header::new(PacketKind::GenerationDurable, Some(self.id));
             header.arg = id.0;
+            let is_unfinished = |disk: &Disk<H>| disk.has_flag(FLAG_INCONSISTENT);
+            if !self.disk.as_ref().is_some_and(is_unfinished) {
+                header.flags = FLAG_YES;
+            }
             cx.send(line, header, &[]);
         }
     }

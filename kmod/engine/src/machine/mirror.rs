@@ -48,6 +48,9 @@ impl<H: Host> Volume<H> {
         peer: NodeId,
         header: &Header,
     ) -> Result<(), Fault> {
+        if self.is_void(peer, header.seq) {
+            return Ok(());
+        }
         let entry = self.tail.entry(header.seq).copied();
         let entry = entry.filter(|entry| entry.waits_written.contains(peer));
         let entry = entry.ok_or(Fault("the peer acknowledged what it was not sent"))?;
@@ -72,6 +75,9 @@ impl<H: Host> Volume<H> {
         peer: NodeId,
         header: &Header,
     ) -> Result<(), Fault> {
+        if self.is_void(peer, header.seq) {
+            return Ok(());
+        }
         let unexpected = Fault("the peer acknowledged what it was not sent");
         let entry = self
             .tail
@@ -153,6 +159,8 @@ impl<H: Host> Volume<H> {
     /// A peer is lost: what is not known to be stable there becomes bits.
     pub(super) fn lose_tail(&mut self, peer: NodeId) {
         while let Some(entry) = self.tail.next_lost(peer) {
+            // Other members hold what this one lacks, and have to learn by a record that it does.
+            self.wants_shrink |= self.required.contains(peer);
             if let Some(disk) = self.disk.as_mut() {
                 disk.mark(peer, span(&entry));
             }
@@ -162,9 +170,26 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    /// What is on its way to a connected peer does not count any more, whether it is acknowledged or not.
+    pub(super) fn void_sent(&mut self, peer: NodeId) {
+        self.lose_tail(peer);
+        self.trim_tail();
+        let next = self.tail.next_seq();
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.void_before = next;
+            replica.unacked = 0;
+            replica.unacked_bytes = 0;
+        }
+    }
+
+    fn is_void(&self, peer: NodeId, seq: Seq) -> bool {
+        self.replica(peer)
+            .is_some_and(|replica| seq < replica.void_before)
+    }
+
     /// A connected peer has no use for writes any more.
     pub(super) fn stop_mirroring(&mut self, peer: NodeId) {
-        self.lose_tail(peer);
+        self.void_sent(peer);
         self.lose_received(peer);
         self.drop_held_ops(peer);
         self.trim_tail();
@@ -297,7 +322,7 @@ impl<H: Host> Volume<H> {
         if self.tail_flush.is_wanted && !self.tail.is_empty() && self.tail_flush.local.is_none() {
             self.start_tail_flush(cx);
         }
-        let trimmed = self.tail.trimmed();
+        let trimmed = self.trimmed(cx);
         for peer in self.receivers().iter() {
             let sent = self
                 .replica(peer)
@@ -306,6 +331,16 @@ impl<H: Host> Volume<H> {
             if behind >= TRIM_ENTRIES || (behind > 0 && self.tail.is_empty()) {
                 self.send_trim(cx, peer, trimmed);
             }
+        }
+    }
+
+    /// What peers may forget. Nothing while a lost member is in force: what it lacks and others have would be known
+    /// to this node alone.
+    fn trimmed<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> Seq {
+        if self.lost_members(cx.facts.node).is_empty() {
+            self.tail.trimmed()
+        } else {
+            Seq(0)
         }
     }
 
@@ -343,7 +378,7 @@ impl<H: Host> Volume<H> {
         });
         self.send_flushes(cx, Seq(self.tail.next_seq().0.saturating_sub(1)));
         // A peer whose log is full waits for this.
-        let trimmed = self.tail.trimmed();
+        let trimmed = self.trimmed(cx);
         for peer in self.receivers().iter() {
             if self
                 .replica(peer)

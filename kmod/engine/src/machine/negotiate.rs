@@ -11,39 +11,25 @@ use super::context::{ensure, Context, Fault};
 use super::disk::Stage;
 use super::exchange::Pages;
 use super::replica::Progress;
+use super::said::Said;
 use super::source::Source;
 use super::target::Target;
 use super::transitions;
 use super::volume::Volume;
-use crate::ancestry::Ancestry;
-use crate::decide::{decide, Outcome, Side};
+use crate::decide::{arrange, decide, Outcome, Rule};
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState, Role};
-use weft_uapi::units::{GenerationId, Incarnation, NodeId};
-use weft_uapi::wire::{
-    Header, PacketKind, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_OUTDATED,
-};
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use weft_uapi::units::{GenerationId, NodeId};
+use weft_uapi::wire::{Header, PacketKind, StateBody};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// How long a session goes on once it is clear that both sides have to stand alone, so that both learn why,
 /// in milliseconds.
 const VERDICT_MS: u64 = 2_000;
 /// How long a peer may take to answer a state, in milliseconds.
 const ROUND_TIMEOUT_MS: u64 = 20_000;
-
-/// What one side said about its disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Said {
-    pub(super) round: u32,
-    pub(super) sectors: u64,
-    pub(super) disk: DiskState,
-    pub(super) role: Role,
-    pub(super) side: Side,
-}
 
 /// How far the negotiation with one peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -67,6 +53,17 @@ impl Round {
         self.own.map_or(0, |said| said.round)
     }
 
+    /// Asks for one more round.
+    fn renew(&mut self, now: Time) {
+        self.wanted = self.wanted.max(self.sent().saturating_add(1));
+        self.since = now;
+    }
+
+    /// Whether this side has told its state and the peer has not.
+    pub(super) fn is_told(&self) -> bool {
+        self.sent() > self.decided
+    }
+
     /// Whether a round is wanted and not decided.
     pub(super) fn is_open(&self) -> bool {
         self.wanted > self.decided
@@ -76,39 +73,6 @@ impl Round {
     pub(super) fn deadline(&self) -> Option<Time> {
         self.is_open()
             .then(|| self.since.after_ms(ROUND_TIMEOUT_MS))
-    }
-}
-
-impl Said {
-    fn from_body(body: &StateBody, peer: NodeId, role: Role) -> Option<Self> {
-        let disk = DiskState::from_number(body.disk_state.get().into())?;
-        let flag = |bit| body.flags.get() & bit != 0;
-        let line = Ancestry::new(
-            body.generation.decode()?,
-            body.ancestry.map(|id| GenerationId(id.get())),
-        );
-        let side = Side {
-            node: peer,
-            ancestry: line,
-            incarnation: Incarnation(body.incarnation.get()),
-            attach_id: body.attach_id.get(),
-            seen_incarnation: Incarnation(body.seen_incarnation.get()),
-            seen_attach_id: body.seen_attach_id.get(),
-            since: GenerationId(body.since.get()),
-            is_dirty: body.bits.get() > 0,
-            is_inconsistent: flag(STATE_INCONSISTENT),
-            is_writer: role == Role::Primary && disk == DiskState::UpToDate,
-            has_crashed: flag(STATE_CRASHED),
-            discards: flag(STATE_DISCARDS),
-            tail_seq: body.tail_seq.get(),
-        };
-        Some(Self {
-            round: body.round.get(),
-            sectors: body.sectors.get(),
-            disk,
-            role,
-            side,
-        })
     }
 }
 
@@ -128,8 +92,7 @@ impl<H: Host> Volume<H> {
             .flatten()
             .filter(|replica| replica.session.is_some())
         {
-            replica.round.wanted = replica.round.sent().saturating_add(1);
-            replica.round.since = now;
+            replica.round.renew(now);
         }
         self.recheck = true;
     }
@@ -145,6 +108,14 @@ impl<H: Host> Volume<H> {
                 self.condemn(peer, "the peer did not answer in time");
                 continue;
             }
+            if self.has_news(cx, peer) {
+                if let Some(replica) = self.replica_mut(peer) {
+                    replica.round.renew(cx.now);
+                }
+            }
+            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
+                continue;
+            };
             if round.wanted > round.sent() && self.is_calm(cx) {
                 self.send_state(cx, peer, round.wanted);
             }
@@ -164,6 +135,28 @@ impl<H: Host> Volume<H> {
         if let Some(replica) = self.replica_mut(peer) {
             replica.condemn(sentence, false, Time(0));
         }
+    }
+
+    /// Whether the last decision no longer fits: something has changed that a peer waits for, or two that were equal
+    /// are not any more, since a primary died that had not told both the same, or since this one fetches from a third.
+    fn has_news<O: Output<H>>(&self, cx: &Context<'_, H, O>, peer: NodeId) -> bool {
+        let Some(replica) = self.replica(peer) else {
+            return false;
+        };
+        let is_settled = !replica.round.is_open() && replica.verdict.is_none();
+        let (true, Some(own)) = (is_settled, &replica.round.own) else {
+            return false;
+        };
+        let is_equal = replica.receives && replica.source.is_none();
+        let has_slipped = self.disk.as_ref().is_some_and(|disk| {
+            disk.has_flag(FLAG_INCONSISTENT) || (cx.facts.leader.is_none() && disk.marked(peer) > 0)
+        });
+        if is_equal || !replica.is_waiting {
+            return is_equal && has_slipped;
+        }
+        let body = self.state_body(&cx.facts, peer, own.round);
+        Said::from_body(&body, cx.facts.node, cx.facts.role)
+            .is_some_and(|said| said.gist() != own.gist())
     }
 
     /// Whether what a state tells will stay true.
@@ -188,7 +181,7 @@ impl<H: Host> Volume<H> {
         let Some(line) = self.line(peer) else {
             return;
         };
-        let body = self.state_body(cx.facts.role, peer, round);
+        let body = self.state_body(&cx.facts, peer, round);
         let Some(said) = Said::from_body(&body, cx.facts.node, cx.facts.role) else {
             self.break_down(cx, "this node's own state is malformed");
             return;
@@ -202,67 +195,6 @@ impl<H: Host> Volume<H> {
             Header::new(PacketKind::State, Some(self.id)),
             body.as_bytes(),
         );
-    }
-
-    fn state_body(&self, role: Role, peer: NodeId, round: u32) -> StateBody {
-        let mut body = StateBody::new_zeroed();
-        body.round = U32::new(round);
-        body.role = U16::new(role as u16);
-        body.disk_state = U16::new(DiskState::Diskless as u16);
-        body.generation = weft_uapi::ondisk::Generation::default().into();
-        let Some(disk) = self
-            .disk
-            .as_ref()
-            .filter(|disk| disk.stage == Stage::Running)
-        else {
-            return body;
-        };
-        let superblock = &disk.superblock;
-        let discards = self
-            .replica(peer)
-            .is_some_and(|replica| replica.round.discards);
-        let flags = [
-            (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
-            (
-                disk.has_flag(FLAG_WRITER_ACTIVE) && role != Role::Primary,
-                STATE_CRASHED,
-            ),
-            (disk.has_flag(FLAG_OUTDATED), STATE_OUTDATED),
-            (discards, STATE_DISCARDS),
-        ];
-        let at = peer.index();
-        body.sectors = U64::new(self.sectors());
-        body.disk_state = U16::new(self.disk_state() as u16);
-        body.flags = U32::new(
-            flags
-                .iter()
-                .filter(|(is_set, _)| *is_set)
-                .fold(0, |all, (_, bit)| all | bit),
-        );
-        body.generation = superblock.generation.into();
-        body.ancestry = superblock.ancestry.map(|id| U64::new(id.0));
-        body.incarnation = U64::new(superblock.incarnation.0);
-        body.attach_id = U64::new(superblock.attach_id);
-        body.seen_incarnation = U64::new(
-            superblock
-                .seen_incarnation
-                .get(at)
-                .copied()
-                .unwrap_or_default()
-                .0,
-        );
-        body.seen_attach_id = U64::new(
-            superblock
-                .seen_attach_id
-                .get(at)
-                .copied()
-                .unwrap_or_default(),
-        );
-        body.since = U64::new(disk.since(peer).0);
-        body.tail_seq = U64::new(superblock.tail_seq);
-        body.bits = U64::new(disk.marked(peer));
-        body.promised_term = U64::new(superblock.promised_term.0);
-        body
     }
 
     /// The peer told its state.
@@ -304,6 +236,13 @@ impl<H: Host> Volume<H> {
         own: &Said,
         said: &Said,
     ) {
+        if self
+            .replica(peer)
+            .is_some_and(|replica| replica.source.is_some())
+        {
+            // The peer may have turned away from what is on its way.
+            self.void_sent(peer);
+        }
         if let Some(replica) = self.replica_mut(peer) {
             replica.round.decided = own.round;
             replica.forget_decision();
@@ -334,18 +273,26 @@ impl<H: Host> Volume<H> {
         let rule = decision.rule.name();
         if let Some(disk) = self.disk.as_mut() {
             disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
+            if decision.rule == Rule::RolledBack || said.side.ancestry.is_blank() {
+                // What it acknowledged is gone.
+                disk.set_since(peer, GenerationId::NONE);
+            }
             if disk.ensure_slot(peer).is_none() {
                 self.stand_alone(cx, peer, rule, "every bitmap slot of the disk is taken");
                 return;
             }
         }
-        match decision.outcome {
-            Outcome::None => self.on_equal(cx, peer, rule),
-            Outcome::NoSource => {
-                self.on_decided(cx, peer, rule, ReplicationState::Established);
-                self.stop_mirroring(peer);
+        match arrange(decision.outcome, &own.stance, &said.stance) {
+            Outcome::None => self.on_equal(cx, peer, rule, own, said),
+            Outcome::NoSource => self.on_waiting(cx, peer, rule),
+            Outcome::Wait => {
+                self.on_waiting(cx, peer, rule);
+                if own.stance.leader.is_none() && said.stance.leader.is_some() {
+                    self.outdate(cx);
+                }
             }
             Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
+            Outcome::SyncTarget { .. } if !self.choose_source(cx, peer) => {}
             Outcome::SyncTarget { full } => {
                 self.on_target(
                     cx,
@@ -354,6 +301,10 @@ impl<H: Host> Volume<H> {
                     Target::new(Pages::new(full), said.side.ancestry),
                 );
                 self.mark_all_if(peer, full);
+                if full {
+                    // Whoever else it fetches from, before it is complete, has to give it everything, too.
+                    self.mark_everything();
+                }
             }
             Outcome::SplitBrain => self.stand_alone(
                 cx,
@@ -372,19 +323,98 @@ impl<H: Host> Volume<H> {
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
         rule: &'static str,
+        own: &Said,
+        said: &Said,
     ) {
         self.on_decided(cx, peer, rule, ReplicationState::Established);
-        if let Some(disk) = self.disk.as_mut() {
-            let id = disk.superblock.generation.id;
-            // Both states named this generation as durable.
-            disk.set_since(peer, id);
+        let are_outdated = (own.disk, said.disk) == (DiskState::Outdated, DiskState::Outdated);
+        let said_id = own.side.ancestry.current().id;
+        let Some(disk) = self.disk.as_mut() else {
+            return;
+        };
+        if disk.superblock.generation.id != said_id {
+            // A primary's record has come in between.
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.round.renew(cx.now);
+            }
+            return;
         }
+        // Both states named this generation as durable.
+        disk.set_since(peer, said_id);
         self.reconciled(cx);
-        self.set_disk_state(cx, DiskState::UpToDate);
         if let Some(replica) = self.replica_mut(peer) {
             replica.receives = true;
             replica.accepts = true;
-            replica.peer_disk = DiskState::UpToDate;
+            replica.peer_disk = said.disk;
+        }
+        if !are_outdated {
+            if let Some(disk) = self.disk.as_mut() {
+                disk.set_flag(FLAG_OUTDATED, false);
+            }
+            self.set_disk_state(cx, DiskState::UpToDate);
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.peer_disk = DiskState::UpToDate;
+            }
+        }
+    }
+
+    /// Nothing to do with the peer for now; looked at again when something changes.
+    fn on_waiting<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        rule: &'static str,
+    ) {
+        self.on_decided(cx, peer, rule, ReplicationState::Established);
+        self.stop_mirroring(peer);
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.is_waiting = true;
+        }
+    }
+
+    /// A primary writes on without this disk.
+    fn outdate<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let is_good = matches!(
+            self.disk_state(),
+            DiskState::UpToDate | DiskState::Consistent
+        );
+        if is_good && !cx.facts.is_primary() {
+            if let Some(disk) = self.disk.as_mut() {
+                disk.set_flag(FLAG_OUTDATED, true);
+            }
+            self.set_disk_state(cx, DiskState::Outdated);
+        }
+    }
+
+    /// Whether this disk fetches from `peer` from now on. A primary takes the place of another source; of two others
+    /// the first one stays, and this one learns of it by a new round.
+    fn choose_source<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) -> bool {
+        let Some(other) = self.source_node().filter(|&other| other != peer) else {
+            return true;
+        };
+        let is_leader = cx.facts.leader == Some(peer);
+        let dropped = if is_leader { other } else { peer };
+        if let Some(replica) = self.replica_mut(dropped) {
+            replica.forget_decision();
+            replica.round.renew(cx.now);
+        }
+        is_leader
+    }
+
+    /// Another node leads: what is fetched here would lack its writes.
+    pub(super) fn stop_sources(&mut self, now: Time) {
+        for peer in self.sessions().iter() {
+            let is_source = self
+                .replica(peer)
+                .is_some_and(|replica| replica.source.is_some());
+            if !is_source {
+                continue;
+            }
+            self.void_sent(peer);
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.forget_decision();
+                replica.round.renew(now);
+            }
         }
     }
 
@@ -438,6 +468,14 @@ impl<H: Host> Volume<H> {
                 started: now,
                 ..Progress::default()
             };
+        }
+    }
+
+    fn mark_everything(&mut self) {
+        if let Some(disk) = self.disk.as_mut() {
+            for slot in disk.superblock.slot_of_node.iter().flatten() {
+                disk.bits.set_all((*slot).into());
+            }
         }
     }
 

@@ -259,6 +259,23 @@ impl<H: Host> Volume<H> {
         Ok(())
     }
 
+    /// Whether a packet belongs to a resync that this side has turned away from: the peer learns it in the round that is
+    /// open.
+    fn is_stale(&self, peer: NodeId, kind: PacketKind) -> bool {
+        let is_resync = matches!(
+            kind,
+            PacketKind::Bitmap
+                | PacketKind::BitmapEnd
+                | PacketKind::ResyncRequest
+                | PacketKind::ResyncData
+                | PacketKind::ResyncDone
+        );
+        let has_turned = |replica: &Replica<H>| {
+            replica.round.is_open() && replica.source.is_none() && replica.target.is_none()
+        };
+        is_resync && self.replica(peer).is_some_and(has_turned)
+    }
+
     fn has_ops_of(&self, peer: NodeId) -> bool {
         self.ops.iter().any(|(_, op)| op.peer == peer)
     }
@@ -281,6 +298,9 @@ impl<H: Host> Volume<H> {
             // The disk went away; the peer learns it from the state that is on its way.
             return Ok(());
         }
+        if self.is_stale(peer, header.kind) {
+            return Ok(());
+        }
         match header.kind {
             PacketKind::State => self.on_state(cx, peer, body),
             PacketKind::Write | PacketKind::Discard | PacketKind::WriteZeroes => {
@@ -294,6 +314,7 @@ impl<H: Host> Volume<H> {
             PacketKind::Bitmap => self.on_bitmap(peer, body),
             PacketKind::BitmapEnd => self.on_bitmap_end(peer, header),
             PacketKind::Generation => self.on_generation(cx, peer, body),
+            PacketKind::InForce => self.on_in_force(cx, peer, body),
             PacketKind::GenerationDurable => self.on_generation_durable(peer, header),
             PacketKind::Received => self.on_received(cx, peer, header),
             PacketKind::Written => self.on_written(cx, peer, header),

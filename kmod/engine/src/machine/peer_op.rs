@@ -16,9 +16,9 @@ use super::volume::{Owner, Volume};
 use crate::effect::{Data, Effect};
 use crate::event::{DiskError, Io, Op};
 use crate::host::{Host, Output};
-use crate::ranges::{RangeId, Span};
+use crate::ranges::RangeId;
 use weft_uapi::state::{DiskState, Protocol, ReplicationState};
-use weft_uapi::units::{NodeId, Seq, SessionId};
+use weft_uapi::units::{NodeId, NodeSet, Seq, SessionId};
 use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
 
 /// What the operation is.
@@ -257,8 +257,11 @@ impl<H: Host> Volume<H> {
         if !may_run {
             return;
         }
-        if kind == Kind::Write {
-            self.prepare_write(cx, peer, &io, seq);
+        match kind {
+            Kind::Write => self.prepare_write(cx, peer, &io, seq),
+            // Nobody else gets this (G4); a record that makes all equal clears these bits again.
+            Kind::ResyncWrite => self.mark_others(NodeSet::of(peer), span_of(&io)),
+            Kind::ResyncRead => {}
         }
         let volume = self.id;
         let (Some(disk), Some(op)) = (self.disk.as_mut(), self.ops.get_mut(number)) else {
@@ -456,12 +459,8 @@ impl<H: Host> Volume<H> {
     }
 
     fn forget_entry(&mut self, entry: &Entry) {
-        let span = Span {
-            sector: entry.sector,
-            bytes: entry.bytes,
-        };
         self.cool(
-            span,
+            entry.span(),
             &mut Hold {
                 is_held: entry.has_log,
                 transaction: 0,
@@ -478,16 +477,14 @@ impl<H: Host> Volume<H> {
             let stable = self
                 .replica(peer)
                 .map_or(Seq(0), |replica| replica.received.stable());
-            // The bits of resync data that are stable here were cleared for good.
-            if !entry.is_resync || entry.seq > stable {
+            let span = entry.span();
+            if !entry.is_resync {
+                // Other survivors may have it or lack it (G5).
+                self.mark_others(NodeSet::EMPTY, span);
+            } else if entry.seq > stable {
+                // The bits of resync data that are stable here were cleared for good.
                 if let Some(disk) = self.disk.as_mut() {
-                    disk.mark(
-                        peer,
-                        Span {
-                            sector: entry.sector,
-                            bytes: entry.bytes,
-                        },
-                    );
+                    disk.mark(peer, span);
                 }
             }
             self.forget_entry(&entry);
@@ -546,16 +543,22 @@ impl<H: Host> Volume<H> {
             .and_then(|replica| replica.received.take_log(from))
         {
             from = next;
-            if let Some(disk) = self.disk.as_mut() {
-                disk.mark(
-                    peer,
-                    Span {
-                        sector: entry.sector,
-                        bytes: entry.bytes,
-                    },
-                );
-            }
+            self.mark_others(NodeSet::EMPTY, entry.span());
             self.forget_entry(&entry);
+        }
+    }
+
+    /// Sets the bits of received writes that no hot extent speaks for.
+    pub(super) fn mark_unlogged(&mut self) {
+        let Some(disk) = self.disk.as_mut() else {
+            return;
+        };
+        for replica in self.replicas.iter().flatten() {
+            for span in replica.received.unlogged() {
+                for node in NodeId::all() {
+                    disk.mark(node, span);
+                }
+            }
         }
     }
 
@@ -588,13 +591,7 @@ impl<H: Host> Volume<H> {
         for entry in replica.received.became_stable(upto) {
             if entry.is_resync {
                 // INVARIANT: equal to the source's block in this session, and stable (G4).
-                disk.unmark(
-                    peer,
-                    Span {
-                        sector: entry.sector,
-                        bytes: entry.bytes,
-                    },
-                );
+                disk.unmark(peer, entry.span());
             }
         }
         self.acknowledge(cx, peer, PacketKind::Stable, upto);

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::host::{Host, NoMemory};
+use crate::ranges::Span;
 use weft_uapi::units::{Sector, Seq};
 
 /// Entries at most; more than a sender keeps before it trims.
@@ -24,6 +25,16 @@ pub(super) struct Entry {
     pub(super) is_done: bool,
     /// It holds references to its extents in the activity log.
     pub(super) has_log: bool,
+}
+
+impl Entry {
+    /// Its range.
+    pub(super) fn span(self) -> Span {
+        Span {
+            sector: self.sector,
+            bytes: self.bytes,
+        }
+    }
 }
 
 /// A ring of entries with ascending sequence numbers.
@@ -169,6 +180,20 @@ impl<H: Host> Received<H> {
         self.len = self.len.saturating_sub(1);
         self.done = self.done.saturating_sub(1);
         Some(entry)
+    }
+
+    /// Ranges of all writes of the application.
+    pub(super) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        self.iter()
+            .filter(|entry| !entry.is_resync)
+            .map(Entry::span)
+    }
+
+    /// Ranges of the writes that no hot extent speaks for.
+    pub(super) fn unlogged(&self) -> impl Iterator<Item = Span> + '_ {
+        self.iter()
+            .filter(|entry| !entry.is_resync && !entry.has_log)
+            .map(Entry::span)
     }
 
     fn iter(&self) -> impl Iterator<Item = Entry> + '_ {

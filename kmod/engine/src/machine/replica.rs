@@ -28,6 +28,10 @@ pub(super) struct Replica<H: Host> {
     /// Name of the rule that decided last.
     pub(super) rule: &'static str,
     pub(super) round: Round,
+    /// The last decision was to wait for something else.
+    pub(super) is_waiting: bool,
+    /// Acknowledgements of what was sent before this number mean nothing any more.
+    pub(super) void_before: Seq,
     /// It gets every write of this node.
     pub(super) receives: bool,
     /// Its writes may be carried out here: the generation that they belong to is durable.
@@ -102,6 +106,8 @@ impl<H: Host> Replica<H> {
             peer_disk: DiskState::Unknown,
             rule: "",
             round: Round::default(),
+            is_waiting: false,
+            void_before: Seq(0),
             receives: false,
             accepts: false,
             received: Received::new()?,
@@ -129,6 +135,8 @@ impl<H: Host> Replica<H> {
         self.session = None;
         self.peer_disk = DiskState::Unknown;
         self.round = Round::default();
+        self.is_waiting = false;
+        self.void_before = Seq(0);
         self.receives = false;
         self.accepts = false;
         self.received.restart();
@@ -148,6 +156,7 @@ impl<H: Host> Replica<H> {
 
     /// Forgets what was decided last and all that came of it.
     pub(super) fn forget_decision(&mut self) {
+        self.is_waiting = false;
         self.receives = false;
         self.accepts = false;
         self.adopting = None;

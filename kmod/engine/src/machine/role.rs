@@ -112,7 +112,7 @@ impl<H: Host> Engine<H> {
             if peer.role == Role::Primary {
                 return Err((Refusal::PeerPrimary, Some(id)));
             }
-            if peer.connection() == ConnectionState::Handshake || peer.granting.is_some() {
+            if peer.connection() == ConnectionState::Handshake || peer.is_promised {
                 return Err((Refusal::InTransition, Some(id)));
             }
         }
@@ -151,9 +151,14 @@ impl<H: Host> Engine<H> {
             self.peer(other)
                 .is_some_and(|peer| peer.role == Role::Primary)
         });
+        let is_promised =
+            NodeId::all().any(|other| self.peer(other).is_some_and(|peer| peer.is_promised));
         let refusal = if self.role == Role::Primary || other_primary {
             Some(Refusal::PeerPrimary)
-        } else if self.transition.is_some() || self.each_volume().any(Volume::is_negotiating) {
+        } else if self.transition.is_some()
+            || is_promised
+            || self.each_volume().any(Volume::is_busy)
+        {
             Some(Refusal::InTransition)
         } else if term < promised {
             Some(Refusal::ElectionLost)
@@ -161,7 +166,7 @@ impl<H: Host> Engine<H> {
             None
         };
         if let Some(refusal) = refusal {
-            self.answer_promotion(cx, id, promised, Some(refusal));
+            self.answer_promotion(cx, id, term, promised, Some(refusal));
             return Ok(());
         }
         let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
@@ -170,6 +175,7 @@ impl<H: Host> Engine<H> {
             "the peer asked twice for a promotion",
         )?;
         peer.granting = Some(term);
+        peer.is_promised = true;
         self.promise(term);
         Ok(())
     }
@@ -178,6 +184,7 @@ impl<H: Host> Engine<H> {
         &self,
         cx: &mut Context<'_, H, O>,
         id: NodeId,
+        asked: Term,
         term: Term,
         refusal: Option<Refusal>,
     ) {
@@ -186,6 +193,7 @@ impl<H: Host> Engine<H> {
         };
         let mut header = Header::new(PacketKind::PromoteReply, None);
         header.flags = if refusal.is_none() { FLAG_YES } else { 0 };
+        header.term = asked;
         let body = PromoteBody {
             term: term.0.into(),
             refusal: refusal.map_or(0, Refusal::number).into(),
@@ -205,7 +213,7 @@ impl<H: Host> Engine<H> {
         }
         for id in NodeId::all() {
             if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
-                self.answer_promotion(cx, id, term, None);
+                self.answer_promotion(cx, id, term, term, None);
             }
         }
     }
@@ -232,6 +240,10 @@ impl<H: Host> Engine<H> {
             // It gave up meanwhile.
             return Ok(());
         };
+        if header.term != term {
+            // An answer to an earlier question, which was given up.
+            return Ok(());
+        }
         ensure(waits.contains(id), "the peer answered a promotion twice")?;
         if header.flags & FLAG_YES != 0 {
             self.transition = Some(Transition::Asking {
@@ -244,7 +256,7 @@ impl<H: Host> Engine<H> {
         } else {
             let refusal = Refusal::from_number(body.refusal.get()).unwrap_or(Refusal::ElectionLost);
             self.promise(Term(body.term.get().min(term.0.saturating_add(1))));
-            self.transition = None;
+            self.give_up(cx);
             cx.refuse(token, refusal, format_args!("node {id} refused"));
         }
         Ok(())
@@ -285,7 +297,7 @@ impl<H: Host> Engine<H> {
                 if waits.is_empty() {
                     self.record_promotion(token, force, term);
                 } else if is_late {
-                    self.transition = None;
+                    self.give_up(cx);
                     cx.reply(token, Err(Refusal::ElectionLost));
                 }
             }
@@ -297,7 +309,7 @@ impl<H: Host> Engine<H> {
                 if let Some(refusal) = refusal {
                     self.each_volume_mut()
                         .for_each(|volume| volume.wants_promotion = None);
-                    self.transition = None;
+                    self.give_up(cx);
                     cx.reply(token, Err(refusal));
                 } else if self.each_volume().all(is_recorded) {
                     self.become_primary(cx, token);
@@ -305,6 +317,12 @@ impl<H: Host> Engine<H> {
             }
             Some(Transition::Draining { token }) => self.drain(cx, token),
         }
+    }
+
+    /// The promotion has failed: nobody needs to keep the promise.
+    fn give_up<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        self.transition = None;
+        self.tell_peers(cx, PacketKind::Demoted);
     }
 
     fn record_promotion(&mut self, token: Token, force: bool, term: Term) {
@@ -381,6 +399,8 @@ impl<H: Host> Engine<H> {
         )?;
         if let Some(peer) = self.peer_mut(id) {
             peer.role = role;
+            peer.is_promised = false;
+            peer.granting = None;
         }
         cx.notify(Object::Peer(id));
         Ok(())
@@ -400,6 +420,11 @@ impl<H: Host> Volume<H> {
         self.disk
             .as_ref()
             .is_some_and(|disk| disk.stage == Stage::Running)
+    }
+
+    /// Whether something is being negotiated or recorded.
+    fn is_busy(&self) -> bool {
+        self.is_negotiating() || self.change.is_some()
     }
 
     /// Why a promotion that was granted cannot come to its end any more.

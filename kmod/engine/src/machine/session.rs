@@ -41,6 +41,8 @@ pub(super) struct Peer {
     discards: bool,
     /// A promise to be answered once it is durable.
     pub(super) granting: Option<Term>,
+    /// It was promised to be the next primary, and has not said what became of that.
+    pub(super) is_promised: bool,
     pub(super) reason: [u8; REASON_MAX],
 }
 
@@ -54,6 +56,7 @@ impl Peer {
             role: Role::Unknown,
             discards: false,
             granting: None,
+            is_promised: false,
             reason: [0; REASON_MAX],
         }
     }
@@ -64,6 +67,11 @@ impl Peer {
 
     pub(super) fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Whether it is primary, or about to be.
+    pub(super) fn leads(&self) -> bool {
+        self.has_session() && (self.role == Role::Primary || self.is_promised)
     }
 
     /// Whether a session runs, decided or not.
@@ -308,6 +316,7 @@ impl<H: Host> Engine<H> {
         peer.set_reason(sentence);
         peer.role = Role::Unknown;
         peer.granting = None;
+        peer.is_promised = false;
         peer.hellos = [false; 2];
         cx.log(
             Level::Warn,

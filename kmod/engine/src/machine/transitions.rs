@@ -21,19 +21,21 @@ const ROLE: &[(Role, Role)] = &[
 ];
 
 const DISK: &[(D, D)] = &[
-    (D::Diskless, D::Attaching),      // a disk was handed over
-    (D::Attaching, D::Inconsistent),  // attached: blank, or an unfinished target
-    (D::Attaching, D::Outdated),      // attached: known to be of the past
-    (D::Attaching, D::Consistent),    // attached: perhaps the newest
-    (D::Attaching, D::Failed),        // the first metadata write failed
-    (D::Attaching, D::Diskless),      // detached before the attach was durable
-    (D::Consistent, D::UpToDate),     // a peer agreed, or promoted
-    (D::Outdated, D::UpToDate),       // a peer agreed, or promoted by force
-    (D::Inconsistent, D::UpToDate),   // sync finished, or promoted by force
+    (D::Diskless, D::Attaching),     // a disk was handed over
+    (D::Attaching, D::Inconsistent), // attached: blank, or an unfinished target
+    (D::Attaching, D::Outdated),     // attached: known to be of the past
+    (D::Attaching, D::Consistent),   // attached: perhaps the newest
+    (D::Attaching, D::Failed),       // the first metadata write failed
+    (D::Attaching, D::Diskless),     // detached before the attach was durable
+    (D::Consistent, D::UpToDate),    // a peer agreed, or promoted
+    (D::Consistent, D::Outdated),    // a primary writes on without it
+    (D::UpToDate, D::Outdated),
+    (D::Outdated, D::UpToDate),     // a peer agreed, or promoted by force
+    (D::Inconsistent, D::UpToDate), // sync finished, or promoted by force
     (D::Consistent, D::Inconsistent), // sync target
-    (D::Outdated, D::Inconsistent),   // sync target
-    (D::UpToDate, D::Inconsistent),   // sync target
-    (D::Inconsistent, D::Failed),     // the disk reported an error
+    (D::Outdated, D::Inconsistent), // sync target
+    (D::UpToDate, D::Inconsistent), // sync target
+    (D::Inconsistent, D::Failed),   // the disk reported an error
     (D::Outdated, D::Failed),
     (D::Consistent, D::Failed),
     (D::UpToDate, D::Failed),

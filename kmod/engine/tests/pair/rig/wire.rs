@@ -198,6 +198,11 @@ impl Rig {
         self.wires.dead.extend(self.pairs());
     }
 
+    /// As [`Self::break_wire`], between two nodes.
+    pub(crate) fn break_pair(&mut self, a: usize, b: usize) {
+        self.wires.dead.insert(pair(a, b));
+    }
+
     pub(crate) fn heal(&mut self) {
         self.wires = Wires::default();
         self.idle();

@@ -45,7 +45,7 @@ fn coverage_of(world: &mut World, nodes: [usize; 2]) {
         Outcome::None => (true, None),
         Outcome::SyncTarget { full } => (!full, Some((a, b))),
         Outcome::SyncSource { full } => (!full, Some((b, a))),
-        Outcome::NoSource | Outcome::SplitBrain | Outcome::Refuse => return,
+        Outcome::NoSource | Outcome::Wait | Outcome::SplitBrain | Outcome::Refuse => return,
     };
     if let Some((target, source)) = target {
         if let Some(text) = overwritten(world, target, source) {
@@ -142,7 +142,7 @@ fn knowledge(node: &Node, peer: usize) -> Option<Knowledge> {
     let is_dirty = !extents.is_empty() || bits.iter().any(|&word| word != 0);
     let side = Side {
         node: node_id(node.id),
-        ancestry: Ancestry::new(block.generation, block.ancestry),
+        ancestry: Ancestry::new(block.generation, block.ancestry, block.written),
         incarnation: Incarnation(block.incarnation.0 + 1),
         attach_id: 0,
         seen_incarnation: block.seen_incarnation[peer],

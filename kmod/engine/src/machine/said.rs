@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What one side tells of its disk in a round of the negotiation.
+
+use super::context::Facts;
+use super::disk::Stage;
+use super::volume::Volume;
+use crate::ancestry::Ancestry;
+use crate::decide::{Side, Stance};
+use crate::host::Host;
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::state::{DiskState, Role};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId};
+use weft_uapi::wire::{
+    StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED,
+};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::FromZeros;
+
+/// What one side said about its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Said {
+    pub(super) round: u32,
+    pub(super) sectors: u64,
+    pub(super) disk: DiskState,
+    pub(super) role: Role,
+    pub(super) side: Side,
+    pub(super) stance: Stance,
+}
+
+impl Said {
+    pub(super) fn from_body(body: &StateBody, peer: NodeId, role: Role) -> Option<Self> {
+        let disk = DiskState::from_number(body.disk_state.get().into())?;
+        let flag = |bit| body.flags.get() & bit != 0;
+        let line = Ancestry::new(
+            body.generation.decode()?,
+            body.ancestry.map(|id| GenerationId(id.get())),
+            GenerationId(body.written.get()),
+        );
+        let side = Side {
+            node: peer,
+            ancestry: line,
+            incarnation: Incarnation(body.incarnation.get()),
+            attach_id: body.attach_id.get(),
+            seen_incarnation: Incarnation(body.seen_incarnation.get()),
+            seen_attach_id: body.seen_attach_id.get(),
+            since: GenerationId(body.since.get()),
+            is_dirty: body.bits.get() > 0,
+            is_inconsistent: flag(STATE_INCONSISTENT),
+            is_writer: role == Role::Primary && disk == DiskState::UpToDate,
+            has_crashed: flag(STATE_CRASHED),
+            discards: flag(STATE_DISCARDS),
+            tail_seq: body.tail_seq.get(),
+        };
+        Some(Self {
+            round: body.round.get(),
+            sectors: body.sectors.get(),
+            disk,
+            role,
+            side,
+            stance: Stance {
+                node: peer,
+                leader: node_of(body.leader),
+                source: node_of(body.source),
+            },
+        })
+    }
+
+    /// What makes a decision outdated that somebody waits for.
+    pub(super) fn gist(&self) -> (Stance, GenerationId, [bool; 3]) {
+        let side = &self.side;
+        (
+            self.stance,
+            side.ancestry.current().id,
+            [side.is_inconsistent, side.is_dirty, side.is_writer],
+        )
+    }
+}
+
+/// A node as states name it: its id plus one.
+fn number_of(node: Option<NodeId>) -> U16 {
+    U16::new(node.map_or(0, |node| u16::from(node.get()).saturating_add(1)))
+}
+
+fn node_of(number: U16) -> Option<NodeId> {
+    NodeId::new(u32::from(number.get()).checked_sub(1)?)
+}
+
+impl<H: Host> Volume<H> {
+    /// The primary whose writes this disk gets; a primary without disk leads nobody.
+    pub(super) fn leader(&self, facts: &Facts) -> Option<NodeId> {
+        let leader = facts.leader?;
+        let has_disk = if leader == facts.node {
+            self.has_running_disk()
+        } else {
+            self.replica(leader).is_some_and(|replica| {
+                !matches!(
+                    replica.peer_disk,
+                    DiskState::Diskless | DiskState::Unknown | DiskState::Failed
+                )
+            })
+        };
+        has_disk.then_some(leader)
+    }
+
+    /// The node that this disk fetches from.
+    pub(super) fn source_node(&self) -> Option<NodeId> {
+        self.each_replica()
+            .find_map(|(node, replica)| replica.target.is_some().then_some(node))
+    }
+
+    /// What is told to a peer in a round.
+    pub(super) fn state_body(&self, facts: &Facts, peer: NodeId, round: u32) -> StateBody {
+        let role = facts.role;
+        let mut body = StateBody::new_zeroed();
+        body.round = U32::new(round);
+        body.role = U16::new(role as u16);
+        body.disk_state = U16::new(DiskState::Diskless as u16);
+        body.generation = weft_uapi::ondisk::Generation::default().into();
+        let Some(disk) = self
+            .disk
+            .as_ref()
+            .filter(|disk| disk.stage == Stage::Running)
+        else {
+            return body;
+        };
+        let superblock = &disk.superblock;
+        let discards = self
+            .replica(peer)
+            .is_some_and(|replica| replica.round.discards);
+        let flags = [
+            (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
+            (
+                disk.has_flag(FLAG_WRITER_ACTIVE) && role != Role::Primary,
+                STATE_CRASHED,
+            ),
+            (disk.has_flag(FLAG_OUTDATED), STATE_OUTDATED),
+            (discards, STATE_DISCARDS),
+        ];
+        let at = peer.index();
+        body.sectors = U64::new(self.sectors());
+        body.disk_state = U16::new(self.disk_state() as u16);
+        body.flags = U32::new(
+            flags
+                .iter()
+                .filter(|(is_set, _)| *is_set)
+                .fold(0, |all, (_, bit)| all | bit),
+        );
+        body.generation = superblock.generation.into();
+        body.ancestry = superblock.ancestry.map(|id| U64::new(id.0));
+        body.incarnation = U64::new(superblock.incarnation.0);
+        body.attach_id = U64::new(superblock.attach_id);
+        body.seen_incarnation = U64::new(
+            superblock
+                .seen_incarnation
+                .get(at)
+                .copied()
+                .unwrap_or_default()
+                .0,
+        );
+        body.seen_attach_id = U64::new(
+            superblock
+                .seen_attach_id
+                .get(at)
+                .copied()
+                .unwrap_or_default(),
+        );
+        body.since = U64::new(disk.since(peer).0);
+        body.tail_seq = U64::new(superblock.tail_seq);
+        body.bits = U64::new(disk.marked(peer));
+        body.written = U64::new(superblock.written.0);
+        body.leader = number_of(self.leader(facts));
+        body.source = number_of(self.source_node());
+        body.promised_term = U64::new(superblock.promised_term.0);
+        body
+    }
+}
