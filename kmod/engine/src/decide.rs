@@ -74,6 +74,21 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// All rules.
+    pub const ALL: [Self; 11] = [
+        Self::RolledBack,
+        Self::JustCreated,
+        Self::BothInconsistent,
+        Self::Unfinished,
+        Self::SameGeneration,
+        Self::Tails,
+        Self::Behind,
+        Self::Ahead,
+        Self::Abandoned,
+        Self::Forked,
+        Self::Unrelated,
+    ];
+
     /// The name in logs and status.
     pub const fn name(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 use crate::canary::Canary;
 use crate::random::Random;
 use crate::world::{Plan, Tally, Violation, World};
+use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -214,11 +215,24 @@ impl Outcome {
     pub(crate) fn summary(&self) -> String {
         let rate = self.runs as f64 / self.took.as_secs_f64().max(0.001);
         format!(
-            "{} runs, {rate:.0} runs/s, {} failures; in all {:?}",
+            "{} runs, {rate:.0} runs/s, {} failures{}; in all {}",
             self.runs,
             self.failures.len(),
+            self.classes(),
             self.total
         )
+    }
+
+    /// How often each checker saw something.
+    fn classes(&self) -> String {
+        let mut classes = BTreeMap::new();
+        for (_, violation) in &self.failures {
+            *classes.entry(violation.checker).or_insert(0) += 1;
+        }
+        let classes = classes
+            .iter()
+            .map(|(checker, count)| format!(", {checker}: {count}"));
+        classes.collect()
     }
 
     pub(crate) fn reports(&self) -> String {

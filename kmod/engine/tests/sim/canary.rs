@@ -30,10 +30,12 @@ pub(crate) enum Canary {
     LoseWrite,
     /// Data sent for a resync are not written.
     LoseResync,
+    /// An older image of a disk looks as if it were a new one.
+    HideRollback,
 }
 
 impl Canary {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::MetaWithoutFlush,
         Self::SwallowLog,
         Self::SwallowSuperblock,
@@ -46,5 +48,6 @@ impl Canary {
         Self::FakeDurable,
         Self::LoseWrite,
         Self::LoseResync,
+        Self::HideRollback,
     ];
 }

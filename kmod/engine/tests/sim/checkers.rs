@@ -3,17 +3,23 @@
 //! What must hold, a file per rule. The checkers look at disks and at what the application was told; they ask the
 //! engine for nothing but its status.
 
+mod chain;
 mod coverage;
 mod durability;
 mod equality;
 mod forks;
+mod primary;
 mod reads;
+mod rollback;
 
+pub(crate) use chain::one_chain;
 pub(crate) use coverage::coverage;
-pub(crate) use durability::{claims, flush_done, promoted, write_done};
+pub(crate) use durability::{claims, enforce, flush_done, write_done};
 use equality::equality;
 pub(crate) use forks::line_changed;
+pub(crate) use primary::one_primary;
 pub(crate) use reads::read_done;
+use rollback::noticed;
 
 use crate::world::World;
 
@@ -21,6 +27,8 @@ use crate::world::World;
 pub(crate) fn inspect(world: &mut World) {
     coverage(world);
     equality(world);
+    one_primary(world);
+    noticed(world);
     for node in 0..world.nodes.len() {
         claims(world, node);
     }

@@ -42,6 +42,7 @@ enum Cached {
     },
 }
 
+#[derive(Clone)]
 pub(crate) struct Disk {
     pub layout: Layout,
     pub info: weft_engine::load::DiskInfo,
@@ -54,8 +55,6 @@ pub(crate) struct Disk {
     cache: Vec<(u64, Cached)>,
     next: u64,
     superblock: Option<Superblock>,
-    /// Counts changes of stable metadata.
-    pub meta_version: u64,
 }
 
 impl Disk {
@@ -96,7 +95,6 @@ impl Disk {
             cache: Vec::new(),
             next: 0,
             superblock: Some(superblock),
-            meta_version: 0,
         }
     }
 
@@ -215,6 +213,25 @@ impl Disk {
         self.flush(self.next);
     }
 
+    /// A copy of everything as it is now.
+    pub(crate) fn image(&self) -> Self {
+        let mut image = self.clone();
+        image.flush(image.next);
+        image
+    }
+
+    /// Makes the metadata look as if the disk had been attached more often.
+    pub(crate) fn forge(&mut self, attaches: u64) {
+        if let Some(mut superblock) = self.superblock {
+            superblock.incarnation.0 += attaches;
+            let mut block = Box::new([0; 4096]);
+            superblock.encode(&mut block);
+            let sector = self.layout.superblock(superblock.sequence).0;
+            self.meta_current.insert(sector, block.clone());
+            self.meta_put_stable(sector, block);
+        }
+    }
+
     /// All values that a sector may have after a power cut now, besides the stable one.
     pub(crate) fn volatile(&self) -> impl Iterator<Item = (u64, &Content)> {
         self.cache.iter().filter_map(|(_, cached)| match cached {
@@ -291,7 +308,6 @@ impl Disk {
 
     fn meta_put_stable(&mut self, sector: u64, block: Box<MetaBlock>) {
         self.meta_stable.insert(sector, block);
-        self.meta_version += 1;
         let places = [self.layout.superblock(0).0, self.layout.superblock(1).0];
         if places.contains(&sector) {
             let [first, second] = places.map(|sector| self.meta_read_stable(sector));

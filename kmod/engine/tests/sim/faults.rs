@@ -2,11 +2,13 @@
 
 //! What goes wrong, and what people do in the middle of it.
 
+use crate::canary::Canary;
+use crate::disk::Disk;
 use crate::link::{pair, Cable};
-use crate::node::{node_id, VOLUME};
+use crate::node::{node_id, Node, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::Command;
-use weft_uapi::ondisk::FLAG_INCONSISTENT;
+use weft_uapi::ondisk::{Superblock, FLAG_INCONSISTENT};
 use weft_uapi::state::Protocol;
 
 impl World {
@@ -22,6 +24,9 @@ impl World {
         self.faults_left -= 1;
         let node = self.random.index(self.nodes.len());
         let peer = self.some_peer(node);
+        if self.disks_roll_back && self.extra.percent(40) {
+            self.roll_back(node);
+        }
         match self.random.range(0..26) {
             0..=2 => self.crash_by_fault(node),
             3..=5 => self.nodes[node].dies_after = Some(self.random.duration(1..300)),
@@ -95,20 +100,57 @@ impl World {
         );
     }
 
+    /// Whether the data would outlive this disk.
+    fn has_good_peer(&self, node: usize) -> bool {
+        let is_good = |peer: &Node| {
+            let is_unfinished = |block: &Superblock| block.flags & FLAG_INCONSISTENT != 0;
+            !peer.is_void && !peer.is_blank() && !peer.superblock().is_some_and(is_unfinished)
+        };
+        let mut peers = self.peers(node);
+        peers.any(|peer| is_good(&self.nodes[peer]))
+    }
+
     /// The machine dies with its disk and comes back with a new one.
     fn replace_disk(&mut self, node: usize) {
-        let is_other_good = self.peers(node).any(|peer| {
-            self.nodes[peer].superblock().is_some_and(|block| {
-                block.generation.id.0 != 0 && block.flags & FLAG_INCONSISTENT == 0
-            })
-        });
-        if self.nodes[node].engine.is_none() || !is_other_good {
+        if self.nodes[node].engine.is_none() || !self.has_good_peer(node) {
             return;
         }
         self.crash_by_fault(node);
         note!(self, "n{node} gets a new disk");
         self.nodes[node].replace_disk(&mut self.random);
         self.history.forget_excuses(node);
+    }
+
+    /// Somebody takes an image of the disk, or puts one back while the machine is down.
+    fn roll_back(&mut self, node: usize) {
+        let image = self.nodes[node].image.take();
+        let Some(mut image) = image.filter(|image| self.is_older_image(node, image)) else {
+            let this = &mut self.nodes[node];
+            this.image = (!this.is_blank()).then(|| this.disk.image());
+            return;
+        };
+        self.crash_by_fault(node);
+        note!(self, "n{node} is rolled back");
+        self.tally.reach.count("fault", "rollback");
+        if self.plan.canary == Some(Canary::HideRollback) {
+            image.forge(1000);
+        }
+        self.nodes[node].exchange_disk(image);
+    }
+
+    /// Whether the data would outlive it, and every other disk has seen a later attach than the next one of the image: an
+    /// image that is not older than that cannot be told from the disk itself.
+    fn is_older_image(&self, node: usize, image: &Disk) -> bool {
+        let next = image.superblock().map(|block| block.incarnation.0 + 1);
+        let has_seen = |peer: usize| {
+            let block = self.nodes[peer].superblock();
+            block.map(|block| block.seen_incarnation[node].0) >= next
+        };
+        let mut peers = self.peers(node);
+        let is_canary = self.plan.canary == Some(Canary::HideRollback);
+        self.nodes[node].engine.is_some()
+            && self.has_good_peer(node)
+            && (is_canary || peers.all(|peer| self.nodes[peer].is_blank() || has_seen(peer)))
     }
 
     /// Cables fail for a while.

@@ -46,6 +46,8 @@ pub(crate) struct History {
     promises: BTreeMap<u64, Vec<Promise>>,
     zeroes: HashMap<u64, Vec<Stamp>>,
     generations: HashMap<u64, Generation>,
+    /// Generations that were durable on all their members.
+    in_force: HashSet<u64>,
     /// Generations whose past was given up by force.
     amnesties: HashSet<u64>,
     /// Per node: what a power cut took before it was flushed.
@@ -164,6 +166,19 @@ impl History {
     /// `generation` was made by force: nothing is owed from before it.
     pub(crate) fn forgive(&mut self, generation: u64) {
         self.amnesties.insert(generation);
+    }
+
+    pub(crate) fn is_forgiven(&self, generation: u64) -> bool {
+        self.amnesties.contains(&generation)
+    }
+
+    /// Takes note that `generation` was durable on all its members.
+    pub(crate) fn enforce(&mut self, generation: u64) {
+        self.in_force.insert(generation);
+    }
+
+    pub(crate) fn is_in_force(&self, generation: u64) -> bool {
+        self.in_force.contains(&generation)
     }
 
     pub(crate) fn generation(&self, id: u64) -> Option<Generation> {

@@ -5,6 +5,7 @@
 use crate::canary::Canary;
 use crate::disk::Op;
 use crate::host::{Content, RequestId, SimHost};
+use crate::node::node_id;
 use crate::world::{Happening, World, MS, US};
 use std::rc::Rc;
 use weft_engine::effect::Data;
@@ -159,7 +160,9 @@ impl World {
                 );
             };
             let known = !self.history.record(superblock.generation);
-            if self.nodes[node].is_forcing && !known {
+            let is_own = superblock.generation.writer == Some(node_id(node));
+            let this = &self.nodes[node];
+            if !known && (this.is_forcing || (this.is_void && is_own)) {
                 self.history.forgive(superblock.generation.id.0);
             }
             if self.plan.canary == Some(Canary::DropInconsistent) {

@@ -6,15 +6,15 @@
 //! | what | how |
 //! |---|---|
 //! | power | cut at any effect: any part of what is cached or under way survives, metadata blocks are torn by sectors |
-//! | disks | slow, out of order; errors in a fifth of the histories; blank replacements |
+//! | disks | slow, out of order; errors in a fifth of the histories; blank replacements, old images put back |
 //! | links | delays, stalls, cuts of one or both directions, deaths that one side sees seconds later, a part of the queue lost |
 //! | networks | single cables, whole nodes, two groups, all but a chain |
 //! | daemons | die and come back; their machines go on |
 //! | people | promote, demote, force, detach, attach, connect, disconnect, change the protocol, give data up |
 //! | applications | overlapping writes of odd sizes, flush, FUA, preflush, discard, write-zeroes, reads that are checked |
 //!
-//! Not modelled: an image of a disk that is put back (rollback), several volumes, discards that leave old data, packets
-//! with hostile content, memory that cannot be had.
+//! Not modelled: an image of a disk that is put back before the disk was attached again, several volumes, discards that
+//! leave old data, packets with hostile content, memory that cannot be had.
 //!
 //! A history is named by its seed, or by seed and number of nodes: `0x5@3`. Without a number it follows from the seed, up
 //! to `WEFT_SIM_NODES` (2 unless set).
@@ -36,6 +36,7 @@ mod link;
 mod net;
 mod node;
 mod random;
+mod reach;
 mod world;
 
 use campaign::{run, Campaign};
@@ -64,7 +65,7 @@ fn every_seed_that_ever_failed_passes() {
 fn fresh_histories_keep_every_rule() {
     if let Some(plan) = campaign::plan_of_environment() {
         match run(plan) {
-            Ok(tally) => println!("{tally:?}"),
+            Ok(tally) => println!("{tally}"),
             Err(violation) => panic!("{}", campaign::report(plan, &violation)),
         }
         return;

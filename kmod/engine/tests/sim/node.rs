@@ -41,6 +41,10 @@ pub(crate) struct Node {
     pub life: u32,
     pub engine: Option<Engine<SimHost>>,
     pub disk: Disk,
+    /// An older state of the disk, to be put back one day.
+    pub image: Option<Disk>,
+    /// The disk is a new one or an older image: it owes nothing until it was synced, or went its own way.
+    pub is_void: bool,
     pub is_attached: bool,
     pub serves: bool,
     /// Per peer: the session offered and not yet connected.
@@ -108,6 +112,8 @@ impl Node {
             life: 0,
             engine: None,
             disk,
+            image: None,
+            is_void: false,
             is_attached: false,
             serves: false,
             offers: BTreeMap::new(),
@@ -134,7 +140,14 @@ impl Node {
     /// The disk is replaced while the machine is down.
     pub(crate) fn replace_disk(&mut self, random: &mut Random) {
         let (slots, sectors) = (self.disk.layout.slots(), self.disk.info.disk_sectors);
-        self.disk = new_disk(self.id, slots, sectors, random);
+        self.exchange_disk(new_disk(self.id, slots, sectors, random));
+    }
+
+    /// Another disk, or another content of it, while the machine is down.
+    pub(crate) fn exchange_disk(&mut self, disk: Disk) {
+        self.disk = disk;
+        self.image = None;
+        self.is_void = true;
         self.may_lose_line = false;
     }
 
@@ -461,7 +474,9 @@ impl World {
         if info.role == Role::Primary.number() && was_role != info.role {
             note!(self, "n{node} is primary");
             self.tally.promotions += 1;
-            checkers::promoted(self, node);
+            // Its application must find everything that was promised.
+            checkers::claims(self, node);
+            checkers::one_primary(self);
         }
     }
 
@@ -472,6 +487,13 @@ impl World {
                 .contains(&state)
         };
         let was = std::mem::replace(&mut self.nodes[node].replication[peer], replication);
+        let name =
+            |number| ReplicationState::from_number(number).map_or("?", ReplicationState::name);
+        if was != replication {
+            self.tally
+                .reach
+                .change("replication", name(was), name(replication));
+        }
         if is_target(replication) && !is_target(was) {
             note!(self, "n{node} is sync target of n{peer}");
             self.tally.resyncs += 1;
@@ -537,6 +559,7 @@ impl World {
                 self.nodes[node].is_failing = false;
             }
             Act::Log { level, line } => {
+                self.tally.reach.read(&line);
                 if line.contains("split brain") {
                     self.tally.split_brains += u64::from(level == Level::Error);
                 }
@@ -558,11 +581,21 @@ impl World {
                     new.generation.members.0,
                     new.flags
                 );
+                checkers::enforce(self, node);
                 checkers::line_changed(self, node, &old, &new);
+                checkers::one_chain(self, node);
                 let was_target = old.flags & !new.flags & FLAG_INCONSISTENT != 0;
+                let is_own = new.generation.writer == Some(node_id(node));
+                if is_own
+                    && old.generation.id != new.generation.id
+                    && self.history.is_forgiven(new.generation.id.0)
+                {
+                    self.nodes[node].is_void = false;
+                }
                 let this = &self.nodes[node];
                 if let Some(source) = this.source.filter(|_| was_target && !this.is_forcing) {
                     self.history.replace_excuses(node, source);
+                    self.nodes[node].is_void = self.nodes[source].is_void;
                 }
                 checkers::claims(self, node);
             }
@@ -579,6 +612,7 @@ impl World {
         match result {
             Ok(()) => note!(self, "n{node} {command:?}: done"),
             Err((refusal, detail)) => {
+                self.tally.reach.count("refusal", refusal.name());
                 note!(self, "n{node} {command:?}: {} ({detail})", refusal.name())
             }
         }

@@ -8,8 +8,10 @@ use crate::history::History;
 use crate::link::{pair, Cable, Cables, Connection};
 use crate::node::{Node, Setup};
 use crate::random::Random;
+use crate::reach::Reach;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 use weft_uapi::state::Protocol;
 
 pub(crate) const US: u64 = 1_000;
@@ -18,6 +20,8 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// More events than any honest run needs.
 const MOMENTS_MAX: u64 = 3_000_000;
+/// Histories in which images of disks are put back.
+const ROLLBACK_PERCENT: u64 = 10;
 /// Most events between two looks at everything.
 const INSPECTION_GAP_MAX: u64 = 1200;
 
@@ -39,7 +43,7 @@ pub(crate) struct Violation {
 }
 
 /// What a run was like.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Tally {
     pub moments: u64,
     pub writes: u64,
@@ -48,6 +52,24 @@ pub(crate) struct Tally {
     pub resyncs: u64,
     pub split_brains: u64,
     pub sessions: u64,
+    pub reach: Reach,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} events, {} writes, {} crashes, {} promotions, {} resyncs, {} split brains, {} sessions",
+            self.moments,
+            self.writes,
+            self.crashes,
+            self.promotions,
+            self.resyncs,
+            self.split_brains,
+            self.sessions
+        )?;
+        self.reach.fmt(f)
+    }
 }
 
 impl Tally {
@@ -59,6 +81,7 @@ impl Tally {
         self.resyncs += other.resyncs;
         self.split_brains += other.split_brains;
         self.sessions += other.sessions;
+        self.reach.add(&other.reach);
     }
 }
 
@@ -152,6 +175,8 @@ pub(crate) struct World {
     /// Number of the current event; orders everything.
     pub moment: u64,
     pub random: Random,
+    /// Chance of what was added later: so the histories of old seeds stay what they were.
+    pub extra: Random,
     pub nodes: Vec<Node>,
     pub connections: Vec<Connection>,
     pub cables: Cables,
@@ -164,6 +189,12 @@ pub(crate) struct World {
     pub faults_left: u32,
     /// Disk errors are among them.
     pub disks_fail: bool,
+    /// So are old images of disks that are put back.
+    pub disks_roll_back: bool,
+    /// Promotions and records need a majority.
+    pub has_quorum: bool,
+    /// The newest generation that a majority knew.
+    pub tip: u64,
     /// Faults are over since this time.
     pub calm_since: Option<u64>,
     /// All was well since this time.
@@ -207,11 +238,15 @@ impl World {
         let pace = *random.pick(&[MS, 10 * MS, 300 * MS]);
         let faults_left = random.range(0..14) as u32;
         let disks_fail = random.percent(20);
+        let mut extra = Random::new(plan.seed.rotate_left(32));
+        let disks_roll_back =
+            extra.percent(ROLLBACK_PERCENT) || plan.canary == Some(Canary::HideRollback);
         let mut world = Self {
             plan,
             now: 0,
             moment: 0,
             random,
+            extra,
             nodes,
             connections: Vec::new(),
             cables: Cables::default(),
@@ -221,6 +256,9 @@ impl World {
             pace,
             faults_left,
             disks_fail,
+            disks_roll_back,
+            has_quorum: false,
+            tip: 0,
             calm_since: None,
             well_since: None,
             is_done: false,
@@ -259,7 +297,7 @@ impl World {
         }
         self.tally.moments = self.moment;
         self.tally.writes = self.history.len() as u64;
-        self.violation.clone().map_or(Ok(self.tally), Err)
+        self.violation.clone().map_or(Ok(self.tally.clone()), Err)
     }
 
     /// The numbers of the other nodes.

@@ -7,9 +7,10 @@ use crate::host::Stamp;
 use crate::world::World;
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
 use weft_uapi::state::Protocol;
+use weft_uapi::units::NodeId;
 
 /// The disk that a node works on: its own one, or that of the peer with the newest data.
-fn disk_of(world: &World, node: usize) -> usize {
+pub(super) fn disk_of(world: &World, node: usize) -> usize {
     let newness = |&peer: &usize| {
         let is_connected = world
             .view(node, peer)
@@ -32,21 +33,34 @@ pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
     let at = disk_of(world, node);
     let superblock = world.nodes[at].superblock();
     let mut generation = superblock.map_or(Generation::default(), |block| block.generation);
-    let has = |member: usize, id: u64| {
-        let block = world.nodes[member].superblock();
-        block.is_some_and(|block| world.history.line(block.generation.id.0).contains(&id))
-    };
-    while !generation
-        .members
-        .iter()
-        .all(|member| has(member.index(), generation.id.0))
-    {
+    while !world.history.is_in_force(generation.id.0) {
         match world.history.generation(generation.parent.0) {
             Some(parent) => generation = parent,
             None => break,
         }
     }
     generation
+}
+
+/// The durable superblock of `node` changed: what all its members have is in force now, and stays so whatever becomes
+/// of their disks.
+pub(crate) fn enforce(world: &mut World, node: usize) {
+    let lines: Vec<_> = world
+        .nodes
+        .iter()
+        .map(|node| world.history.line(node.generation()))
+        .collect();
+    for &id in &lines[node] {
+        let has = |member: NodeId| {
+            lines
+                .get(member.index())
+                .is_some_and(|line| line.contains(&id))
+        };
+        let generation = world.history.generation(id);
+        if generation.is_some_and(|generation| generation.members.iter().all(has)) {
+            world.history.enforce(id);
+        }
+    }
 }
 
 /// The application on `node` was told that its write is done.
@@ -90,10 +104,10 @@ fn check_members(
     let mut missing = None;
     for member in generation.members.iter() {
         let this = &world.nodes[member.index()];
-        if this
+        let is_unfinished = this
             .superblock()
-            .is_some_and(|block| block.flags & FLAG_INCONSISTENT != 0)
-        {
+            .is_some_and(|block| block.flags & FLAG_INCONSISTENT != 0);
+        if is_unfinished || this.is_void {
             continue;
         }
         let view = if stable {
@@ -132,6 +146,9 @@ fn check_members(
 /// What the superblock of `node` claims is true, now and after a power cut.
 pub(crate) fn claims(world: &mut World, node: usize) {
     let this = &world.nodes[node];
+    if this.is_void {
+        return;
+    }
     let Some(superblock) = this.superblock() else {
         return world.fail(
             "claims",
@@ -156,9 +173,4 @@ pub(crate) fn claims(world: &mut World, node: usize) {
             world.fail("claims", text);
         }
     }
-}
-
-/// `node` became primary: its application must find everything that was promised.
-pub(crate) fn promoted(world: &mut World, node: usize) {
-    claims(world, node);
 }

@@ -2,7 +2,7 @@
 
 //! An application reads what it wrote last, or what it may not have written yet; never less, never something else.
 
-use super::durability::generation_of;
+use super::durability::{disk_of, generation_of};
 use crate::history::FIRST_WRITE;
 use crate::host::Stamp;
 use crate::world::World;
@@ -15,6 +15,9 @@ pub(crate) fn read_done(
     content: &[Stamp],
     moment: u64,
 ) {
+    if world.nodes[disk_of(world, node)].is_void {
+        return;
+    }
     let generation = generation_of(world, node).id.0;
     let duties = world.history.duties(generation);
     let life = world.nodes[node].life;
