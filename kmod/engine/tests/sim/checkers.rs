@@ -11,6 +11,7 @@ mod forks;
 mod primary;
 mod reads;
 mod rollback;
+mod stable;
 
 pub(crate) use chain::one_chain;
 pub(crate) use coverage::coverage;

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a disk would know after a power cut: its stable metadata, read as an attach would.
+
+use crate::host::SimHost;
+use crate::node::{node_id, Node};
+use std::collections::BTreeSet;
+use weft_engine::ancestry::Ancestry;
+use weft_engine::decide::Side;
+use weft_engine::load::{LoadedDisk, Read};
+use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, SECTOR_BYTES};
+use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::units::Incarnation;
+
+const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / SECTOR_BYTES) as u64;
+const SECTORS_PER_EXTENT: u64 = (AL_EXTENT_BYTES / SECTOR_BYTES) as u64;
+
+pub(super) struct Stable {
+    node: usize,
+    loaded: LoadedDisk<SimHost>,
+    hot: BTreeSet<u64>,
+    /// A person gave the data up.
+    discards: bool,
+}
+
+impl Stable {
+    /// `None`: an attach would be refused.
+    pub(super) fn read(node: &Node) -> Option<Self> {
+        let disk = &node.disk;
+        let read = |sector: u64| disk.meta_read_stable(sector);
+        let [first, second] = [0, 1].map(|copy| read(disk.layout.superblock(copy).0));
+        let mut loaded = LoadedDisk::<SimHost>::begin(disk.info, &first, &second).ok()?;
+        let reads: Vec<(Read, _)> = loaded.reads().collect();
+        for (what, sector) in reads {
+            loaded.take(what, &read(sector.0));
+        }
+        loaded.finish().ok()?;
+        let table = loaded.al_table.iter();
+        let hot = table
+            .filter(|&&extent| extent != AL_SLOT_FREE)
+            .map(|&extent| extent.into())
+            .collect();
+        Some(Self {
+            node: node.id,
+            loaded,
+            hot,
+            discards: node.may_lose_line,
+        })
+    }
+
+    /// The bitmap towards `peer`.
+    fn bits(&self, peer: usize) -> &[u64] {
+        let slot = self.loaded.superblock.slot_of_node[peer];
+        let words = self.loaded.layout.bitmap_words() as usize;
+        slot.map_or(&[], |slot| {
+            &self.loaded.bitmaps[usize::from(slot) * words..][..words]
+        })
+    }
+
+    /// Whether bitmap or log name a sector that `peer` may lack.
+    pub(super) fn names(&self, peer: usize, sector: u64) -> bool {
+        let bit = sector / SECTORS_PER_BIT;
+        let word = self.bits(peer).get((bit / 64) as usize).copied();
+        (word.unwrap_or(0) >> (bit % 64)) & 1 == 1
+            || self.hot.contains(&(sector / SECTORS_PER_EXTENT))
+    }
+
+    /// What would be told to `peer` after the next attach.
+    pub(super) fn side(&self, peer: usize) -> Side {
+        let block = &self.loaded.superblock;
+        Side {
+            node: node_id(self.node),
+            ancestry: Ancestry::new(block.generation, block.ancestry, block.written),
+            incarnation: Incarnation(block.incarnation.0 + 1),
+            attach_id: 0,
+            seen_incarnation: block.seen_incarnation[peer],
+            seen_attach_id: block.seen_attach_id[peer],
+            since: block.since[peer],
+            is_dirty: !self.hot.is_empty() || self.bits(peer).iter().any(|&word| word != 0),
+            is_inconsistent: block.flags & FLAG_INCONSISTENT != 0,
+            is_writer: false,
+            has_crashed: !self.hot.is_empty() || block.flags & FLAG_WRITER_ACTIVE != 0,
+            discards: self.discards,
+            tail_seq: block.tail_seq,
+        }
+    }
+}
