@@ -6,9 +6,8 @@
 //! own decision on them.
 
 use super::stable::Stable;
-use crate::host::Stamp;
 use crate::world::World;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use weft_engine::decide::{decide, Decision, Outcome};
 
 /// Sectors that are compared at once.
@@ -58,10 +57,8 @@ fn uncovered(
         decision.outcome,
         Outcome::None | Outcome::SyncTarget { full: false } | Outcome::SyncSource { full: false }
     );
-    let differences = is_partial.then(|| differences(world, nodes));
-    let sector = differences?
-        .into_iter()
-        .find(|&sector| !is_covered(sector))?;
+    let mut differences = is_partial.then(|| differences(world, nodes))?;
+    let sector = differences.find(|&sector| !is_covered(sector))?;
     let [a, b] = nodes;
     let values = nodes.map(|node| world.nodes[node].disk.stable[sector as usize]);
     Some(format!(
@@ -70,35 +67,29 @@ fn uncovered(
     ))
 }
 
-/// Sectors that may hold different values on both disks after a power cut.
-fn differences(world: &World, nodes: [usize; 2]) -> BTreeSet<u64> {
-    let mut maybe: BTreeMap<u64, BTreeSet<Stamp>> = BTreeMap::new();
-    let [first, second] = nodes.map(|node| &world.nodes[node].disk.stable);
+/// Sectors that may hold different values on both disks after a power cut: something that one of them holds or may hold
+/// is not what the first one surely holds.
+fn differences(world: &World, nodes: [usize; 2]) -> impl Iterator<Item = u64> + '_ {
+    let [first, second] = nodes.map(|node| &world.nodes[node].disk.stable[..]);
     let strides = (0..)
         .step_by(STRIDE)
         .zip(first.chunks(STRIDE).zip(second.chunks(STRIDE)));
-    for (start, (first, second)) in strides.filter(|(_, (first, second))| first != second) {
-        let sectors = (start..).zip(first.iter().zip(second));
-        for (sector, (&a, &b)) in sectors.filter(|(_, (a, b))| a != b) {
-            maybe.insert(sector, BTreeSet::from([a, b]));
-        }
-    }
-    for node in nodes.map(|node| &world.nodes[node]) {
-        let volatile = node
-            .disk
-            .volatile()
-            .map(|(sector, content)| (sector, content.clone()));
-        for (sector, content) in volatile.chain(node.under_way()) {
-            for (sector, &value) in (sector..).zip(content.iter()) {
-                let values = maybe.entry(sector).or_default();
-                values.insert(value);
-                values.extend([first[sector as usize], second[sector as usize]]);
-            }
-        }
-    }
-    maybe
-        .into_iter()
-        .filter(|(_, values)| values.len() > 1)
+    let stable = strides
+        .filter(|(_, (first, second))| first != second)
+        .flat_map(|(start, (_, second))| (start..).zip(second.iter().copied()));
+    let volatile = nodes.into_iter().flat_map(|node| {
+        let node = &world.nodes[node];
+        let cached = node.disk.volatile();
+        let writes = cached
+            .map(|(sector, content)| (sector, content.clone()))
+            .chain(node.under_way());
+        writes.flat_map(|(sector, content)| {
+            let stamps = 0..content.len();
+            (sector..).zip(stamps.map(move |at| content[at]))
+        })
+    });
+    stable
+        .chain(volatile)
+        .filter(|&(sector, value)| value != first[sector as usize])
         .map(|(sector, _)| sector)
-        .collect()
 }
