@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use weft_engine::effect::IoError;
 use weft_engine::event::{Event, Io, Op};
 use weft_uapi::limits::SECTOR_BYTES;
+use weft_uapi::state::Protocol;
 use weft_uapi::units::Sector;
 
 /// Requests of one application at most.
@@ -22,6 +23,8 @@ const WRITES_MAX: usize = 600;
 pub(crate) struct Outstanding {
     pub io: Io,
     pub stamp: Option<Stamp>,
+    /// Protocol C was in force since it was submitted.
+    pub is_safe: bool,
     content: Option<Content>,
     read: Option<Content>,
     pub submitted: u64,
@@ -158,6 +161,7 @@ impl World {
         let outstanding = Outstanding {
             io,
             stamp,
+            is_safe: self.protocol == Protocol::C,
             content,
             read: None,
             submitted: self.moment,
@@ -240,6 +244,7 @@ impl World {
         let Outstanding {
             io,
             stamp,
+            is_safe,
             read,
             submitted,
             ..
@@ -254,7 +259,7 @@ impl World {
             return checkers::read_done(self, node, io.sector.0, &content, submitted);
         }
         if let Some(stamp) = stamp {
-            checkers::write_done(self, node, stamp, io.fua);
+            checkers::write_done(self, node, stamp, is_safe, io.fua);
         }
         if io.op == Op::Flush || io.preflush {
             checkers::flush_done(self, node, submitted);

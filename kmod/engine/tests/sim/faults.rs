@@ -5,10 +5,9 @@
 use crate::canary::Canary;
 use crate::disk::Disk;
 use crate::link::{pair, Cable};
-use crate::node::{node_id, Node, VOLUME};
+use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::Command;
-use weft_uapi::ondisk::{Superblock, FLAG_INCONSISTENT};
 use weft_uapi::state::Protocol;
 
 impl World {
@@ -51,11 +50,8 @@ impl World {
                 self.attach(node);
             }
             22 => {
-                self.protocol = *self.random.pick(Protocol::ALL);
-                let protocol = self.protocol;
-                for node in 0..self.nodes.len() {
-                    self.command(node, Command::SetProtocol { protocol });
-                }
+                let protocol = *self.random.pick(Protocol::ALL);
+                self.set_protocol(protocol);
             }
             23 => self.resolve_split_brain(),
             24 => self.replace_disk(node),
@@ -86,6 +82,15 @@ impl World {
         note!(self, "both die, n{peer} (life {life}) soon");
     }
 
+    fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        for node in 0..self.nodes.len() {
+            let requests = self.nodes[node].app.outstanding.values_mut();
+            requests.for_each(|request| request.is_safe &= protocol == Protocol::C);
+            self.command(node, Command::SetProtocol { protocol });
+        }
+    }
+
     fn restart_daemon(&mut self, node: usize) {
         let life = self.nodes[node].life;
         self.on_daemon(node, life, false);
@@ -102,12 +107,8 @@ impl World {
 
     /// Whether the data would outlive this disk.
     fn has_good_peer(&self, node: usize) -> bool {
-        let is_good = |peer: &Node| {
-            let is_unfinished = |block: &Superblock| block.flags & FLAG_INCONSISTENT != 0;
-            !peer.is_void && !peer.is_blank() && !peer.superblock().is_some_and(is_unfinished)
-        };
         let mut peers = self.peers(node);
-        peers.any(|peer| is_good(&self.nodes[peer]))
+        peers.any(|peer| self.nodes[peer].has_good_disk())
     }
 
     /// The machine dies with its disk and comes back with a new one.

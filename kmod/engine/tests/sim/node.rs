@@ -70,7 +70,7 @@ pub(crate) struct Node {
     /// Die after that many effects.
     pub dies_after: Option<u64>,
     /// By peer, as seen last.
-    pub replication: Vec<u32>,
+    pub replication: Vec<ReplicationState>,
     /// The peer that this node fetched from last.
     pub source: Option<usize>,
     timer: Option<u64>,
@@ -103,6 +103,13 @@ fn new_disk(id: usize, slots: u32, sectors: u64, random: &mut Random) -> Disk {
     })
 }
 
+fn is_target(state: ReplicationState) -> bool {
+    matches!(
+        state,
+        ReplicationState::BitmapTarget | ReplicationState::SyncTarget
+    )
+}
+
 impl Node {
     /// Node `id` of a cluster of `nodes`.
     pub(crate) fn new(id: usize, nodes: usize, sectors: u64, random: &mut Random) -> Self {
@@ -129,7 +136,7 @@ impl Node {
             may_lose_line: false,
             is_forcing: false,
             dies_after: None,
-            replication: vec![0; nodes],
+            replication: vec![ReplicationState::Off; nodes],
             source: None,
             timer: None,
             next_op: 0,
@@ -159,6 +166,15 @@ impl Node {
     /// The generation of the disk; 0 when there is none.
     pub(crate) fn generation(&self) -> u64 {
         self.superblock().map_or(0, |block| block.generation.id.0)
+    }
+
+    /// The disk holds data and is not, or about to be, an unfinished sync target.
+    pub(crate) fn has_good_disk(&self) -> bool {
+        let is_finished = |block: &Superblock| block.flags & FLAG_INCONSISTENT == 0;
+        !self.is_void
+            && !self.is_blank()
+            && self.superblock().is_some_and(is_finished)
+            && !self.replication.iter().copied().any(is_target)
     }
 
     pub(crate) fn is_primary(&self) -> bool {
@@ -365,7 +381,7 @@ impl World {
         this.is_failing = false;
         this.has_failed = false;
         this.timer = None;
-        this.replication.fill(0);
+        this.replication.fill(ReplicationState::Off);
         this.source = None;
         this.offers.clear();
         this.tokens.clear();
@@ -464,12 +480,13 @@ impl World {
         }
         let towards = |peer: usize| {
             let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
-            (peer, info.map_or(0, |info| info.replication))
+            let state = info.and_then(|info| ReplicationState::from_number(info.replication));
+            (peer, state.unwrap_or(ReplicationState::Off))
         };
-        let replications: Vec<(usize, u32)> = self.peers(node).map(towards).collect();
+        let replications: Vec<(usize, ReplicationState)> = self.peers(node).map(towards).collect();
         let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
-        for (peer, replication) in replications {
-            self.observe_replication(node, peer, replication);
+        for (peer, state) in replications {
+            self.observe_replication(node, peer, state);
         }
         if info.role == Role::Primary.number() && was_role != info.role {
             note!(self, "n{node} is primary");
@@ -480,21 +497,12 @@ impl World {
         }
     }
 
-    fn observe_replication(&mut self, node: usize, peer: usize, replication: u32) {
-        let is_target = |state: u32| {
-            [ReplicationState::BitmapTarget, ReplicationState::SyncTarget]
-                .map(ReplicationState::number)
-                .contains(&state)
-        };
-        let was = std::mem::replace(&mut self.nodes[node].replication[peer], replication);
-        let name =
-            |number| ReplicationState::from_number(number).map_or("?", ReplicationState::name);
-        if was != replication {
-            self.tally
-                .reach
-                .change("replication", name(was), name(replication));
+    fn observe_replication(&mut self, node: usize, peer: usize, state: ReplicationState) {
+        let was = std::mem::replace(&mut self.nodes[node].replication[peer], state);
+        if was != state {
+            self.tally.reach.change("replication", was, state);
         }
-        if is_target(replication) && !is_target(was) {
+        if is_target(state) && !is_target(was) {
             note!(self, "n{node} is sync target of n{peer}");
             self.tally.resyncs += 1;
             self.nodes[node].source = Some(peer);

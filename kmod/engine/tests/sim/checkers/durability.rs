@@ -6,7 +6,6 @@
 use crate::host::Stamp;
 use crate::world::World;
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
-use weft_uapi::state::Protocol;
 use weft_uapi::units::NodeId;
 
 /// The disk that a node works on: its own one, or that of the peer with the newest data.
@@ -63,11 +62,10 @@ pub(crate) fn enforce(world: &mut World, node: usize) {
     }
 }
 
-/// The application on `node` was told that its write is done.
-pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, fua: bool) {
+/// The application on `node` was told that its write is done; `promised`: under protocol C. The other protocols promise
+/// nothing before a flush, by definition.
+pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, promised: bool, fua: bool) {
     let generation = generation_of(world, node);
-    // The other protocols promise nothing before a flush, by definition.
-    let promised = world.protocol == Protocol::C;
     world.history.acknowledge(
         stamp,
         world.moment,

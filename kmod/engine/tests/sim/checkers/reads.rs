@@ -15,7 +15,8 @@ pub(crate) fn read_done(
     content: &[Stamp],
     moment: u64,
 ) {
-    if world.nodes[disk_of(world, node)].is_void {
+    let disk = disk_of(world, node);
+    if world.nodes[disk].is_void {
         return;
     }
     let generation = generation_of(world, node).id.0;
@@ -39,8 +40,7 @@ pub(crate) fn read_done(
             duties.contains(&promise.generation)
                 && ended.is_some_and(|ended| ended <= moment)
                 && history.breaks(sector, value, promise)
-                && !(0..world.nodes.len())
-                    .any(|node| history.is_excused(node, sector, promise.write))
+                && !history.is_excused(disk, sector, promise.write)
         });
         if let Some(promise) = broken {
             let text = format!(
