@@ -24,13 +24,15 @@ pub(crate) struct View {
     pub connection: ConnectionState,
     pub replication: ReplicationState,
     pub peer_disk: DiskState,
+    /// What the two disks should be.
+    best: (DiskState, DiskState),
     /// Packets with data that the peer has not acknowledged.
     pub unacked: u32,
 }
 
 impl View {
     pub(crate) fn is_well(&self) -> bool {
-        (self.disk, self.peer_disk) == (DiskState::UpToDate, DiskState::UpToDate)
+        (self.disk, self.peer_disk) == self.best
             && self.is_connected()
             && self.replication == ReplicationState::Established
     }
@@ -48,6 +50,11 @@ impl World {
     /// What `node` says of `peer`; `None` when it is down or not set up.
     pub(crate) fn view(&self, node: usize, peer: usize) -> Option<View> {
         let engine = self.nodes[node].engine.as_ref()?;
+        let best = |node: usize| match self.nodes[node].is_diskless {
+            true => DiskState::Diskless,
+            false => DiskState::UpToDate,
+        };
+        let best = (best(node), best(peer));
         let (now, peer) = (Time(self.now), node_id(peer));
         let towards = engine.peer_volume_info(peer, VOLUME, now)?;
         Some(View {
@@ -55,6 +62,7 @@ impl World {
             connection: ConnectionState::from_number(engine.peer_info(peer, now)?.connection)?,
             replication: ReplicationState::from_number(towards.replication)?,
             peer_disk: DiskState::from_number(towards.peer_disk_state)?,
+            best,
             unacked: towards.unacked,
         })
     }
@@ -96,6 +104,9 @@ impl World {
 
     /// A cluster manager moves the service to `node`.
     pub(crate) fn switch_over(&mut self, node: usize) {
+        if self.nodes[node].is_diskless {
+            return;
+        }
         for peer in self.peers(node) {
             if self.nodes[peer].is_primary() {
                 self.demote(peer);
@@ -115,6 +126,9 @@ impl World {
             return;
         }
         let node = self.random.index(self.nodes.len());
+        if self.nodes[node].is_diskless {
+            return;
+        }
         let force = self.nodes.iter().all(|node| node.is_blank());
         self.nodes[node].app.is_leaving = false;
         self.command(node, Command::Primary { force });
@@ -135,7 +149,13 @@ impl World {
             .filter(|&node| self.nodes[node].is_primary())
             .collect();
         let survivor = match primaries[..] {
-            [] => self.nodes.len() - 1 - self.random.index(self.nodes.len()),
+            [] => {
+                let disks: Vec<usize> = (0..self.nodes.len())
+                    .rev()
+                    .filter(|&node| !self.nodes[node].is_diskless)
+                    .collect();
+                *self.random.pick(&disks)
+            }
             [primary] => primary,
             [_, ref others @ ..] => return others.iter().for_each(|&node| self.demote(node)),
         };
@@ -231,10 +251,11 @@ impl World {
             return;
         };
         let is_primary = self.nodes[node].is_primary();
-        if !self.nodes[node].is_attached && !is_primary {
+        let lacks_disk = !self.nodes[node].is_attached && !self.nodes[node].is_diskless;
+        if lacks_disk && !is_primary {
             return self.attach(node);
         }
-        if !self.nodes[node].is_attached && !self.nodes[node].app.is_leaving {
+        if lacks_disk && !self.nodes[node].app.is_leaving {
             // A disk is not taken while the node is primary.
             return self.demote(node);
         }

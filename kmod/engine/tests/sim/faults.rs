@@ -113,7 +113,8 @@ impl World {
 
     /// The machine dies with its disk and comes back with a new one.
     fn replace_disk(&mut self, node: usize) {
-        if self.nodes[node].engine.is_none() || !self.has_good_peer(node) {
+        let this = &self.nodes[node];
+        if this.engine.is_none() || this.is_diskless || !self.has_good_peer(node) {
             return;
         }
         self.crash_by_fault(node);

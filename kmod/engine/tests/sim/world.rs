@@ -5,8 +5,9 @@
 use crate::canary::Canary;
 use crate::checkers;
 use crate::history::History;
+use crate::life::Setup;
 use crate::link::{pair, Cable, Cables, Connection};
-use crate::node::{Node, Setup};
+use crate::node::Node;
 use crate::random::Random;
 use crate::reach::Reach;
 use std::cmp::Reverse;
@@ -22,6 +23,8 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 const MOMENTS_MAX: u64 = 3_000_000;
 /// Histories in which images of disks are put back.
 const ROLLBACK_PERCENT: u64 = 10;
+/// Histories of three and more nodes in which one has no disk: none until the engine tells such a node of the others.
+const DISKLESS_PERCENT: u64 = 0;
 /// Most events between two looks at everything.
 const INSPECTION_GAP_MAX: u64 = 1200;
 
@@ -232,13 +235,13 @@ impl World {
         let nodes = (0..plan.nodes)
             .map(|id| Node::new(id, plan.nodes, sectors, &mut random))
             .collect();
+        let mut extra = Random::new(plan.seed.rotate_left(32));
         let spots = (0..random.range(2..10))
             .map(|_| random.range(0..sectors - 300) & !7)
             .collect();
         let pace = *random.pick(&[MS, 10 * MS, 300 * MS]);
         let faults_left = random.range(0..14) as u32;
         let disks_fail = random.percent(20);
-        let mut extra = Random::new(plan.seed.rotate_left(32));
         let disks_roll_back =
             extra.percent(ROLLBACK_PERCENT) || plan.canary == Some(Canary::HideRollback);
         let mut world = Self {
@@ -268,6 +271,10 @@ impl World {
             queue: BinaryHeap::new(),
             order: 0,
         };
+        if plan.nodes > 2 && world.extra.percent(DISKLESS_PERCENT) {
+            let node = world.extra.index(plan.nodes);
+            world.nodes[node].is_diskless = true;
+        }
         for node in 0..world.nodes.len() {
             let delay = world.random.duration(MS..SECOND);
             world.after(delay, Happening::Boot { node });

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Driving an engine: commands and events go in, effects are carried out, and what it says of itself is watched.
+
+use crate::checkers;
+use crate::disk::Op;
+use crate::host::{Act, Content, Outbox, SimHost};
+use crate::link::pair;
+use crate::node::{is_target, node_id, VOLUME};
+use crate::world::{note, Happening, World, US};
+use weft_engine::effect::Level;
+use weft_engine::event::{Command, Event, Token};
+use weft_engine::host::Time;
+use weft_uapi::ondisk::{Superblock, FLAG_INCONSISTENT};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ReplicationState, Role};
+use weft_uapi::status::SUSPENDED_BROKEN;
+impl World {
+    pub(crate) fn command(&mut self, node: usize, command: Command) {
+        if self.nodes[node].engine.is_none() {
+            return;
+        }
+        note!(self, "n{node} command {command:?}");
+        match command {
+            Command::Primary { force: true } => self.nodes[node].is_forcing = true,
+            Command::Connect {
+                discard_my_data: true,
+                ..
+            } => self.nodes[node].may_lose_line = true,
+            _ => {}
+        }
+        let token = self.token(node, Some(command));
+        self.feed(node, Event::Command { token, command });
+    }
+
+    pub(crate) fn token(&mut self, node: usize, command: Option<Command>) -> Token {
+        self.nodes[node].tokens.insert(self.moment, command);
+        let token = Token(self.moment);
+        self.moment += 1;
+        token
+    }
+
+    pub(crate) fn on_timer(&mut self, node: usize, life: u32) {
+        let this = &mut self.nodes[node];
+        if this.life != life || this.engine.is_none() || this.timer.is_none_or(|at| at > self.now) {
+            return;
+        }
+        this.timer = None;
+        self.feed(node, Event::Timer);
+    }
+
+    /// Feeds one event and carries out what comes back.
+    pub(crate) fn feed(&mut self, node: usize, event: Event<'_, SimHost>) {
+        let Some(mut engine) = self.nodes[node].engine.take() else {
+            return;
+        };
+        let mut outbox = Outbox {
+            acts: Vec::new(),
+            random: &mut self.random,
+        };
+        engine.handle(Time(self.now), event, &mut outbox);
+        let acts = outbox.acts;
+        let deadline = engine.deadline();
+        self.nodes[node].engine = Some(engine);
+        self.observe(node);
+        let life = self.nodes[node].life;
+        for act in acts {
+            if self.nodes[node].life != life {
+                return;
+            }
+            self.moment += 1;
+            if let Some(left) = &mut self.nodes[node].dies_after {
+                if *left == 0 {
+                    return self.crash_by_fault(node);
+                }
+                *left -= 1;
+            }
+            self.carry_out(node, act);
+        }
+        if let Some(deadline) = deadline {
+            self.arm(node, deadline.0);
+        }
+    }
+
+    fn arm(&mut self, node: usize, at: u64) {
+        // Time goes on even for an engine that wants to go on at once.
+        let at = at.max(self.now + US);
+        let this = &mut self.nodes[node];
+        if this
+            .timer
+            .is_none_or(|armed| armed > at || armed <= self.now)
+        {
+            this.timer = Some(at);
+            let life = this.life;
+            self.after(at - self.now, Happening::Timer { node, life });
+        }
+    }
+
+    /// What the engine says of itself after an event.
+    fn observe(&mut self, node: usize) {
+        let this = &self.nodes[node];
+        let Some(engine) = &this.engine else {
+            return;
+        };
+        let info = engine.resource_info(Time(self.now));
+        if info.suspended & SUSPENDED_BROKEN != 0 {
+            return self.fail("engine", format!("n{node}: an internal rule was broken"));
+        }
+        let towards = |peer: usize| {
+            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            let state = info.and_then(|info| ReplicationState::from_number(info.replication));
+            (peer, state.unwrap_or(ReplicationState::Off))
+        };
+        let replications: Vec<(usize, ReplicationState)> = self.peers(node).map(towards).collect();
+        let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
+        for (peer, state) in replications {
+            self.observe_replication(node, peer, state);
+        }
+        if info.role == Role::Primary.number() && was_role != info.role {
+            note!(self, "n{node} is primary");
+            self.tally.promotions += 1;
+            // Its application must find everything that was promised.
+            checkers::claims(self, node);
+            checkers::one_primary(self);
+        }
+    }
+
+    fn observe_replication(&mut self, node: usize, peer: usize, state: ReplicationState) {
+        let was = std::mem::replace(&mut self.nodes[node].replication[peer], state);
+        if was != state {
+            self.tally.reach.change("replication", was, state);
+        }
+        if is_target(state) && !is_target(was) {
+            note!(self, "n{node} is sync target of n{peer}");
+            self.tally.resyncs += 1;
+            self.nodes[node].source = Some(peer);
+            self.history.inherit_excuses(node, peer);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, act: Act) {
+        match act {
+            Act::Disk { cookie, io, data } => self.submit(node, cookie, io, data),
+            Act::Meta {
+                cookie,
+                sector,
+                block,
+                flush,
+            } => {
+                let mark = flush.then(|| self.nodes[node].disk.mark());
+                self.submit_meta(
+                    node,
+                    cookie,
+                    Op::Meta {
+                        sector: sector.0,
+                        block,
+                        mark,
+                    },
+                );
+            }
+            Act::Send {
+                peer,
+                session,
+                link,
+                header,
+                body,
+                data,
+            } => {
+                let data = match self.content_of(node, &data) {
+                    Ok(data) => data,
+                    Err(()) => return,
+                };
+                self.send(node, (peer.index(), session), link, header, body, data);
+            }
+            Act::Complete {
+                request,
+                result,
+                data,
+            } => self.on_complete(node, request, result, data),
+            Act::Offer { peer, session } => {
+                self.nodes[node].offers.insert(peer.index(), session);
+                self.meet_soon(pair(node, peer.index()));
+            }
+            Act::EndSession { peer, session } => self.end_session(node, peer.index(), session),
+            Act::Reply { token, result } => self.on_reply(node, token, result),
+            Act::CloseDisk => {
+                note!(self, "n{node} closes its disk");
+                if !self.nodes[node].ops.is_empty() {
+                    self.fail(
+                        "contract",
+                        format!("n{node}: the disk is closed while it is in use"),
+                    );
+                }
+                self.nodes[node].is_attached = false;
+                self.nodes[node].is_failing = false;
+            }
+            Act::Log { level, line } => {
+                self.tally.reach.read(&line);
+                if line.contains("split brain") {
+                    self.tally.split_brains += u64::from(level == Level::Error);
+                }
+                note!(self, "n{node} {level:?}: {line}");
+            }
+        }
+    }
+
+    /// The stable superblock may have changed from `old`.
+    pub(crate) fn on_stable_superblock(&mut self, node: usize, old: Option<Superblock>) {
+        let new = self.nodes[node].superblock().copied();
+        if let (Some(old), Some(new)) = (old, new) {
+            if old.generation != new.generation || old.flags != new.flags {
+                note!(
+                    self,
+                    "n{node} durable: generation {} of {} members {:b} flags {:b}",
+                    new.generation.id,
+                    new.generation.parent,
+                    new.generation.members.0,
+                    new.flags
+                );
+                checkers::enforce(self, node);
+                checkers::line_changed(self, node, &old, &new);
+                checkers::one_chain(self, node);
+                let was_target = old.flags & !new.flags & FLAG_INCONSISTENT != 0;
+                let is_own = new.generation.writer == Some(node_id(node));
+                if is_own
+                    && old.generation.id != new.generation.id
+                    && self.history.is_forgiven(new.generation.id.0)
+                {
+                    self.nodes[node].is_void = false;
+                }
+                let this = &self.nodes[node];
+                if let Some(source) = this.source.filter(|_| was_target && !this.is_forcing) {
+                    self.history.replace_excuses(node, source);
+                    self.nodes[node].is_void = self.nodes[source].is_void;
+                }
+                checkers::claims(self, node);
+            }
+        }
+    }
+
+    fn on_reply(&mut self, node: usize, token: Token, result: Result<(), (Refusal, String)>) {
+        let Some(command) = self.nodes[node].tokens.remove(&token.0) else {
+            return self.fail(
+                "contract",
+                format!("n{node}: a reply that nobody waits for"),
+            );
+        };
+        match result {
+            Ok(()) => note!(self, "n{node} {command:?}: done"),
+            Err((refusal, detail)) => {
+                self.tally.reach.count("refusal", refusal.name());
+                note!(self, "n{node} {command:?}: {} ({detail})", refusal.name())
+            }
+        }
+        if matches!(command, Some(Command::Primary { force: true })) {
+            self.nodes[node].is_forcing = false;
+        }
+    }
+
+    pub(crate) fn remember_resync(&mut self, node: usize, content: &Content) {
+        let buffers = &mut self.nodes[node].resync_buffers;
+        if buffers.len() == 64 {
+            buffers.remove(0);
+        }
+        buffers.push(content.clone());
+    }
+}

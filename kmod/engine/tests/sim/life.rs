@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! How a machine comes up, what its daemon sets up, and how it dies.
+
+use crate::checkers;
+use crate::disk::Op;
+use crate::host::SimHost;
+use crate::io::Doing;
+use crate::link::pair;
+use crate::node::{node_id, VOLUME};
+use crate::world::{note, Happening, World, MS, SECOND, US};
+use weft_engine::event::{Command, Event};
+use weft_engine::load::{LoadedDisk, Read};
+use weft_engine::{Config, Engine};
+use weft_uapi::control::padded_name;
+use weft_uapi::state::{ReplicationState, Role};
+use weft_uapi::units::{Minor, NodeSet, Sector};
+
+/// A step of the daemon after a boot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Setup {
+    NewDevice,
+    NewPeer(usize),
+    Attach,
+    Connect(usize),
+}
+impl World {
+    /// Starts a machine; its daemon comes, and does what was wanted, in some order.
+    pub(crate) fn boot(&mut self, node: usize) {
+        if self.nodes[node].engine.is_some() {
+            return;
+        }
+        let config = Config {
+            name: padded_name("r0").unwrap(),
+            node: node_id(node),
+            protocol: self.protocol,
+            requests_max: self.random.range(2..20) as usize,
+            al_extents: *self.random.pick(&[2, 2, 3, 1024]),
+        };
+        let this = &mut self.nodes[node];
+        this.life += 1;
+        let life = this.life;
+        this.engine = Some(Engine::new(config).unwrap());
+        this.role = Role::Secondary.number();
+        note!(self, "n{node} boots");
+        let mut delay = self.random.duration(US..100 * MS);
+        self.after(
+            delay,
+            Happening::Daemon {
+                node,
+                life,
+                serves: true,
+            },
+        );
+        for step in self.setup_of(node) {
+            delay += self.random.duration(US..300 * MS);
+            self.after(delay, Happening::Setup { node, life, step });
+        }
+        let pause = self.random.duration(MS..SECOND);
+        self.after(pause, Happening::App { node, life });
+    }
+
+    /// The steps of a daemon in some order that makes sense.
+    fn setup_of(&mut self, node: usize) -> Vec<Setup> {
+        let mut steps = vec![Setup::Attach];
+        for peer in self.peers(node) {
+            let at = steps.len() - self.random.index(steps.len() + 1);
+            steps.insert(at, Setup::NewPeer(peer));
+            let at = at + 1 + self.random.index(steps.len() - at);
+            steps.insert(at, Setup::Connect(peer));
+        }
+        steps.insert(0, Setup::NewDevice);
+        steps
+    }
+
+    pub(crate) fn on_setup(&mut self, node: usize, life: u32, step: Setup) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        match step {
+            Setup::NewDevice => self.command(
+                node,
+                Command::NewDevice {
+                    volume: VOLUME,
+                    minor: Minor(0),
+                },
+            ),
+            Setup::NewPeer(peer) => {
+                let peer = node_id(peer);
+                self.command(node, Command::NewPeer { peer });
+            }
+            Setup::Attach if self.nodes[node].wants_disk => self.attach(node),
+            Setup::Connect(peer) if self.nodes[node].wants_peer[peer] => self.command(
+                node,
+                Command::Connect {
+                    peer: node_id(peer),
+                    discard_my_data: false,
+                },
+            ),
+            Setup::Attach | Setup::Connect(_) => {}
+        }
+    }
+
+    /// Reads the metadata and hands the disk to the engine.
+    pub(crate) fn attach(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        if this.is_attached || this.is_diskless || this.engine.is_none() {
+            return;
+        }
+        let disk = &this.disk;
+        let [first, second] = [0, 1].map(|copy| disk.meta_read(disk.layout.superblock(copy).0));
+        let mut loaded = match LoadedDisk::<SimHost>::begin(disk.info, &first, &second) {
+            Ok(loaded) => loaded,
+            Err(refusal) => {
+                return self.fail(
+                    "claims",
+                    format!("n{node}: metadata are refused: {}", refusal.name()),
+                );
+            }
+        };
+        let reads: Vec<(Read, Sector)> = loaded.reads().collect();
+        for (read, sector) in reads {
+            loaded.take(read, &disk.meta_read(sector.0));
+        }
+        loaded.finish().unwrap();
+        this.is_attached = true;
+        let token = self.token(node, None);
+        note!(self, "n{node} attaches");
+        self.feed(
+            node,
+            Event::Attach {
+                token,
+                volume: VOLUME,
+                disk: &mut Some(loaded),
+            },
+        );
+    }
+
+    pub(crate) fn on_daemon(&mut self, node: usize, life: u32, serves: bool) {
+        if self.nodes[node].life != life || self.nodes[node].engine.is_none() {
+            return;
+        }
+        note!(self, "n{node} daemon serves: {serves}");
+        self.nodes[node].serves = serves;
+        if !serves {
+            self.end_connections(node, "the daemon died");
+        }
+        self.tell_connected();
+        for peer in self.peers(node) {
+            self.meet_soon(pair(node, peer));
+        }
+    }
+
+    /// Tells every engine which nodes its daemon reaches.
+    pub(crate) fn tell_connected(&mut self) {
+        for node in 0..self.nodes.len() {
+            let served = self.nodes[node].serves;
+            let connected = self
+                .peers(node)
+                .filter(|&peer| served && self.nodes[peer].serves)
+                .filter(|&peer| self.cables.between(node, peer).is_whole())
+                .fold(NodeSet::EMPTY, |set, peer| set.with(node_id(peer)));
+            self.feed(node, Event::Daemon { served, connected });
+        }
+    }
+
+    /// The machine dies; with the power, the disk's cache dies, too.
+    pub(crate) fn crash(&mut self, node: usize, power: bool) {
+        if self.nodes[node].engine.is_none() {
+            return;
+        }
+        note!(self, "n{node} dies, power cut: {power}");
+        self.tally.crashes += 1;
+        let this = &mut self.nodes[node];
+        this.engine = None;
+        this.life += 1;
+        this.is_attached = false;
+        this.serves = false;
+        this.dies_after = None;
+        this.is_forcing = false;
+        this.is_failing = false;
+        this.has_failed = false;
+        this.timer = None;
+        this.replication.fill(ReplicationState::Off);
+        this.source = None;
+        this.offers.clear();
+        this.tokens.clear();
+        this.role = Role::Unknown.number();
+        let under_way: Vec<Op> = std::mem::take(&mut this.ops)
+            .into_values()
+            .filter(|pending| !pending.is_swallowed)
+            .filter_map(|pending| match pending.doing {
+                Doing::Change(op) => Some(op),
+                Doing::Read { .. } => None,
+            })
+            .collect();
+        let before = this.disk.current.clone();
+        let old = this.disk.superblock().copied();
+        if power {
+            this.disk.power_cut(&mut self.random, under_way);
+            let duties = self.history.duties(self.nodes[node].generation());
+            self.history
+                .excuse_lost(node, &before, &self.nodes[node].disk.current, &duties);
+        } else {
+            this.disk.reset(&mut self.random, under_way);
+        }
+        self.abandon_app(node);
+        self.drop_connections(node);
+        self.on_stable_superblock(node, old);
+        self.tell_connected();
+        checkers::claims(self, node);
+        checkers::coverage(self);
+    }
+}
