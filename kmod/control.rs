@@ -14,8 +14,10 @@ use kernel::{
     sync::{Arc, ArcBorrow},
     uaccess::{UserPtr, UserSlice},
 };
-use weft_uapi::control::{name_of, LinkAccept, NodeConnState, LINK_ACCEPT, MESSAGE_BYTES_MAX};
-use zerocopy::{FromBytes, IntoBytes};
+use weft_uapi::control::{
+    name_of, LinkAccept, LinkOffer, NodeConnState, LINK_ACCEPT, MESSAGE_BYTES_MAX,
+};
+use zerocopy::FromBytes;
 
 /// The registered device.
 pub(crate) type ControlDevice = MiscDevice<ControlFile>;
@@ -48,6 +50,19 @@ impl DeviceFile for ControlFile {
         Ok(file)
     }
 
+    fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize> {
+        const LENGTH: usize = size_of::<LinkOffer>();
+        if to.len() < LENGTH {
+            return Err(EINVAL);
+        }
+        let message = self.offers.take_message().ok_or(EAGAIN)?;
+        // Without a lock: the reader's memory may be long in coming.
+        if to.copy_to_iter(message.as_bytes()) < LENGTH {
+            return Err(EFAULT);
+        }
+        Ok(LENGTH)
+    }
+
     fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize> {
         match command {
             LINK_ACCEPT => {
@@ -70,23 +85,6 @@ impl FileOps for ControlFile {
 
     fn readiness(&self) -> Readiness {
         Readiness::OUT.and(Readiness::IN.when(self.offers.has_message()))
-    }
-
-    fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize> {
-        let mut length = 0;
-        let given = self.offers.next_message(|message| {
-            let bytes = message.as_bytes();
-            length = bytes.len();
-            if to.len() < length {
-                return Err(EINVAL);
-            }
-            if to.copy_to_iter(bytes) < length {
-                return Err(EFAULT);
-            }
-            Ok(())
-        });
-        given.ok_or(EAGAIN)??;
-        Ok(length)
     }
 
     fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {

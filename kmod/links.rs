@@ -15,7 +15,7 @@
 //! | who | in which context | calls |
 //! |---|---|---|
 //! | the resource, under its engine's lock | process | [`Sessions`] |
-//! | the daemon's threads | process, may sleep briefly | `LinkFile` through `read`, `write`, `splice`, `poll`, `close` |
+//! | the daemon's threads | process, may sleep briefly | `LinkFile` through `splice`, `write`, `poll`, `close` |
 //! | the control device | process | [`Offers`] |
 //!
 //! Lock order: `incoming` of a link → the resource's engine → the offers → `outgoing` of a link. Whoever ends a session

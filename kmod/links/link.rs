@@ -10,7 +10,7 @@ use crate::sys::memory::NoIo;
 use crate::sys::pages::PageReserve;
 use crate::sys::pipe::{PipeWriter, SpliceOps};
 use kernel::{
-    iov::{IovIterDest, IovIterSource},
+    iov::IovIterSource,
     new_mutex,
     prelude::*,
     static_lock_class,
@@ -77,7 +77,8 @@ impl Link {
     }
 }
 
-/// What a link descriptor of the daemon refers to.
+/// What a link descriptor of the daemon refers to. It is read by splicing only: so nothing is copied to memory of the
+/// daemon's, which may be long in coming, under a lock that the resource needs.
 pub(crate) struct LinkFile {
     session: Arc<Session>,
     kind: LinkKind,
@@ -90,21 +91,6 @@ impl LinkFile {
 
     fn link(&self) -> &Link {
         self.session.link(self.kind)
-    }
-
-    /// Runs `take` on the queue unless the session is down (then 0: the end).
-    fn fetch(&self, take: impl FnOnce(&mut SendQueue) -> Result<usize>) -> Result<usize> {
-        let link = self.link();
-        let mut outgoing = link.outgoing.lock();
-        if self.session.is_down() {
-            return Ok(0);
-        }
-        if outgoing.is_empty() {
-            return Err(EAGAIN);
-        }
-        let taken = take(&mut outgoing);
-        link.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
-        taken
     }
 
     /// Hands packets up until the bytes are used up or the resource has no room for another one.
@@ -162,10 +148,6 @@ impl FileOps for LinkFile {
         readable.and(Readiness::OUT.when(self.session.may_receive(self.kind)))
     }
 
-    fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize> {
-        self.fetch(|queue| queue.read(to))
-    }
-
     fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {
         let _no_io = NoIo::enter();
         let wanted = from.len();
@@ -189,7 +171,17 @@ impl FileOps for LinkFile {
 impl SpliceOps for LinkFile {
     fn splice_read(&self, pipe: &mut PipeWriter<'_, Self>, bytes_max: usize) -> Result<usize> {
         let _no_io = NoIo::enter();
-        self.fetch(|queue| queue.splice(pipe, bytes_max))
+        let link = self.link();
+        let mut outgoing = link.outgoing.lock();
+        if self.session.is_down() {
+            return Ok(0);
+        }
+        if outgoing.is_empty() {
+            return Err(EAGAIN);
+        }
+        let moved = outgoing.splice(pipe, bytes_max);
+        link.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
+        moved
     }
 
     fn is_revoked(&self) -> bool {

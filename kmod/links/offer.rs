@@ -193,7 +193,7 @@ impl Offers {
         Some((entry.data.offer, entry.session.clone()))
     }
 
-    /// Whether [`next_message`](Self::next_message) has one.
+    /// Whether [`take_message`](Self::take_message) has one.
     pub(crate) fn has_message(&self) -> bool {
         self.state
             .lock()
@@ -202,26 +202,23 @@ impl Offers {
             .any(|entry| entry.message().is_some())
     }
 
-    /// Takes the next message for the daemon; `give` puts it where the daemon reads and says whether that worked.
-    /// Returns `None` when there is none, else what `give` said.
-    pub(crate) fn next_message(&self, give: impl FnOnce(&LinkOffer) -> Result) -> Option<Result> {
+    /// Takes the next message for the daemon, which counts as told.
+    pub(crate) fn take_message(&self) -> Option<LinkOffer> {
         let mut state = self.state.lock();
         let (index, message) = state
             .sessions
             .iter()
             .enumerate()
             .find_map(|(index, entry)| Some((index, entry.message()?)))?;
-        let given = give(&message);
-        if given.is_ok() {
-            match state.sessions.get_mut(index) {
-                Some(entry) if entry.withdrawn => {
-                    let _ = state.sessions.remove(index);
-                }
-                Some(entry) => entry.mark_told(message.header.kind),
-                None => {}
-            }
+        if message.header.kind == KERN_WITHDRAWN {
+            let entry = state.sessions.remove(index);
+            drop(state);
+            // Perhaps the last reference to its session: not under the lock.
+            drop(entry);
+        } else if let Some(entry) = state.sessions.get_mut(index) {
+            entry.mark_told(message.header.kind);
         }
-        Some(given)
+        Some(message)
     }
 
     /// The daemon acknowledges an offer: returns the descriptor of the link. Errors as for

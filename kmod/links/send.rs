@@ -9,7 +9,6 @@ use crate::sys::pages::Payload;
 use crate::sys::pipe::{Fragments, PipeWriter};
 use kernel::{
     impl_list_arc_safe, impl_list_item,
-    iov::IovIterDest,
     list::{List, ListArc, ListLinks},
     page::PAGE_SIZE,
     prelude::*,
@@ -57,22 +56,6 @@ impl Queued {
             try_pin_init!(Self { head, data, links <- ListLinks::new() }),
             GFP_KERNEL,
         )
-    }
-
-    /// Bytes in a row from `offset` on: the rest of the head, or of a page of the data.
-    fn run(&self, offset: usize) -> &[u8] {
-        match self.head.get(offset..) {
-            Some(rest) if !rest.is_empty() => rest,
-            _ => {
-                let offset = offset.saturating_sub(self.head.len());
-                let page = self
-                    .data
-                    .as_ref()
-                    .and_then(|data| data.slices().nth(offset / PAGE_SIZE));
-                page.and_then(|page| page.get(offset % PAGE_SIZE..))
-                    .unwrap_or(&[])
-            }
-        }
     }
 
     fn len(&self) -> usize {
@@ -125,27 +108,6 @@ impl SendQueue {
         while self.packets.pop_front().is_some() {}
         self.fetched = 0;
         self.bytes = 0;
-    }
-
-    /// Copies bytes out; `EFAULT` when none could be copied.
-    pub(super) fn read(&mut self, to: &mut IovIterDest<'_>) -> Result<usize> {
-        let mut total: usize = 0;
-        while !to.is_empty() {
-            let fetched = self.fetched;
-            let Some(packet) = self.packets.iter().next() else {
-                break;
-            };
-            let count = to.copy_to_iter(packet.run(fetched));
-            if count == 0 {
-                break;
-            }
-            self.advance(count);
-            total = total.saturating_add(count);
-        }
-        if total == 0 && !to.is_empty() {
-            return Err(EFAULT);
-        }
-        Ok(total)
     }
 
     /// Moves references to at most `bytes_max` bytes into a pipe; `EAGAIN` when it is full.

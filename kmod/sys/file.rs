@@ -18,7 +18,7 @@ use kernel::{
         file::{flags, FileDescriptorReservation},
         File,
     },
-    iov::{IovIterDest, IovIterSource},
+    iov::IovIterSource,
     prelude::*,
     sync::{aref::ARef, Arc, ArcBorrow, LockClassKey},
     types::{ForeignOwnable, Opaque},
@@ -97,9 +97,6 @@ pub(crate) trait FileOps: Send + Sync + 'static {
     /// What the file is ready for now.
     fn readiness(&self) -> Readiness;
 
-    /// `read(2)`: returns the number of bytes put into `to`, 0 at the end.
-    fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize>;
-
     /// `write(2)` and splice from a pipe: returns the number of bytes taken.
     fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize>;
 
@@ -114,10 +111,9 @@ pub(crate) trait FileOps: Send + Sync + 'static {
 pub(super) struct Callbacks<T>(PhantomData<T>);
 
 impl<T: FileOps> Callbacks<T> {
-    /// Operations of a plain file; splicing files and devices add theirs.
+    /// Operations of a file that is written to; splicing files and devices add how they are read.
     pub(super) const OPERATIONS: bindings::file_operations = bindings::file_operations {
         owner: THIS_MODULE,
-        read_iter: Some(Self::read_iter),
         write_iter: Some(Self::write_iter),
         poll: Some(Self::poll),
         release: Some(Self::release),
@@ -131,17 +127,6 @@ impl<T: FileOps> Callbacks<T> {
     pub(super) unsafe fn object<'a>(file: *mut bindings::file) -> ArcBorrow<'a, T> {
         // SAFETY: By the invariant of this type, `private_data` is a foreign `Arc<T>` while the file is open.
         unsafe { <Arc<T> as ForeignOwnable>::borrow((*file).private_data) }
-    }
-
-    /// # Safety
-    /// The kernel calls it for an open file with these operations; `iter` is a destination.
-    unsafe extern "C" fn read_iter(
-        kiocb: *mut bindings::kiocb,
-        iter: *mut bindings::iov_iter,
-    ) -> isize {
-        // SAFETY: The kernel passes a valid kiocb of an open file, and an iterator that is a destination.
-        let (object, to) = unsafe { (Self::object((*kiocb).ki_filp), IovIterDest::from_raw(iter)) };
-        count_or_errno(object.read(to))
     }
 
     /// # Safety

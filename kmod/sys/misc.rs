@@ -10,6 +10,7 @@ use core::marker::PhantomData;
 use kernel::{
     error::to_result,
     ffi::{c_int, c_long, c_uint, c_ulong},
+    iov::IovIterDest,
     prelude::*,
     sync::{Arc, ArcBorrow},
     types::{ForeignOwnable, Opaque},
@@ -25,6 +26,9 @@ pub(crate) trait DeviceFile: FileOps {
     fn open(device: ArcBorrow<'_, Self::Device>) -> Result<Arc<Self>>
     where
         Self: Sized;
+
+    /// `read(2)`: returns the number of bytes put into `to`, 0 at the end.
+    fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize>;
 
     /// `ioctl(2)`: returns a number that is not negative.
     fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize>;
@@ -88,6 +92,7 @@ struct DeviceCallbacks<T>(PhantomData<T>);
 impl<T: DeviceFile> DeviceCallbacks<T> {
     const OPERATIONS: bindings::file_operations = bindings::file_operations {
         open: Some(Self::open),
+        read_iter: Some(Self::read_iter),
         unlocked_ioctl: Some(Self::ioctl),
         #[cfg(CONFIG_COMPAT)]
         compat_ioctl: bindings::compat_ptr_ioctl,
@@ -108,6 +113,18 @@ impl<T: DeviceFile> DeviceCallbacks<T> {
             }
             Err(error) => error.to_errno(),
         }
+    }
+
+    /// # Safety
+    /// The kernel calls it for an open file with these operations; `iter` is a destination.
+    unsafe extern "C" fn read_iter(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: The kernel passes a valid kiocb of an open file with these operations.
+        let object = unsafe { Callbacks::<T>::object((*kiocb).ki_filp) };
+        // SAFETY: The kernel passes an iterator that is a destination.
+        count_or_errno(object.read(unsafe { IovIterDest::from_raw(iter) }))
     }
 
     /// # Safety

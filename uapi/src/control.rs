@@ -3,7 +3,7 @@
 //! Messages on the control device `/dev/weft`, between the module and the daemon that owns it.
 //!
 //! `read(2)` returns one whole message; a buffer too small for the next message fails with
-//! `EINVAL` ([`MESSAGE_BYTES_MAX`] always suffices). Offers are level-triggered: whoever opens the device is told every
+//! `EINVAL` ([`MESSAGE_BYTES_MAX`] always suffices), one that is not memory loses it. Offers are level-triggered: whoever opens the device is told every
 //! open offer again. `write(2)` takes one whole message. Integers are in the machine's byte order.
 
 use crate::limits::{NAME_MAX, NODES_MAX};
@@ -92,7 +92,7 @@ pub struct LinkAccept {
 }
 
 /// `_IOW('w', 1, LinkAccept)`: acknowledges an offer and returns the link's file descriptor (non-blocking,
-/// close-on-exec). Errors: `ENOENT` offer void, `EPROTO` other ABI, `EBUSY` accepted already, `EINVAL`.
+/// close-on-exec): `splice(2)` takes bytes out of it, `write(2)` and `splice(2)` put bytes in. Errors: `ENOENT` offer void, `EPROTO` other ABI, `EBUSY` accepted already, `EINVAL`.
 pub const LINK_ACCEPT: u32 =
     (1 << 30) | ((size_of::<LinkAccept>() as u32) << 16) | ((b'w' as u32) << 8) | 1;
 
