@@ -60,7 +60,8 @@ impl Host {
         let resource =
             Resource::new(self.clone(), padded, node, protocol).map_err(|_| Refusal::NoMemory)?;
         self.registry.insert(resource.clone())?;
-        self.registry.tell_of_daemon(&resource, &self.offers);
+        self.offers
+            .introduce(|served, connected| resource.daemon_changed(served, connected));
         resource.tell(Object::Resource);
         Ok(())
     }

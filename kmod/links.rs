@@ -18,8 +18,8 @@
 //! | the daemon's threads | process, may sleep briefly | `LinkFile` through `splice`, `write`, `poll`, `close` |
 //! | the control device | process | [`Offers`] |
 //!
-//! Lock order: `incoming` of a link → the resource's engine → the offers → `outgoing` of a link. Whoever ends a session
-//! may hold the engine's lock, so the end never takes `incoming`.
+//! Lock order: `incoming` of a link, or the telling of the daemon → the resource's engine → the offers → `outgoing` of a
+//! link. Whoever ends a session may hold the engine's lock, so the end takes neither of the first two.
 
 mod daemon;
 mod link;

@@ -4,7 +4,7 @@
 //!
 //! The lock of the tables is held for a look only: nothing is called under it.
 
-use crate::links::{DaemonListener, Offers};
+use crate::links::DaemonListener;
 use crate::resource::Resource;
 use kernel::{
     new_mutex,
@@ -19,9 +19,6 @@ use weft_uapi::units::{Minor, NodeSet};
 pub(crate) struct Registry {
     #[pin]
     tables: Mutex<Tables>,
-    /// Held while resources are told of the daemon, so that the last thing that each hears is the newest.
-    #[pin]
-    telling: Mutex<()>,
 }
 
 struct Tables {
@@ -45,10 +42,7 @@ impl Registry {
             last_id: 0,
             minors: KVec::new(),
         };
-        Arc::pin_init(
-            pin_init!(Self { tables <- new_mutex!(tables), telling <- new_mutex!(()) }),
-            GFP_KERNEL,
-        )
+        Arc::pin_init(pin_init!(Self { tables <- new_mutex!(tables) }), GFP_KERNEL)
     }
 
     /// Makes a resource known. Fails if there is one of that name.
@@ -103,13 +97,6 @@ impl Registry {
             .cloned()
     }
 
-    /// Tells a new resource of the daemon.
-    pub(crate) fn tell_of_daemon(&self, resource: &Arc<Resource>, offers: &Offers) {
-        let _in_order = self.telling.lock();
-        let (served, connected) = offers.daemon();
-        resource.daemon_changed(served, connected);
-    }
-
     /// Takes a minor that no device has.
     pub(crate) fn lease(self: &Arc<Self>, minor: Minor) -> Result<MinorLease, Refusal> {
         let mut tables = self.tables.lock();
@@ -139,7 +126,6 @@ impl Drop for MinorLease {
 
 impl DaemonListener for Registry {
     fn daemon_changed(&self, resource: Option<&str>, served: bool, connected: NodeSet) {
-        let _in_order = self.telling.lock();
         let mut last = 0;
         while let Some((id, next)) = self.next_after(last) {
             if resource.is_none_or(|name| name == next.name()) {

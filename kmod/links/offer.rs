@@ -27,9 +27,10 @@ use weft_uapi::units::{NodeSet, SessionId};
 use weft_uapi::version::CONTROL_ABI;
 use weft_uapi::wire::LinkKind;
 
-/// Who wants to know whether a daemon serves, and which nodes it reaches. Called in process context, unlocked.
+/// Who wants to know whether a daemon serves, and which nodes it reaches. Called in process context, by one thread at a
+/// time: what is told last is the newest.
 pub(crate) trait DaemonListener: Send + Sync {
-    /// The daemon came, went, or told of nodes: of one resource, or (`None`) of all.
+    /// The daemon came, went, or told of nodes: of one resource, or (`None`) of all. Must not wait for the daemon.
     fn daemon_changed(&self, resource: Option<&str>, served: bool, connected: NodeSet);
 }
 
@@ -40,6 +41,9 @@ pub(crate) struct Offers {
     /// Where readers of the control device wait.
     #[pin]
     poll: PollQueue,
+    /// Held from the change of what is known of the daemon until all were told of it.
+    #[pin]
+    telling: Mutex<()>,
     #[pin]
     state: Mutex<State>,
     queue: OrderedQueue,
@@ -80,6 +84,7 @@ impl Offers {
         let offers = try_pin_init!(Self {
             listener,
             poll <- PollQueue::new(c"weft_control", static_lock_class!()),
+            telling <- new_mutex!(()),
             state <- new_mutex!(State { daemon: None, sessions: KVec::new(), next_offer: 1 }),
             queue: OrderedQueue::new(c"weft_daemon")?,
             watch <- new_delayed_work!("weft_daemon_watch"),
@@ -87,13 +92,16 @@ impl Offers {
         Arc::pin_init(offers, GFP_KERNEL)
     }
 
-    /// Whether a daemon serves, and which nodes it reaches.
-    pub(crate) fn daemon(&self) -> (bool, NodeSet) {
+    /// Tells somebody new whether a daemon serves, and which nodes it reaches; nothing else is told meanwhile.
+    pub(crate) fn introduce(&self, tell: impl FnOnce(bool, NodeSet)) {
+        let _in_order = self.telling.lock();
         let state = self.state.lock();
-        state
+        let (served, connected) = state
             .daemon
             .as_ref()
-            .map_or((false, NodeSet::EMPTY), Daemon::state)
+            .map_or((false, NodeSet::EMPTY), Daemon::state);
+        drop(state);
+        tell(served, connected);
     }
 
     /// Offers both links of a new session to the daemon.
@@ -146,6 +154,7 @@ impl Offers {
 
     /// A process opens the control device. `Err` has the pid of the one that has it open already.
     pub(crate) fn open(self: &Arc<Self>, pid: Pid) -> Result<(), Pid> {
+        let _in_order = self.telling.lock();
         let mut state = self.state.lock();
         if let Some(daemon) = &state.daemon {
             return Err(daemon.pid);
@@ -158,8 +167,9 @@ impl Offers {
     }
 
     /// The control device was closed: ends every session with an accepted link and forgets what was told. Only then
-    /// another process may open it, so that the listener hears of both in order.
+    /// another process may open it.
     pub(crate) fn close(self: &Arc<Self>) {
+        let _in_order = self.telling.lock();
         self.fail_accepted(DownReason::DaemonGone);
         self.listener.daemon_changed(None, false, NodeSet::EMPTY);
         let mut state = self.state.lock();
@@ -266,6 +276,7 @@ impl Offers {
 
     /// The daemon told which nodes it reaches. An old message that comes late is only a sign of life.
     pub(crate) fn node_conn_state(&self, message: &NodeConnState, resource: Option<&str>) {
+        let _in_order = self.telling.lock();
         let mut state = self.state.lock();
         let Some(daemon) = state.daemon.as_mut() else {
             return;
@@ -291,6 +302,7 @@ impl WorkItem for Offers {
     ///
     /// [`DAEMON_SILENCE_MS_MAX`]: weft_uapi::control::DAEMON_SILENCE_MS_MAX
     fn run(this: Arc<Self>) {
+        let _in_order = this.telling.lock();
         let mut state = this.state.lock();
         let Some(daemon) = state.daemon.as_mut() else {
             return;
