@@ -32,7 +32,7 @@ pub(crate) use offer::{DaemonListener, Offers};
 pub(crate) use table::Sessions;
 
 use crate::sys::file::Readiness;
-use crate::sys::pages::{PageReserve, Payload};
+use crate::sys::pages::Payload;
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -129,7 +129,6 @@ impl Session {
         peer: NodeId,
         id: SessionId,
         offers: Arc<Offers>,
-        reserve: Arc<PageReserve>,
         owner: Arc<dyn SessionOwner>,
     ) -> Result<Arc<Self>> {
         let session = try_pin_init!(Self {
@@ -141,8 +140,8 @@ impl Session {
             room: Atomic::new(true),
             offers,
             owner <- new_spinlock!(Some(owner)),
-            data <- Link::new(LinkKind::Data, reserve.clone()),
-            meta <- Link::new(LinkKind::Meta, reserve),
+            data <- Link::new(),
+            meta <- Link::new(),
         });
         Arc::pin_init(session, GFP_KERNEL)
     }
@@ -183,6 +182,7 @@ impl Session {
         if room && !had {
             self.data.poll.wake(Readiness::OUT);
         }
+        self.data.feed();
     }
 
     /// Ends the session: drops what is queued, hangs both descriptors up, withdraws the offer. Returns whether this

@@ -136,8 +136,6 @@ pub(crate) struct Memory {
     pub(crate) meta: Arc<PageReserve>,
     /// Reads of the disk for peers.
     pub(crate) reads: Arc<PageReserve>,
-    /// What comes from peers, and bodies of packets.
-    packets: Arc<PageReserve>,
 }
 
 impl Memory {
@@ -147,7 +145,6 @@ impl Memory {
             writes: reserve()?,
             meta: PageReserve::of_single_pages(VOLUME_BLOCKS)?,
             reads: reserve()?,
-            packets: reserve()?,
         })
     }
 }
@@ -221,7 +218,7 @@ impl Resource {
         })
         .map_err(|_| ENOMEM)?;
         let rest = Rest {
-            sessions: Sessions::new(name, node, host.offers.clone(), memory.packets.clone()),
+            sessions: Sessions::new(name, node, host.offers.clone()),
             log: Log::new(),
             line: None,
             volumes: KVec::new(),

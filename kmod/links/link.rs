@@ -7,7 +7,6 @@ use super::send::{Packet, SendQueue};
 use super::{DownReason, Session};
 use crate::sys::file::{eproto, FileOps, PollQueue, Readiness};
 use crate::sys::memory::NoIo;
-use crate::sys::pages::PageReserve;
 use crate::sys::pipe::{PipeWriter, SpliceOps};
 use kernel::{
     iov::IovIterSource,
@@ -28,20 +27,31 @@ pub(super) struct Link {
     pub(super) poll: PollQueue,
     /// Bytes in `outgoing`, readable without its lock.
     queued_bytes: Atomic<usize>,
+    /// Whether data had no memory lately: nothing is taken until somebody may have given some back.
+    is_starved: Atomic<bool>,
     #[pin]
     outgoing: Mutex<SendQueue>,
+    /// Nobody before the link was accepted.
     #[pin]
-    incoming: Mutex<Receiver>,
+    incoming: Mutex<Option<Receiver>>,
 }
 
 impl Link {
-    pub(super) fn new(kind: LinkKind, reserve: Arc<PageReserve>) -> impl PinInit<Self, Error> {
+    pub(super) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             poll <- PollQueue::new(c"weft_link", static_lock_class!()),
             queued_bytes: Atomic::new(0),
+            is_starved: Atomic::new(false),
             outgoing <- new_mutex!(SendQueue::new()),
-            incoming <- new_mutex!(Receiver::new(kind, reserve)),
+            incoming <- new_mutex!(None),
         }? Error)
+    }
+
+    /// Memory may have come back: lets a link that lacks some try again.
+    pub(super) fn feed(&self) {
+        if self.is_starved.load(ordering::Relaxed) && self.is_starved.xchg(false, ordering::Full) {
+            self.poll.wake(Readiness::OUT);
+        }
     }
 
     /// Bytes that the daemon has not fetched yet.
@@ -85,7 +95,10 @@ pub(crate) struct LinkFile {
 }
 
 impl LinkFile {
+    /// The file of a link that was accepted. May sleep.
     pub(super) fn new(session: Arc<Session>, kind: LinkKind) -> Result<Arc<Self>> {
+        let receiver = Receiver::new(kind)?;
+        *session.link(kind).incoming.lock() = Some(receiver);
         Ok(Arc::new(Self { session, kind }, GFP_KERNEL)?)
     }
 
@@ -95,7 +108,9 @@ impl LinkFile {
 
     /// Hands packets up until the bytes are used up or the resource has no room for another one.
     fn receive(&self, from: &mut IovIterSource<'_>) -> Result<usize, ReceiveStop> {
-        let mut incoming = self.link().incoming.lock();
+        let link = self.link();
+        let mut incoming = link.incoming.lock();
+        let incoming = (*incoming).as_mut().ok_or(ReceiveStop::Down)?;
         let mut taken: usize = 0;
         while !from.is_empty() {
             let Some(owner) = self.session.owner() else {
@@ -119,11 +134,15 @@ impl LinkFile {
                         data,
                     );
                 }
+                // Whoever gave some back just before did not know that it was wanted: once more.
+                Progress::Lacking if !link.is_starved.xchg(true, ordering::Full) => {}
+                Progress::Lacking => return Ok(taken),
                 Progress::Partial if count == 0 && taken == 0 => return Err(ReceiveStop::Fault),
                 Progress::Partial if count == 0 => break,
                 Progress::Partial => {}
             }
         }
+        link.is_starved.store(false, ordering::Relaxed);
         Ok(taken)
     }
 }
@@ -145,7 +164,8 @@ impl FileOps for LinkFile {
             return Readiness::IN.and(Readiness::OUT).and(Readiness::HUP);
         }
         let readable = Readiness::IN.when(self.link().queued_bytes() != 0);
-        readable.and(Readiness::OUT.when(self.session.may_receive(self.kind)))
+        let is_starved = self.link().is_starved.load(ordering::Acquire);
+        readable.and(Readiness::OUT.when(!is_starved && self.session.may_receive(self.kind)))
     }
 
     fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {

@@ -43,6 +43,8 @@ pub(super) enum Progress {
     Packet(Header, Option<Payload>),
     /// More bytes are needed.
     Partial,
+    /// There is no memory for data now.
+    Lacking,
 }
 
 /// Where the payload of the current packet goes.
@@ -54,13 +56,22 @@ enum Target {
 /// What the next byte belongs to.
 enum Stage {
     Header,
-    Payload { header: Header, target: Target },
+    /// Data, for which memory is still to be had.
+    Unplaced(Header),
+    Payload {
+        header: Header,
+        target: Target,
+    },
 }
 
 /// The receiving half of a link.
+///
+/// It never waits for memory: that would be a thread of the daemon, on which whoever has the memory may wait. Data have a
+/// reserve of the link's own, so that they always come back without another link's doing.
 pub(super) struct Receiver {
     link: LinkKind,
-    reserve: Arc<PageReserve>,
+    /// None on the meta link, which carries no data.
+    reserve: Option<Arc<PageReserve>>,
     stage: Stage,
     /// Bytes of the stage that are there.
     filled: usize,
@@ -69,16 +80,20 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// Waits for the first header of a link.
-    pub(super) const fn new(link: LinkKind, reserve: Arc<PageReserve>) -> Self {
-        Self {
+    /// Waits for the first header of a link; has all memory that it cannot do without. May sleep.
+    pub(super) fn new(link: LinkKind) -> Result<Self> {
+        let reserve = match link {
+            LinkKind::Data => Some(PageReserve::new(1)?),
+            LinkKind::Meta => None,
+        };
+        Ok(Self {
             link,
             reserve,
             stage: Stage::Header,
             filled: 0,
             header: [0; HEADER_BYTES],
-            body: KVec::new(),
-        }
+            body: KVec::with_capacity(BODY_BYTES_MAX as usize, GFP_KERNEL)?,
+        })
     }
 
     /// Whether the next byte begins a packet.
@@ -93,8 +108,12 @@ impl Receiver {
 
     /// Takes bytes up to the end of the current header or payload. The caller sees from `from` how many.
     pub(super) fn take(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
-        match &mut self.stage {
+        match self.stage {
             Stage::Header => self.take_header(from),
+            Stage::Unplaced(header) => match self.place_data(header)? {
+                Progress::Partial => self.take_payload(from),
+                lacking => Ok(lacking),
+            },
             Stage::Payload { .. } => self.take_payload(from),
         }
     }
@@ -112,20 +131,31 @@ impl Receiver {
         if header.payload_len == 0 {
             return Ok(Progress::Packet(header, None));
         }
-        let target = self.target_for(&header).map_err(|_| DownReason::NoMemory)?;
+        if header.kind.carries_data() {
+            return self.place_data(header);
+        }
+        // Within its capacity.
+        self.body
+            .resize(header.payload_len as usize, 0, GFP_KERNEL)
+            .map_err(|_| DownReason::NoMemory)?;
+        let target = Target::Body;
         self.stage = Stage::Payload { header, target };
         Ok(Progress::Partial)
     }
 
-    fn target_for(&mut self, header: &Header) -> Result<Target> {
-        if header.kind.carries_data() {
-            return Ok(Target::Data(self.reserve.alloc(header.payload_len)?));
+    /// Looks for memory for the data that follow.
+    fn place_data(&mut self, header: Header) -> Result<Progress, DownReason> {
+        self.stage = Stage::Unplaced(header);
+        let reserve = self.reserve.as_ref().ok_or(DownReason::NoMemory)?;
+        match reserve.try_alloc(header.payload_len) {
+            Ok(buffer) => {
+                let target = Target::Data(buffer);
+                self.stage = Stage::Payload { header, target };
+                Ok(Progress::Partial)
+            }
+            Err(error) if error == EAGAIN => Ok(Progress::Lacking),
+            Err(_) => Err(DownReason::NoMemory),
         }
-        // Kept from packet to packet, so this allocates once.
-        self.body.reserve(BODY_BYTES_MAX as usize, GFP_KERNEL)?;
-        self.body
-            .resize(header.payload_len as usize, 0, GFP_KERNEL)?;
-        Ok(Target::Body)
     }
 
     fn take_payload(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {

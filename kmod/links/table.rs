@@ -7,7 +7,7 @@
 use super::send::Queued;
 use super::{DownReason, Offers, Session, SessionOwner};
 use crate::sys::memory::NoIo;
-use crate::sys::pages::{PageReserve, Payload};
+use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
 use weft_uapi::limits::NODES_MAX;
 use weft_uapi::status::Name;
@@ -19,7 +19,6 @@ pub(crate) struct Sessions {
     resource: Name,
     node: NodeId,
     offers: Arc<Offers>,
-    reserve: Arc<PageReserve>,
     slots: [Option<Slot>; NODES_MAX],
 }
 
@@ -30,19 +29,12 @@ struct Slot {
 }
 
 impl Sessions {
-    /// No sessions of a resource on this node. Received data come from `reserve`, which nothing else may use: the
-    /// daemon's thread waits for it, so what is taken from it must come back without the daemon.
-    pub(crate) fn new(
-        resource: Name,
-        node: NodeId,
-        offers: Arc<Offers>,
-        reserve: Arc<PageReserve>,
-    ) -> Self {
+    /// No sessions of a resource on this node.
+    pub(crate) fn new(resource: Name, node: NodeId, offers: Arc<Offers>) -> Self {
         Self {
             resource,
             node,
             offers,
-            reserve,
             slots: [const { None }; NODES_MAX],
         }
     }
@@ -61,7 +53,6 @@ impl Sessions {
             peer,
             session,
             self.offers.clone(),
-            self.reserve.clone(),
             owner,
         )?;
         self.offers.offer(session.clone())?;
@@ -117,7 +108,8 @@ impl Sessions {
         self.slots.iter().any(Option::is_some)
     }
 
-    /// Whether `peer` may send one more packet on its data link; wakes the daemon when that becomes true.
+    /// Whether `peer` may send one more packet on its data link; wakes the daemon when that becomes true, and when there may
+    /// be memory for what it sends. Called after everything that can give memory for data back.
     pub(crate) fn set_room(&self, peer: NodeId, room: bool) {
         if let Some(slot) = self.slots.get(peer.index()).and_then(Option::as_ref) {
             slot.session.set_room(room);
