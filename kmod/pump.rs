@@ -11,7 +11,7 @@ use crate::disk::{Disk, Job, Patience};
 use crate::error::Failure;
 use crate::fifo::Fifo;
 use crate::resource::{Order, Resource, SessionEnd, Stalled, State, TIMER};
-use crate::sys::memory::NoIo;
+use crate::sys::memory::{NoIo, NoWait};
 use crate::sys::pages::Payload;
 use crate::sys::random::random_u64;
 use kernel::{
@@ -22,7 +22,7 @@ use kernel::{
 use weft_engine::effect::{Data, Effect, IoError};
 use weft_engine::event::{Cookie, DiskError, Event};
 use weft_engine::host::{Host, NoMemory, Output, Time};
-use weft_uapi::limits::META_BLOCK_BYTES;
+use weft_uapi::limits::{META_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::MetaBlock;
 use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
 
@@ -57,8 +57,40 @@ pub(crate) enum Feedback {
     DiskGone(Cookie),
     /// As above, for metadata.
     MetaGone(Cookie),
-    /// A session could not be offered.
-    NotOffered(NodeId, SessionId),
+}
+
+/// For how long the engine is not told of a session that could not be offered, in milliseconds.
+const UNOFFERED_MS: u64 = 1_000;
+
+/// Sessions for whose links there was no memory. The engine is told later, since it answers with the next one.
+pub(crate) struct Unoffered {
+    sessions: [Option<SessionId>; NODES_MAX],
+    due: Option<Time>,
+}
+
+impl Unoffered {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self {
+            sessions: [None; NODES_MAX],
+            due: None,
+        }
+    }
+
+    fn put(&mut self, now: Time, peer: NodeId, session: SessionId) {
+        if let Some(place) = self.sessions.get_mut(peer.index()) {
+            *place = Some(session);
+            self.due.get_or_insert(now.after_ms(UNOFFERED_MS));
+        }
+    }
+
+    /// Takes those out that the engine has to be told of now.
+    fn take_due(&mut self, now: Time) -> [Option<SessionId>; NODES_MAX] {
+        if self.due.is_none_or(|due| due > now) {
+            return [None; NODES_MAX];
+        }
+        core::mem::replace(self, Self::new()).sessions
+    }
 }
 
 /// The engine's lock, and what is to be done once it is released.
@@ -68,6 +100,8 @@ pub(crate) struct Turn<'a> {
     state: MutexGuard<'a, State>,
     actions: Fifo<Action>,
     now: Time,
+    /// Who has the engine's lock must not wait for memory: writes that free some may wait for the lock.
+    no_wait: NoWait,
     _no_io: NoIo,
 }
 
@@ -81,6 +115,7 @@ impl<'a> Turn<'a> {
             state,
             actions: Fifo::new(),
             now: resource.now(),
+            no_wait: NoWait::enter(),
             _no_io: no_io,
         }
     }
@@ -103,11 +138,6 @@ impl<'a> Turn<'a> {
                 Feedback::MetaGone(cookie) => Event::MetaDone {
                     cookie,
                     result: Err(DiskError),
-                },
-                Feedback::NotOffered(peer, session) => Event::SessionDown {
-                    peer,
-                    session,
-                    reason: "no memory for its links",
                 },
             };
             self.handle_one(event, &mut feedback);
@@ -171,6 +201,17 @@ impl<'a> Turn<'a> {
     pub(crate) fn expire(&mut self) {
         // Also when it has not: the timer, whose ticks are coarse, may be early and has to be set again.
         self.state.armed = None;
+        let unoffered = self.state.rest.unoffered.take_due(self.now);
+        for (peer, session) in NodeId::all().zip(unoffered) {
+            if let Some(session) = session {
+                let reason = "no memory for its links";
+                self.handle(Event::SessionDown {
+                    peer,
+                    session,
+                    reason,
+                });
+            }
+        }
         let deadline = self.state.engine.deadline();
         if deadline.is_some_and(|deadline| deadline <= self.now) {
             self.handle(Event::Timer);
@@ -199,10 +240,11 @@ impl<'a> Turn<'a> {
             resource,
             state,
             mut actions,
+            no_wait,
             _no_io,
             ..
         } = self;
-        drop(state);
+        drop((no_wait, state));
         while let Some(action) = actions.pop() {
             match action {
                 Action::Disk(disk, job) => crate::disk::start(resource, disk, job, patience),
@@ -211,9 +253,11 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Sets the timer to the engine's deadline.
+    /// Sets the timer to the engine's deadline, or to when it has to be told of what could not be offered.
     fn arm(&mut self) {
-        let deadline = self.state.engine.deadline();
+        let State { engine, rest, .. } = &*self.state;
+        let deadlines = [engine.deadline(), rest.unoffered.due];
+        let deadline = deadlines.into_iter().flatten().min();
         if deadline == self.state.armed {
             return;
         }
@@ -291,8 +335,7 @@ impl Collector<'_> {
         let owner = Arc::new(SessionEnd(self.resource.clone()), GFP_KERNEL).map_err(Error::from);
         let offered = owner.and_then(|owner| self.rest.sessions.offer(peer, session, owner));
         if offered.is_err() {
-            self.feedback
-                .push(&self.resource.feedback, Feedback::NotOffered(peer, session));
+            self.rest.unoffered.put(self.now, peer, session);
         }
     }
 

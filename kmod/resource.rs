@@ -24,7 +24,7 @@ use crate::fifo::{Fifo, Place, Places};
 use crate::host::Host;
 use crate::links::{SessionOwner, Sessions};
 use crate::log::Log;
-use crate::pump::{Action, Feedback, Kernel, Turn};
+use crate::pump::{Action, Feedback, Kernel, Turn, Unoffered};
 use crate::registry::MinorLease;
 use crate::sys::bdev::{DoneList, Sink};
 use crate::sys::gendisk::Gendisk;
@@ -162,6 +162,7 @@ pub(crate) struct State {
 /// What the engine's effects work on.
 pub(crate) struct Rest {
     pub(crate) sessions: Sessions,
+    pub(crate) unoffered: Unoffered,
     pub(crate) log: Log,
     /// The last line of the log that no event has carried yet.
     pub(crate) line: Option<CString>,
@@ -219,6 +220,7 @@ impl Resource {
         .map_err(|_| ENOMEM)?;
         let rest = Rest {
             sessions: Sessions::new(name, node, host.offers.clone()),
+            unoffered: Unoffered::new(),
             log: Log::new(),
             line: None,
             volumes: KVec::new(),

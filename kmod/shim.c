@@ -5,14 +5,14 @@
 
 /* Memory */
 
-unsigned int weft_noio_begin(void)
+unsigned int weft_memalloc_begin(unsigned int flag)
 {
-	return memalloc_noio_save();
+	return memalloc_flags_save(flag);
 }
 
-void weft_noio_end(unsigned int flags)
+void weft_memalloc_end(unsigned int flags)
 {
-	memalloc_noio_restore(flags);
+	memalloc_flags_restore(flags);
 }
 
 bool weft_page_is_shared(struct page *page)

@@ -27,8 +27,12 @@
 
 static const gfp_t WEFT_GFP_NOIO = GFP_NOIO;
 
-unsigned int weft_noio_begin(void);
-void weft_noio_end(unsigned int flags);
+static const unsigned int WEFT_PF_MEMALLOC = PF_MEMALLOC;
+static const unsigned int WEFT_PF_MEMALLOC_NOIO = PF_MEMALLOC_NOIO;
+
+/* Sets a flag of the current task; returns what weft_memalloc_end() needs. */
+unsigned int weft_memalloc_begin(unsigned int flag);
+void weft_memalloc_end(unsigned int flags);
 /* Whether somebody else holds a reference to the page as well. */
 bool weft_page_is_shared(struct page *page);
 void *weft_page_address(struct page *page);

@@ -6,7 +6,7 @@ use super::receive::{Progress, Receiver};
 use super::send::{Packet, SendQueue};
 use super::{DownReason, Session};
 use crate::sys::file::{eproto, FileOps, PollQueue, Readiness};
-use crate::sys::memory::NoIo;
+use crate::sys::memory::{NoIo, NoWait};
 use crate::sys::pipe::{PipeWriter, SpliceOps};
 use kernel::{
     iov::IovIterSource,
@@ -190,7 +190,6 @@ impl FileOps for LinkFile {
 
 impl SpliceOps for LinkFile {
     fn splice_read(&self, pipe: &mut PipeWriter<'_, Self>, bytes_max: usize) -> Result<usize> {
-        let _no_io = NoIo::enter();
         let link = self.link();
         let mut outgoing = link.outgoing.lock();
         if self.session.is_down() {
@@ -199,6 +198,8 @@ impl SpliceOps for LinkFile {
         if outgoing.is_empty() {
             return Err(EAGAIN);
         }
+        // Packets are queued under the engine's lock: nobody who has this one may wait for memory.
+        let _no_wait = NoWait::enter();
         let moved = outgoing.splice(pipe, bytes_max);
         link.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
         moved

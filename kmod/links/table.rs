@@ -2,11 +2,11 @@
 
 //! The sessions of one resource, at most one per peer.
 //!
-//! Lives under the resource's engine lock and carries out the engine's effects on links.
+//! Lives under the resource's engine lock and carries out the engine's effects on links. So what is allocated here fails
+//! rather than that it waits (see [`NoWait`](crate::sys::memory::NoWait)).
 
 use super::send::Queued;
 use super::{DownReason, Offers, Session, SessionOwner};
-use crate::sys::memory::NoIo;
 use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
 use weft_uapi::limits::NODES_MAX;
@@ -89,7 +89,6 @@ impl Sessions {
         body: &[u8],
         data: Option<Payload>,
     ) {
-        let _no_io = NoIo::enter();
         let Some(slot) = self.slot(peer, session) else {
             return;
         };

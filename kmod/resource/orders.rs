@@ -16,7 +16,7 @@ use crate::fifo::{Fifo, Place, Places};
 use crate::netlink::{self, Answer, Known};
 use crate::pump::Turn;
 use crate::sys::gendisk::Gendisk;
-use crate::sys::memory::{NoIo, Pool};
+use crate::sys::memory::{NoWait, Pool};
 use crate::sys::work::SlowQueue;
 use kernel::{
     new_mutex,
@@ -287,11 +287,12 @@ impl Resource {
             gendisk,
             _minor: lease,
         };
-        // Under a lock that every write takes, also one that frees memory.
-        let _no_io = NoIo::enter();
         let volumes = self.state.lock().rest.volumes.len();
         self.reserve(volumes.saturating_add(1)).map_err(failed)?;
-        let pushed = self.state.lock().rest.volumes.push(volume, GFP_KERNEL);
+        let mut state = self.state.lock();
+        let _no_wait = NoWait::enter();
+        let pushed = state.rest.volumes.push(volume, GFP_KERNEL);
+        drop(state);
         pushed.map_err(|_| Refusal::NoMemory.into())
     }
 

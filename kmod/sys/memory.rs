@@ -22,28 +22,37 @@ use kernel::{
 };
 use pin_init::InPlaceWrite;
 
-/// While it lives, no allocation of this task waits for I/O, whatever its flags say. Sections nest.
-pub(crate) struct NoIo {
+/// A section in which allocations of this task are restrained, whatever their flags say. Sections nest.
+pub(crate) struct Restrained<const FLAG: c_uint> {
     flags: c_uint,
     /// It belongs to the task.
     _not_send: PhantomData<*mut ()>,
 }
 
-impl NoIo {
+/// While it lives, no allocation of this task waits for I/O. It may wait for memory all the same, and for long: the kernel
+/// does not let a small allocation fail.
+pub(crate) type NoIo = Restrained<{ bindings::WEFT_PF_MEMALLOC_NOIO }>;
+
+/// While it lives, no allocation of this task waits (but for a [`Pool`] whose reserve is used up). It may take from what the
+/// kernel keeps for those on whom the freeing of memory depends, and fails when nothing at all is left. For the few bytes
+/// that are needed under a lock that every write takes.
+pub(crate) type NoWait = Restrained<{ bindings::WEFT_PF_MEMALLOC }>;
+
+impl<const FLAG: c_uint> Restrained<FLAG> {
     /// Enters the section.
     pub(crate) fn enter() -> Self {
         Self {
             // SAFETY: Process context, as everything that may allocate and sleep.
-            flags: unsafe { bindings::weft_noio_begin() },
+            flags: unsafe { bindings::weft_memalloc_begin(FLAG) },
             _not_send: PhantomData,
         }
     }
 }
 
-impl Drop for NoIo {
+impl<const FLAG: c_uint> Drop for Restrained<FLAG> {
     fn drop(&mut self) {
         // SAFETY: The flags come from the matching begin in the same task, since this type is not `Send`.
-        unsafe { bindings::weft_noio_end(self.flags) };
+        unsafe { bindings::weft_memalloc_end(self.flags) };
     }
 }
 
