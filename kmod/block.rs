@@ -9,6 +9,7 @@
 //! back. The data of a write are copied once, before the engine sees it: what goes to the disk and to every peer is the
 //! same copy, whatever the application does to its memory meanwhile.
 
+use crate::disk::Patience;
 use crate::error::{emediumtype, eopnotsupp};
 use crate::resource::Resource;
 use crate::sys::bio::{Bio, BioOp, BioQueue, Started};
@@ -46,11 +47,15 @@ impl Device {
         Arc::pin_init(device, GFP_KERNEL)
     }
 
-    /// Starts bios that wait, as far as there is room now; the resource asks again when there is more. Returns whether
-    /// some still wait.
+    /// Starts bios that wait, as far as there is room and memory now; the resource asks again when there is more. Returns
+    /// whether some still wait.
     pub(crate) fn start_waiting(&self) -> bool {
         while let Some(bio) = self.next_waiting() {
-            self.start(bio);
+            if let Err(bio) = self.start(bio, Patience::Hurry) {
+                self.waiting.lock().push_front(bio);
+                self.resource.has_starved();
+                return true;
+            }
         }
         let is_empty = self.waiting.lock().is_empty();
         if !is_empty {
@@ -67,34 +72,43 @@ impl Device {
         waiting.pop()
     }
 
-    /// Gives a bio that was admitted to the engine.
-    fn start(&self, bio: Bio) {
+    /// Gives a bio that was admitted to the engine. In a hurry it comes back, and is not admitted any more, if there is no
+    /// memory for its data now.
+    fn start(&self, bio: Bio, patience: Patience) -> Result<(), Bio> {
         let admitted = Admitted(self.resource.clone());
         let Some(io) = io_of(&bio) else {
-            return bio.complete(Err(eopnotsupp()), None);
+            bio.complete(Err(eopnotsupp()), None);
+            return Ok(());
         };
-        let started = bio.start_accounting();
-        match self.payload_of(&bio) {
-            Ok(payload) => {
-                let request = pin_init!(AppRequest {
-                    _admitted: admitted,
-                    started,
-                    payload,
-                    place <- new_spinlock!(Place::Here(bio)),
-                });
-                let request = self.resource.requests.make(request).share();
-                self.resource.request(self.volume, request, io);
+        let payload = match self.payload_of(&bio, patience) {
+            Ok(payload) => payload,
+            Err(error) if error == EAGAIN => return Err(bio),
+            Err(error) => {
+                bio.complete(Err(error), None);
+                return Ok(());
             }
-            Err(error) => bio.complete(Err(error), Some(started)),
-        }
+        };
+        let request = pin_init!(AppRequest {
+            _admitted: admitted,
+            started: bio.start_accounting(),
+            payload,
+            place <- new_spinlock!(Place::Here(bio)),
+        });
+        let request = self.resource.requests.make(request).share();
+        self.resource.request(self.volume, request, io);
+        Ok(())
     }
 
-    /// A copy of the data, if it is a write.
-    fn payload_of(&self, bio: &Bio) -> Result<Option<Payload>> {
+    /// A copy of the data, if it is a write. In a hurry: `EAGAIN` if there is no memory for it now.
+    fn payload_of(&self, bio: &Bio, patience: Patience) -> Result<Option<Payload>> {
         if bio.op() != Some(BioOp::Write) {
             return Ok(None);
         }
-        let mut pages = self.resource.memory.writes.alloc(bio.bytes())?;
+        let writes = &self.resource.memory.writes;
+        let mut pages = match patience {
+            Patience::Wait => writes.alloc(bio.bytes())?,
+            Patience::Hurry => writes.try_alloc(bio.bytes())?,
+        };
         bio.copy_out(&mut pages)?;
         let payload = pages.share();
         if self.resource.is_mirrored() {
@@ -124,7 +138,8 @@ impl BlockDevice for Device {
         let mut waiting = this.waiting.lock();
         if waiting.is_empty() && this.resource.admit() {
             drop(waiting);
-            this.start(bio);
+            // Only who is in a hurry gets it back, and completes it.
+            let _ = this.start(bio, Patience::Wait);
         } else {
             waiting.push(bio);
             drop(waiting);

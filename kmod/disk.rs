@@ -83,9 +83,13 @@ pub(crate) struct DiskRequest {
     step: Step,
     /// It was submitted by somebody in a hurry.
     is_hurried: bool,
-    /// The lower device was short of memory once already.
-    is_retry: bool,
+    /// How often the lower device was short of something.
+    shortages: u16,
 }
+
+/// How often a request is tried again when its device is short of memory, which says nothing about the disk; each time
+/// [`RETRY_MS`](crate::resource::RETRY_MS) later.
+const SHORTAGES_MAX: u16 = 300;
 
 /// Which part of a job a request is.
 enum Step {
@@ -112,7 +116,8 @@ enum Step {
     },
 }
 
-/// Whether a thread may wait for memory and for a lower device's queue.
+/// Whether a thread may wait for memory and for a lower device's queue. For the memory of a read nobody waits, since it
+/// comes back when a peer has taken what was read before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// It may.
@@ -124,13 +129,13 @@ pub(crate) enum Patience {
 
 /// What is left to the resource's issuing queue.
 pub(crate) enum Issue {
-    /// A job that was not begun.
+    /// A job that was not begun, for want of memory.
     Job(Arc<Disk>, Job),
     /// A request that was not submitted, or that the lower device had no room for.
     Request(DiskRequest, Buffer),
 }
 
-/// Does what was left; may wait.
+/// Does what was left; may wait for a lower device's queue.
 pub(crate) fn issue(resource: &Arc<Resource>, issue: Issue) {
     match issue {
         Issue::Job(disk, job) => start(resource, disk, job, Patience::Wait),
@@ -145,7 +150,7 @@ impl DiskRequest {
             request,
             step,
             is_hurried: false,
-            is_retry: false,
+            shortages: 0,
         }
     }
 
@@ -247,7 +252,6 @@ fn start_read(
     let reads = &resource.memory.reads;
     let (buffer, lent) = match data {
         Data::Request(request) => (request.lend().map(Buffer::Bio).ok_or(EIO), Some(request)),
-        _ if patience == Patience::Wait => (reads.alloc(io.bytes).map(Buffer::Own), None),
         _ => (reads.try_alloc(io.bytes).map(Buffer::Own), None),
     };
     match buffer {
@@ -263,7 +267,7 @@ fn start_read(
         }
         Err(error) if error == EAGAIN => {
             let data = Data::None;
-            resource.issue(Issue::Job(disk, Job::Io { cookie, io, data }));
+            resource.issue_later(Issue::Job(disk, Job::Io { cookie, io, data }));
         }
         Err(_) => {
             drop(disk);
@@ -298,7 +302,11 @@ fn submit(resource: &Arc<Resource>, mut request: DiskRequest, buffer: Buffer, pa
     let left = match patience {
         Patience::Wait => return device.submit(lower, buffer, request),
         Patience::Hurry if device.can_nowait() => device.try_submit(lower, buffer, request),
-        Patience::Hurry => Err((buffer, request)),
+        Patience::Hurry => {
+            // Before somebody else can be done with the request: who hears of its end finds the device closed.
+            drop(device);
+            Err((buffer, request))
+        }
     };
     if let Err((buffer, request)) = left {
         resource.issue(Issue::Request(request, buffer));
@@ -318,10 +326,9 @@ pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
         Err(error) if error == EAGAIN && request.is_hurried => {
             return resource.issue(Issue::Request(request, buffer));
         }
-        // The device was short of memory, which says nothing about the disk.
-        Err(error) if error == ENOMEM && !request.is_retry => {
-            request.is_retry = true;
-            return resource.issue(Issue::Request(request, buffer));
+        Err(error) if is_shortage(error) && request.shortages < SHORTAGES_MAX => {
+            request.shortages = request.shortages.saturating_add(1);
+            return resource.issue_later(Issue::Request(request, buffer));
         }
         _ => {}
     }
@@ -358,6 +365,11 @@ pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
         }
     };
     submit(resource, request, buffer, Patience::Hurry);
+}
+
+/// Whether a request failed because the device, or the system, was short of something.
+fn is_shortage(error: Error) -> bool {
+    [ENOMEM, EBUSY, EAGAIN].contains(&error)
 }
 
 fn is_zeroing(op: Op) -> bool {

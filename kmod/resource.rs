@@ -6,8 +6,10 @@
 //! |---|---|
 //! | requests of applications, packets of peers | in the caller's thread |
 //! | ends of disk requests, the engine's timer | the resource's queue for ends, which never waits for memory |
-//! | disk requests that have to wait, bios that waited | the resource's issuing queue |
+//! | disk requests that have to wait, bios that waited | the resource's issuing queue, which waits for disks' queues only |
 //! | actions of administrators and what follows from them, closing disks, sizes, events | the module's slow queue, in order |
+//!
+//! Whatever lacks memory for data there is tried again a little later: who has that memory may wait for the same queue.
 //!
 //! Lock order: engine → orders, issues. Nothing that may wait for a request of ours is done under the engine's lock, and
 //! what is allocated under it comes from reserves as large as the engine's own bounds (`Resource::reserve`).
@@ -64,6 +66,9 @@ const REQUESTS_MAX: usize = 512;
 /// Items of a kind that are to be had whatever happens, where the number that can be needed is not known.
 const RESERVED: i32 = 64;
 
+/// After how long that is tried again which lacked memory, in milliseconds.
+pub(crate) const RETRY_MS: u32 = 100;
+
 /// Operations of a volume that the engine has in flight at most besides those of applications: of peers (256), resync,
 /// flushes and metadata.
 const VOLUME_OPS: usize = 320;
@@ -100,6 +105,13 @@ pub(crate) struct Resource {
     orders: Orders,
     #[pin]
     issues: Mutex<Fifo<Issue>>,
+    /// What lacked memory.
+    #[pin]
+    later: Mutex<Fifo<Issue>>,
+    /// Whether `retry` is going to run.
+    is_retry_set: Atomic<bool>,
+    #[pin]
+    retry: DelayedWork<Resource, RETRY>,
     #[pin]
     issue_work: Work<Resource, ISSUE>,
     #[pin]
@@ -118,6 +130,8 @@ pub(crate) const TIMER: u64 = 1;
 const SLOW: u64 = 2;
 /// Number of the work item for what has to wait.
 const ISSUE: u64 = 3;
+/// Number of the work item for what lacked memory.
+const RETRY: u64 = 4;
 
 kernel::impl_has_work! {
     impl HasWork<Self, WORK> for Resource { self.work }
@@ -126,6 +140,7 @@ kernel::impl_has_work! {
 }
 kernel::impl_has_delayed_work! {
     impl HasDelayedWork<Self, TIMER> for Resource { self.timer }
+    impl HasDelayedWork<Self, RETRY> for Resource { self.retry }
 }
 
 /// Memory for data. Each purpose has its own reserve, since one may wait for another.
@@ -240,7 +255,7 @@ impl Resource {
             born: Instant::now(),
             host,
             memory,
-            requests: Pool::new(RESERVED)?,
+            requests: Pool::new(REQUESTS_MAX as i32)?,
             actions: Pool::new(operations(1)?)?,
             feedback: Pool::new(RESERVED)?,
             stalled: Pool::new(REQUESTS_MAX as i32)?,
@@ -255,6 +270,9 @@ impl Resource {
             state <- new_mutex!(state),
             orders <- Orders::new()?,
             issues <- new_mutex!(Fifo::new()),
+            later <- new_mutex!(Fifo::new()),
+            is_retry_set: Atomic::new(false),
+            retry <- new_delayed_work!("weft_retry"),
             issue_work <- new_work!("weft_issue_work"),
             work <- new_work!("weft_work"),
             timer <- new_delayed_work!("weft_timer"),
@@ -314,6 +332,7 @@ impl Resource {
         let operations = operations(volumes)?;
         self.actions.grow(operations)?;
         self.issue_places.grow(operations)?;
+        self.orders.reserve(volumes)?;
         let blocks = usize::from(VOLUME_BLOCKS).saturating_mul(volumes);
         self.memory.meta.grow(u16::try_from(blocks)?)
     }
@@ -410,6 +429,36 @@ impl Resource {
         self.wake_issuing();
     }
 
+    /// Leaves something that lacked memory to the issuing queue, to be tried again.
+    pub(crate) fn issue_later(self: &Arc<Self>, issue: Issue) {
+        let place = Place::new(&self.issue_places, issue);
+        self.later.lock().push_place(place);
+        self.retry_soon();
+    }
+
+    /// There was no memory for a bio that waits on a device.
+    pub(crate) fn has_starved(self: &Arc<Self>) {
+        self.waiting.xchg(true, Full);
+        self.retry_soon();
+    }
+
+    fn retry_soon(self: &Arc<Self>) {
+        if !self.is_retry_set.xchg(true, Full) {
+            let nanoseconds = u64::from(RETRY_MS).saturating_mul(1_000_000);
+            self.issuing
+                .run_in::<_, RETRY>(self.as_arc_borrow(), nanoseconds);
+        }
+    }
+
+    fn retry(self: &Arc<Self>) {
+        self.is_retry_set.xchg(false, Full);
+        let mut later = core::mem::replace(&mut *self.later.lock(), Fifo::new());
+        while let Some(issue) = later.pop() {
+            self.issue(issue);
+        }
+        self.wake_issuing();
+    }
+
     fn wake_issuing(self: &Arc<Self>) {
         self.issuing.enqueue::<_, ISSUE>(self.clone());
     }
@@ -489,6 +538,14 @@ impl WorkItem<ISSUE> for Resource {
             crate::disk::issue(&this, issue);
         }
         this.start_waiting();
+    }
+}
+
+impl WorkItem<RETRY> for Resource {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.retry();
     }
 }
 

@@ -75,8 +75,11 @@ pub(super) struct Orders {
 /// Events that wait to be sent at most; of more, listeners only learn that they missed some.
 const TELLS_MAX: usize = 256;
 
-/// Orders that are to be had whatever happens: the events, and what a few volumes lead to at the same time.
-const ORDERS_RESERVED: i32 = 2 * TELLS_MAX as i32;
+/// Orders that no volume leads to, at most: the events, and the replies that are about the resource or its peers.
+const ORDERS_RESERVED: usize = TELLS_MAX + 64;
+
+/// Orders that a volume leads to at most before more can come of actions: replies, sizes, and the end of its disk.
+const VOLUME_ORDERS: usize = 8;
 
 struct Waiters {
     last_token: u64,
@@ -100,7 +103,7 @@ pub(super) enum Purpose {
 
 impl Orders {
     pub(super) fn new() -> Result<impl PinInit<Self>> {
-        let places = Pool::new(ORDERS_RESERVED)?;
+        let places = Pool::new(i32::try_from(ORDERS_RESERVED)?)?;
         let action_places = Pool::new(1)?;
         Ok(pin_init!(Self {
             places,
@@ -111,6 +114,15 @@ impl Orders {
             waiters <- new_mutex!(Waiters { last_token: 0, list: KVec::new() }),
             known <- new_mutex!(Known::new()),
         }))
+    }
+
+    /// Has the memory in reserve for all that so many volumes lead to at the same time. May sleep; not twice at the same
+    /// time.
+    pub(super) fn reserve(&self, volumes: usize) -> Result {
+        let orders = volumes
+            .saturating_mul(VOLUME_ORDERS)
+            .saturating_add(ORDERS_RESERVED);
+        self.places.grow(i32::try_from(orders)?)
     }
 
     /// Adds an order at the end, but no event beyond [`TELLS_MAX`].

@@ -197,6 +197,17 @@ impl BioQueue {
         self.tail = Some(bio);
     }
 
+    /// Adds a bio before all others.
+    pub(crate) fn push_front(&mut self, bio: Bio) {
+        let bio = ManuallyDrop::new(bio).0;
+        let next = self.head.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        // SAFETY: The bio is valid and ours, by the invariant of `Bio`.
+        unsafe { (*bio.as_ptr()).bi_next = next };
+        // INVARIANT: The list starts with the new bio.
+        self.head = Some(bio);
+        self.tail = self.tail.or(Some(bio));
+    }
+
     /// Takes the first bio.
     pub(crate) fn pop(&mut self) -> Option<Bio> {
         let bio = self.head?;
