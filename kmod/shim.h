@@ -14,6 +14,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/capability.h>
 #include <linux/crc32c.h>
 #include <linux/eventpoll.h>
 #include <linux/mm.h>
@@ -78,6 +79,11 @@ static const __poll_t WEFT_EPOLLHUP = EPOLLHUP;
 int weft_pipe_room(const struct pipe_inode_info *pipe);
 void weft_get_page(struct page *page);
 void weft_put_page(struct page *page);
+
+/* Capabilities */
+
+static const int WEFT_CAP_NET_ADMIN = CAP_NET_ADMIN;
+static const int WEFT_CAP_SYS_ADMIN = CAP_SYS_ADMIN;
 
 /* Generic netlink */
 

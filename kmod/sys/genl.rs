@@ -3,9 +3,9 @@
 //! The generic netlink family: operations and attribute policies are built from the command table of
 //! `weft_uapi::netlink`, requests arrive at a [`Handler`].
 //!
-//! What the generic netlink core checks before a handler runs, in this order: the command is in the table, the
-//! sender has CAP_NET_ADMIN in the initial user namespace if it changes something, the attributes are well-formed
-//! and belong to the command.
+//! What is checked before a handler runs, in this order: the command is in the table, the sender has CAP_NET_ADMIN in
+//! the initial user namespace if it changes something, the attributes are well-formed and belong to the command (all by
+//! the generic netlink core), the sender has CAP_SYS_ADMIN there, too, if the command opens disks.
 
 mod arguments;
 mod message;
@@ -28,6 +28,7 @@ use kernel::{
 };
 use policy::Policies;
 use weft_uapi::netlink::{self, Command, CommandSpec};
+use weft_uapi::refusal::Refusal;
 use weft_uapi::version::NETLINK_VERSION;
 
 /// Who answers requests. Called in the sender's process context, in parallel; other families' registrations wait
@@ -211,7 +212,7 @@ fn spec_of(command: u8) -> Option<&'static CommandSpec> {
 /// # Safety
 /// The core calls it for a request of the family that passed its checks.
 unsafe extern "C" fn doit(
-    _request: *mut bindings::sk_buff,
+    request: *mut bindings::sk_buff,
     info: *mut bindings::genl_info,
 ) -> c_int {
     // SAFETY: The core passes a valid request whose attributes are parsed.
@@ -221,9 +222,18 @@ unsafe extern "C" fn doit(
     let (Some(handler), Some(spec)) = (handler, spec_of(command)) else {
         return NO_SUCH_COMMAND;
     };
+    let is_permitted = !spec.opens_disks || {
+        // SAFETY: The core passes the buffer with the request.
+        unsafe { bindings::netlink_capable(request, bindings::WEFT_CAP_SYS_ADMIN) }
+    };
     match Reply::new(info, command) {
         Ok(reply) => {
-            handler.on_command(spec, &arguments, reply);
+            if is_permitted {
+                handler.on_command(spec, &arguments, reply);
+            } else {
+                let refusal = Refusal::NotPermitted;
+                reply.refuse(refusal, format_args!("{}", refusal.text()));
+            }
             // The reply is the answer: this keeps the core from adding an acknowledgement of its own.
             EINTR.to_errno()
         }

@@ -22,7 +22,7 @@ pub(crate) trait DeviceFile: FileOps {
     /// What all files of the device share.
     type Device: Send + Sync + 'static;
 
-    /// `open(2)`.
+    /// `open(2)`, by somebody with CAP_NET_ADMIN in the initial user namespace.
     fn open(device: ArcBorrow<'_, Self::Device>) -> Result<Arc<Self>>
     where
         Self: Sized;
@@ -53,7 +53,7 @@ unsafe impl<T: DeviceFile> Send for MiscDevice<T> {}
 unsafe impl<T: DeviceFile> Sync for MiscDevice<T> {}
 
 impl<T: DeviceFile> MiscDevice<T> {
-    /// Creates `/dev/NAME` for root only. May sleep.
+    /// Creates `/dev/NAME` for root only, who needs CAP_NET_ADMIN to open it. May sleep.
     pub(crate) fn register(
         name: &'static CStr,
         device: Arc<T::Device>,
@@ -102,6 +102,10 @@ impl<T: DeviceFile> DeviceCallbacks<T> {
     /// # Safety
     /// `misc_open` calls it for a file of a registered [`MiscDevice<T>`].
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: There are no requirements. Besides the node's mode, which means little in a container.
+        if !unsafe { bindings::capable(bindings::WEFT_CAP_NET_ADMIN) } {
+            return EPERM.to_errno();
+        }
         // SAFETY: `misc_open` left the registered device in `private_data` and keeps it registered meanwhile.
         let device = unsafe { &*(*file).private_data.cast::<MiscDevice<T>>() };
         match T::open(device.device.as_arc_borrow()) {

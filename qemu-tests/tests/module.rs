@@ -207,6 +207,30 @@ fn a_command_from_an_ordinary_user_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn the_capabilities_of_a_container_do_not_suffice() {
+    one_machine().test(|cluster| {
+        let node = cluster.node(0);
+        serve_alone(node)?;
+        let in_namespace = "unshare --user --map-root-user --net weftsetup secondary r0";
+        ensure_refused(node, in_namespace, &["not-permitted"])?;
+        ensure!(View::of(node)?.role() == "primary");
+        node.sh("weft down r0 && weftsetup new-resource r0 0 && weftsetup new-device r0 0 0")?;
+        let attach = "weftsetup attach r0 0 /dev/disk/by-serial/data internal";
+        ensure_refused(
+            node,
+            &format!("setpriv --bounding-set=-sys_admin {attach}"),
+            &["not-permitted", "CAP_SYS_ADMIN"],
+        )?;
+        ensure_refused(
+            node,
+            "setpriv --bounding-set=-net_admin cat /dev/weft",
+            &["not permitted"],
+        )?;
+        node.sh(attach).map(drop)
+    });
+}
+
+#[test]
 fn a_second_daemon_is_refused_while_the_first_serves() {
     one_machine().test(|cluster| {
         let node = cluster.node(0);

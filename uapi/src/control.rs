@@ -2,9 +2,10 @@
 
 //! Messages on the control device `/dev/weft`, between the module and the daemon that owns it.
 //!
-//! `read(2)` returns one whole message; a buffer too small for the next message fails with
-//! `EINVAL` ([`MESSAGE_BYTES_MAX`] always suffices), one that is not memory loses it. Offers are level-triggered: whoever opens the device is told every
-//! open offer again. `write(2)` takes one whole message. Integers are in the machine's byte order.
+//! Opening it needs CAP_NET_ADMIN in the initial user namespace. `read(2)` returns one whole message; a buffer too small
+//! for the next message fails with `EINVAL` ([`MESSAGE_BYTES_MAX`] always suffices), one that is not memory loses it.
+//! Offers are level-triggered: whoever opens the device is told every open offer again. `write(2)` takes one whole
+//! message. Integers are in the machine's byte order.
 
 use crate::limits::{NAME_MAX, NODES_MAX};
 use zerocopy::FromBytes;

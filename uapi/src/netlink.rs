@@ -158,6 +158,9 @@ pub struct CommandSpec {
     pub command: Command,
     /// Whether it changes something and so needs CAP_NET_ADMIN in the initial user namespace.
     pub mutates: bool,
+    /// Whether it opens disks by their paths and so needs CAP_SYS_ADMIN there as well: who may configure networks, as the
+    /// root of a container often may, shall not get at the disks of the host by that.
+    pub opens_disks: bool,
     /// Whether it is a dump.
     pub dump: bool,
     /// Its arguments in the order of the command line.
@@ -190,6 +193,7 @@ const fn mutation(
     CommandSpec {
         command,
         mutates: true,
+        opens_disks: false,
         dump: false,
         arguments,
         help,
@@ -201,6 +205,7 @@ const fn dump(command: Command, help: &'static str) -> CommandSpec {
     CommandSpec {
         command,
         mutates: false,
+        opens_disks: false,
         dump: true,
         arguments: ONLY,
         help,
@@ -244,19 +249,22 @@ pub const COMMANDS: &[CommandSpec] = &[
         &[RESOURCE, VOLUME],
         "Remove a device that has no disk.",
     ),
-    mutation(
-        Command::Attach,
-        &[
-            RESOURCE,
-            VOLUME,
-            must(Attribute::Disk, "path of the disk"),
-            must(
-                Attribute::Meta,
-                "'internal', or the path of the metadata device",
-            ),
-        ],
-        "Attach a disk to a device.",
-    ),
+    CommandSpec {
+        opens_disks: true,
+        ..mutation(
+            Command::Attach,
+            &[
+                RESOURCE,
+                VOLUME,
+                must(Attribute::Disk, "path of the disk"),
+                must(
+                    Attribute::Meta,
+                    "'internal', or the path of the metadata device",
+                ),
+            ],
+            "Attach a disk to a device.",
+        )
+    },
     mutation(
         Command::Detach,
         &[RESOURCE, VOLUME],
@@ -344,6 +352,17 @@ mod tests {
             assert!(COMMANDS[i + 1..]
                 .iter()
                 .all(|other| other.command != spec.command));
+        }
+    }
+
+    #[test]
+    fn whoever_names_a_disk_needs_more_than_the_right_to_configure_networks() {
+        let names_disk = |spec: &&CommandSpec| {
+            let mut arguments = spec.arguments.iter();
+            arguments.any(|a| matches!(a.attribute, Attribute::Disk | Attribute::Meta))
+        };
+        for spec in COMMANDS.iter().filter(names_disk) {
+            assert!(spec.mutates && spec.opens_disks, "{}", spec.command);
         }
     }
 

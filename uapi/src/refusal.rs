@@ -49,8 +49,8 @@ macro_rules! refusals {
 refusals! {
     /// The command is not in the table.
     UnknownCommand = 1 "unknown-command", "This module does not know that command.", "weftsetup --help";
-    /// The sender lacks CAP_NET_ADMIN in the initial user namespace.
-    NotPermitted = 2 "not-permitted", "Changing something needs CAP_NET_ADMIN in the initial user namespace.", "run it as root";
+    /// The sender lacks a capability in the initial user namespace.
+    NotPermitted = 2 "not-permitted", "Changing something needs CAP_NET_ADMIN in the initial user namespace; naming a disk, CAP_SYS_ADMIN as well.", "run it as root, outside of any container";
     /// A mandatory argument is missing.
     MissingArgument = 3 "missing-argument", "A mandatory argument is missing.", "weftsetup VERB --help";
     /// An argument is out of range or malformed.
