@@ -27,6 +27,7 @@ use crate::host::Host;
 use crate::links::{SessionOwner, Sessions};
 use crate::log::Log;
 use crate::pump::{Action, Feedback, Kernel, Turn, Unoffered};
+use crate::quota::Quota;
 use crate::registry::MinorLease;
 use crate::sys::bdev::{DoneList, Sink};
 use crate::sys::gendisk::Gendisk;
@@ -92,7 +93,7 @@ pub(crate) struct Resource {
     issuing: OrderedQueue,
     done: DoneList<Resource>,
     /// Requests of applications in flight.
-    admitted: Atomic<usize>,
+    admitted: Quota,
     /// Whether a bio waits on one of the devices.
     waiting: Atomic<bool>,
     /// The volume, or the next one after it, whose waiting bios come first.
@@ -263,7 +264,7 @@ impl Resource {
             queue: OrderedQueue::new(&queue)?,
             issuing: OrderedQueue::new(&issuing)?,
             done: DoneList::new(),
-            admitted: Atomic::new(0),
+            admitted: Quota::new(REQUESTS_MAX),
             waiting: Atomic::new(false),
             first_waiting: Atomic::new(0),
             mirrored: Atomic::new(false),
@@ -383,16 +384,12 @@ impl Resource {
 
     /// Whether one more request may be in flight; then it is, until [`dismiss`](Self::dismiss).
     pub(crate) fn admit(&self) -> bool {
-        if self.admitted.fetch_add(1, Full) < REQUESTS_MAX {
-            return true;
-        }
-        self.admitted.fetch_sub(1, Full);
-        false
+        self.admitted.take()
     }
 
     /// A request is not in flight any more. Any context.
     pub(crate) fn dismiss(self: &Arc<Self>) {
-        self.admitted.fetch_sub(1, Full);
+        self.admitted.give_back();
         if self.waiting.load(Relaxed) {
             self.wake_issuing();
         }
@@ -402,7 +399,7 @@ impl Resource {
     pub(crate) fn has_waiting(self: &Arc<Self>) {
         self.waiting.xchg(true, Full);
         // Perhaps the last request ended just before.
-        if self.admitted.load(Relaxed) < REQUESTS_MAX {
+        if self.admitted.has_room() {
             self.wake_issuing();
         }
     }

@@ -12,6 +12,7 @@ mod links;
 mod log;
 mod netlink;
 mod pump;
+mod quota;
 mod registry;
 mod resource;
 mod sys;

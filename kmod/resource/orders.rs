@@ -15,6 +15,7 @@ use crate::error::Failure;
 use crate::fifo::{Fifo, Place, Places};
 use crate::netlink::{self, Answer, Known};
 use crate::pump::Turn;
+use crate::quota::Quota;
 use crate::sys::gendisk::Gendisk;
 use crate::sys::memory::{NoWait, Pool};
 use crate::sys::work::SlowQueue;
@@ -58,10 +59,10 @@ pub(crate) enum Order {
 #[pin_data]
 pub(super) struct Orders {
     places: Places<Order>,
-    /// For actions, which come without the engine's lock and may wait.
-    action_places: Places<Order>,
-    /// Number of [`Order::Tell`] in the queue.
-    tells: Atomic<usize>,
+    /// Bounds each [`Order::Act`] in the queue.
+    acts: Quota,
+    /// Bounds each [`Order::Tell`] in the queue.
+    tells: Quota,
     /// Whether there were more than [`TELLS_MAX`].
     missed: Atomic<bool>,
     #[pin]
@@ -72,11 +73,14 @@ pub(super) struct Orders {
     known: Mutex<Known>,
 }
 
+/// Actions that wait for those before them at most; more are refused.
+const ACTS_MAX: usize = 64;
+
 /// Events that wait to be sent at most; of more, listeners only learn that they missed some.
 const TELLS_MAX: usize = 256;
 
-/// Orders that no volume leads to, at most: the events, and the replies that are about the resource or its peers.
-const ORDERS_RESERVED: usize = TELLS_MAX + 64;
+/// Orders that no volume leads to, at most: actions, events, and replies that are about the resource or its peers.
+const ORDERS_RESERVED: usize = ACTS_MAX + TELLS_MAX + 64;
 
 /// Orders that a volume leads to at most before more can come of actions: replies, sizes, and the end of its disk.
 const VOLUME_ORDERS: usize = 8;
@@ -104,11 +108,10 @@ pub(super) enum Purpose {
 impl Orders {
     pub(super) fn new() -> Result<impl PinInit<Self>> {
         let places = Pool::new(i32::try_from(ORDERS_RESERVED)?)?;
-        let action_places = Pool::new(1)?;
         Ok(pin_init!(Self {
             places,
-            action_places,
-            tells: Atomic::new(0),
+            acts: Quota::new(ACTS_MAX),
+            tells: Quota::new(TELLS_MAX),
             missed: Atomic::new(false),
             queue <- new_mutex!(Fifo::new()),
             waiters <- new_mutex!(Waiters { last_token: 0, list: KVec::new() }),
@@ -127,23 +130,20 @@ impl Orders {
 
     /// Adds an order at the end, but no event beyond [`TELLS_MAX`].
     fn push(&self, order: Order) {
-        let places = match order {
-            Order::Act(..) => &self.action_places,
-            _ => &self.places,
-        };
-        if matches!(order, Order::Tell { .. }) && self.tells.fetch_add(1, Full) >= TELLS_MAX {
-            self.tells.fetch_sub(1, Full);
+        if matches!(order, Order::Tell { .. }) && !self.tells.take() {
             self.missed.store(true, Relaxed);
             return;
         }
-        let place = Place::new(places, order);
+        let place = Place::new(&self.places, order);
         self.queue.lock().push_place(place);
     }
 
     fn pop(&self) -> Option<Order> {
         let order = self.queue.lock().pop()?;
-        if matches!(order, Order::Tell { .. }) {
-            self.tells.fetch_sub(1, Full);
+        match order {
+            Order::Act(..) => self.acts.give_back(),
+            Order::Tell { .. } => self.tells.give_back(),
+            _ => {}
         }
         Some(order)
     }
@@ -170,9 +170,13 @@ impl Orders {
 }
 
 impl Resource {
-    /// Carries an action out, later; never blocks.
+    /// Carries an action out, later; never blocks. Refused when too many wait already, as they do while a disk hangs.
     pub(crate) fn act(self: &Arc<Self>, action: netlink::Action, answer: Answer) {
-        self.order(Order::Act(action, answer));
+        if self.orders.acts.take() {
+            self.order(Order::Act(action, answer));
+        } else {
+            Failure::from(Refusal::Busy).give(answer);
+        }
     }
 
     /// Queues an order. Process context.

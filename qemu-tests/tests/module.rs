@@ -2,7 +2,7 @@
 //! One machine: the module comes and goes, and refuses what it must.
 
 use anyhow::{ensure, Result};
-use weft_qemu_tests::pair::{self, ensure_refused, View, DEVICE};
+use weft_qemu_tests::pair::{self, ensure_refused, View, DEVICE, LONG_PATIENCE, PATIENCE};
 use weft_qemu_tests::{Builder, Cluster, Command, Machine};
 
 const DISK_MIB: u64 = 64;
@@ -227,6 +227,35 @@ fn the_capabilities_of_a_container_do_not_suffice() {
             &["not permitted"],
         )?;
         node.sh(attach).map(drop)
+    });
+}
+
+#[test]
+fn commands_that_would_wait_for_a_disk_that_hangs_are_refused_at_some_point() {
+    one_machine().test(|cluster| {
+        let node = cluster.node(0);
+        node.load_module()?;
+        node.sh("weft create-md r0 && weftsetup new-resource r0 0 && weftsetup new-device r0 0 0")?;
+        node.disk("data").hang();
+        let attach = "weftsetup attach r0 0 /dev/disk/by-serial/data internal";
+        let mut attach = node.spawn(&Command::shell(attach).limit(LONG_PATIENCE))?;
+        let mut others = node.spawn(
+            &Command::shell(
+                "touch /run/said
+                 for i in {1..200}; do
+                     weftsetup options r0 --protocol C >>/run/said 2>&1 &
+                     if grep -q busy /run/said; then echo bounded; break; fi
+                 done
+                 wait; cat /run/said",
+            )
+            .limit(LONG_PATIENCE),
+        )?;
+        others.wait_for_text("bounded", LONG_PATIENCE)?;
+        node.disk("data").go_on();
+        ensure!(attach.wait(PATIENCE)?.code == 0, "the attach failed");
+        let said = others.wait(PATIENCE)?.text();
+        ensure!(!said.contains("interrupted"), "{said}");
+        node.sh("weft down r0").map(drop)
     });
 }
 
