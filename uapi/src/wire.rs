@@ -98,16 +98,15 @@ states! {
     }
 }
 
-/// Bit of [`Header::flags`]: write through the cache to stable storage.
+/// Bit of [`Header::flags`]: write through the cache to stable storage. Of a write, a discard or a write-zeroes; the
+/// receiver honours it for each of them.
 pub const FLAG_FUA: u16 = 1 << 0;
-/// Bit of [`Header::flags`]: yes, in an answer.
+/// Bit of [`Header::flags`]: yes, in an answer (and of a [`PacketKind::BitmapEnd`]).
 pub const FLAG_YES: u16 = 1 << 1;
-/// Bit of [`Header::flags`]: the payload's CRC-32C is in `payload_crc`.
+/// Bit of [`Header::flags`]: the payload's CRC-32C is in `payload_crc`. Only with a payload.
 pub const FLAG_CRC: u16 = 1 << 2;
 /// Bit of [`Header::flags`]: a write-zeroes must not deallocate.
 pub const FLAG_NO_UNMAP: u16 = 1 << 3;
-
-const FLAGS_KNOWN: u16 = FLAG_FUA | FLAG_YES | FLAG_CRC | FLAG_NO_UNMAP;
 
 /// Header of every packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -165,7 +164,7 @@ pub enum HeaderError {
     Checksum,
     /// Unknown kind.
     Kind,
-    /// Reserved field or unknown flag set.
+    /// Reserved field set, or a flag that this kind does not have.
     Reserved,
     /// A length or a range out of its bounds.
     Range,
@@ -185,6 +184,17 @@ impl PacketKind {
             LinkKind::Data => self.number() < 64,
             LinkKind::Meta => self.number() >= 64 || matches!(self, Self::Hello),
         }
+    }
+
+    /// Flags that mean something in a packet of this kind.
+    const fn flags(self) -> u16 {
+        let own = match self {
+            Self::Write | Self::Discard => FLAG_FUA,
+            Self::WriteZeroes => FLAG_FUA | FLAG_NO_UNMAP,
+            Self::BitmapEnd | Self::PromoteReply | Self::GenerationDurable => FLAG_YES,
+            _ => 0,
+        };
+        own | FLAG_CRC
     }
 
     /// Largest range that a packet of this kind may name, in bytes.
@@ -250,7 +260,9 @@ impl Header {
         if !kind.belongs_on(link) {
             return Err(HeaderError::Link);
         }
-        if raw.flags.get() & !FLAGS_KNOWN != 0
+        let has_payload = raw.payload_len.get() > 0;
+        if raw.flags.get() & !kind.flags() != 0
+            || (raw.flags.get() & FLAG_CRC != 0 && !has_payload)
             || raw.reserved.get() != 0
             || raw.reserved_tail.get() != 0
         {
@@ -307,4 +319,83 @@ fn volume_of(number: u16) -> Result<Option<VolumeId>, HeaderError> {
 /// CRC-32C of all bytes of a raw header before its checksum, which stands last.
 fn header_crc(bytes: &[u8]) -> u32 {
     crc32c(bytes.get(..HEADER_BYTES - 4).unwrap_or(&[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link_of(kind: PacketKind) -> LinkKind {
+        if kind.belongs_on(LinkKind::Data) {
+            LinkKind::Data
+        } else {
+            LinkKind::Meta
+        }
+    }
+
+    fn parsed(header: &Header) -> Result<Header, HeaderError> {
+        Header::parse(&header.encode(), link_of(header.kind))
+    }
+
+    #[test]
+    fn a_flag_is_taken_only_where_it_means_something() {
+        use PacketKind::{BitmapEnd, Discard, GenerationDurable, PromoteReply, Write, WriteZeroes};
+        let kinds_of = |flag| match flag {
+            FLAG_FUA => &[Write, Discard, WriteZeroes][..],
+            FLAG_YES => &[BitmapEnd, PromoteReply, GenerationDurable],
+            FLAG_NO_UNMAP => &[WriteZeroes],
+            _ => &[],
+        };
+        for &kind in PacketKind::ALL {
+            for bit in 0..16 {
+                let mut header = Header::new(kind, Some(VolumeId(0)));
+                header.flags = 1 << bit;
+                let expected = if kinds_of(header.flags).contains(&kind) {
+                    Ok(header)
+                } else {
+                    Err(HeaderError::Reserved)
+                };
+                assert_eq!(parsed(&header), expected, "{kind}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_checksum_needs_a_payload() {
+        for &kind in PacketKind::ALL {
+            let mut header = Header::new(kind, Some(VolumeId(0)));
+            header.flags = FLAG_CRC;
+            assert_eq!(parsed(&header), Err(HeaderError::Reserved), "{kind}");
+            (header.payload_len, header.bytes) = (512, 512);
+            assert_eq!(parsed(&header), Ok(header), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_packet_is_taken_from_its_own_link_only() {
+        for &kind in PacketKind::ALL {
+            let bytes = Header::new(kind, None).encode();
+            for &link in LinkKind::ALL {
+                let is_taken = Header::parse(&bytes, link).is_ok();
+                assert_eq!(is_taken, kind.belongs_on(link), "{kind} on {link}");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_and_lengths_out_of_their_bounds_are_no_header() {
+        let write = |bytes, payload_len, sector| {
+            let mut header = Header::new(PacketKind::Write, Some(VolumeId(0)));
+            (header.bytes, header.payload_len) = (bytes, payload_len);
+            header.sector = Sector(sector);
+            parsed(&header).is_ok()
+        };
+        assert!(write(4096, 4096, 8));
+        assert!(!write(4096, 512, 8), "less data than the range has");
+        assert!(!write(100, 100, 8), "no whole sectors");
+        let most = PAYLOAD_BYTES_MAX;
+        assert!(write(most, most, 8));
+        assert!(!write(most + 512, most + 512, 8), "too long");
+        assert!(!write(512, 512, u64::MAX), "beyond all sectors");
+    }
 }

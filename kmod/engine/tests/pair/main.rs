@@ -77,6 +77,23 @@ fn discard_and_zeroes_leave_zeros_on_both() {
 }
 
 #[test]
+fn a_change_that_has_to_be_stable_is_so_on_both_disks() {
+    let mut rig = Rig::pair();
+    let zeroes = |no_unmap| Op::WriteZeroes { no_unmap };
+    rig.force(0, Op::Write, 0, 4096);
+    rig.force(0, Op::Discard, 8, 4096);
+    rig.force(0, zeroes(true), 16, 4096);
+    for node in 0..2 {
+        assert_eq!(
+            rig.forced(node),
+            [Op::Write, zeroes(false), zeroes(true)],
+            "node {node}"
+        );
+    }
+    rig.assert_equal();
+}
+
+#[test]
 fn an_outage_costs_only_what_changed() {
     let mut rig = Rig::pair();
     rig.cut();

@@ -34,6 +34,8 @@ pub(crate) fn node(number: usize) -> NodeId {
 struct Node {
     engine: Engine<RigHost>,
     disk: Vec<u8>,
+    /// Changes of the disk that had to be stable at their end.
+    forced: Vec<Op>,
     /// Every write to the disk fails.
     is_failing: bool,
     /// Metadata writes are set aside.
@@ -101,6 +103,7 @@ impl Rig {
         let nodes = (0..nodes).map(|number| Node {
             engine: new_engine(number),
             disk: blank_disk(number),
+            forced: Vec::new(),
             is_failing: false,
             is_late: false,
             late: Vec::new(),
@@ -296,6 +299,24 @@ impl Rig {
         self.request(number, io, [].into())
     }
 
+    /// A change that has to be stable at its end.
+    pub(crate) fn force(&mut self, number: usize, op: Op, sector: u64, bytes: u32) {
+        let io = Io {
+            op,
+            sector: Sector(sector),
+            bytes,
+            fua: true,
+            preflush: false,
+        };
+        let data = vec![3; if op == Op::Write { bytes as usize } else { 0 }];
+        self.request(number, io, data.into()).unwrap();
+    }
+
+    /// The changes of a node's disk that had to be stable at their end.
+    pub(crate) fn forced(&self, number: usize) -> &[Op] {
+        &self.nodes[number].forced
+    }
+
     pub(crate) fn flush(&mut self, number: usize) -> Result<(), IoError> {
         self.change(number, Op::Flush, 0, 0)
     }
@@ -381,6 +402,9 @@ impl Rig {
     }
 
     fn disk_io(&mut self, number: usize, io: Io, data: Data<RigHost>) -> Option<Rc<[u8]>> {
+        if io.fua {
+            self.nodes[number].forced.push(io.op);
+        }
         let range = io.sector.0 as usize * 512..io.sector.0 as usize * 512 + io.bytes as usize;
         let content = &mut self.nodes[number].disk[range];
         match (io.op, data) {
