@@ -26,7 +26,7 @@ use crate::{
 
 const START_SCRIPT: &[u8] = include_bytes!("../guest/start");
 const AGENT: &str = "weft-guest";
-const PROGRAMS: [&str; 4] = ["weftd", "weft", "weftsetup", "weft-records"];
+const PROGRAMS: [&str; 5] = ["weftd", "weft", "weftsetup", "weft-records", "weft-trouble"];
 
 /// The description of a cluster.
 pub struct Builder {
@@ -34,6 +34,7 @@ pub struct Builder {
     hardware: Hardware,
     disks: Vec<(String, u64)>,
     own_disks: BTreeMap<usize, Vec<(String, u64)>>,
+    block_lens: BTreeMap<usize, u32>,
     files: Vec<(String, u32, Vec<u8>)>,
 }
 
@@ -57,6 +58,7 @@ impl Cluster {
             },
             disks: vec![("data".to_owned(), 1 << 30)],
             own_disks: BTreeMap::new(),
+            block_lens: BTreeMap::new(),
             files: Vec::new(),
         }
     }
@@ -108,6 +110,12 @@ impl Builder {
     /// Gives one node other disks than the rest.
     pub fn disks_of(mut self, node: usize, disks: &[(&str, u64)]) -> Self {
         self.own_disks.insert(node, owned(disks));
+        self
+    }
+
+    /// Gives the disks of one node logical blocks of other than 512 bytes.
+    pub fn block_len_of(mut self, node: usize, bytes: u32) -> Self {
+        self.block_lens.insert(node, bytes);
         self
     }
 
@@ -184,9 +192,10 @@ impl Builder {
         let network = Network::new(self.nodes);
         let machine = |node| {
             let disks = self.own_disks.get(&node).unwrap_or(&self.disks);
-            let disks = disks
-                .iter()
-                .map(|(serial, size)| Disk::new(folder.path(), &name(node), serial, *size));
+            let block_len = self.block_lens.get(&node).copied().unwrap_or(512);
+            let disks = disks.iter().map(|(serial, size)| {
+                Disk::new(folder.path(), &name(node), serial, *size, block_len)
+            });
             Ok(Machine {
                 node,
                 name: name(node),

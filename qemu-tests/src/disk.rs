@@ -88,6 +88,7 @@ pub struct Disk {
 struct Shared {
     serial: String,
     size: u64,
+    block_len: u32,
     path: PathBuf,
     state: Mutex<State>,
     moves: Condvar,
@@ -118,9 +119,16 @@ fn to_signed(value: u64) -> io::Result<i64> {
 }
 
 impl Disk {
-    /// Makes a blank disk of `size` bytes that is kept sparse in `folder`. The
-    /// machine finds it at `/dev/disk/by-serial/SERIAL`.
-    pub fn new(folder: &Path, owner: &str, serial: &str, size: u64) -> Result<Self> {
+    /// Makes a blank disk of `size` bytes, in logical blocks of `block_len`, that
+    /// is kept sparse in `folder`. The machine finds it at
+    /// `/dev/disk/by-serial/SERIAL`.
+    pub fn new(
+        folder: &Path,
+        owner: &str,
+        serial: &str,
+        size: u64,
+        block_len: u32,
+    ) -> Result<Self> {
         ensure!(
             size % 4096 == 0,
             "disk {serial}: {size} bytes are not whole 4 KiB blocks"
@@ -132,6 +140,7 @@ impl Disk {
             shared: Arc::new(Shared {
                 serial: serial.to_owned(),
                 size,
+                block_len,
                 path,
                 state: Mutex::new(State {
                     media,
@@ -153,6 +162,11 @@ impl Disk {
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.shared.size
+    }
+
+    /// Bytes of a logical block.
+    pub(crate) fn block_len(&self) -> u32 {
+        self.shared.block_len
     }
 
     /// What was asked of the disk so far.

@@ -123,7 +123,7 @@ impl Qemu {
     }
 
     /// A disk behind an NBD connection; errors go to the guest.
-    pub(crate) fn disk(&mut self, stream: impl Into<OwnedFd>, serial: &str) {
+    pub(crate) fn disk(&mut self, stream: impl Into<OwnedFd>, serial: &str, block_len: u32) {
         let fd = self.share(stream);
         self.option(
             "-blockdev",
@@ -131,7 +131,10 @@ impl Qemu {
         );
         self.option(
             "-device",
-            &format!("virtio-blk-pci,drive={serial},serial={serial},werror=report,rerror=report"),
+            &format!(
+                "virtio-blk-pci,drive={serial},serial={serial},werror=report,rerror=report,\
+                 logical_block_size={block_len},physical_block_size={block_len}"
+            ),
         );
     }
 

@@ -107,7 +107,7 @@ impl Machine {
         let mut disk_servers = Vec::new();
         for disk in &self.disks {
             let (ours, theirs) = UnixStream::pair()?;
-            qemu.disk(theirs, disk.serial());
+            qemu.disk(theirs, disk.serial(), disk.block_len());
             disk_servers.push(disk.serve(ours));
         }
         *life = Some(Life {

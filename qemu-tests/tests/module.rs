@@ -3,7 +3,7 @@
 
 use anyhow::{ensure, Result};
 use weft_qemu_tests::pair::{self, ensure_refused, View, DEVICE, LONG_PATIENCE, PATIENCE};
-use weft_qemu_tests::{Builder, Cluster, Command, Machine};
+use weft_qemu_tests::{eventually, Builder, Cluster, Command, Machine};
 
 const DISK_MIB: u64 = 64;
 
@@ -256,6 +256,37 @@ fn commands_that_would_wait_for_a_disk_that_hangs_are_refused_at_some_point() {
         let said = others.wait(PATIENCE)?.text();
         ensure!(!said.contains("interrupted"), "{said}");
         node.sh("weft down r0").map(drop)
+    });
+}
+
+#[test]
+fn a_reader_whose_memory_is_long_in_coming_holds_nobody_up() {
+    let disks = [("data", DISK_MIB << 20), ("slow", DISK_MIB << 20)];
+    one_machine().disks(&disks).test(|cluster| {
+        let node = cluster.node(0);
+        serve_alone(node)?;
+        // An offer for the reader of the control device.
+        node.sh("weftsetup new-peer r0 1 && weftsetup connect r0 1")?;
+        node.disk("slow").hang();
+        let read = "exec weft-trouble late-reader /dev/weft /dev/disk/by-serial/slow";
+        let mut reader = node.spawn(&Command::shell(read).limit(LONG_PATIENCE))?;
+        eventually("the reader to wait for its memory", PATIENCE, || {
+            let state = node.sh("ps -C weft-trouble -o state= || true")?;
+            Ok((state == "D").then_some(()))
+        })?;
+        node.sh("weftsetup disconnect r0 1")?;
+        node.sh(&format!(
+            "dd if=/dev/zero of={DEVICE} bs=4096 count=1 oflag=direct 2>&1"
+        ))?;
+        node.disk("slow").go_on();
+        let output = reader.wait(PATIENCE)?;
+        ensure!(
+            output.text().starts_with("read "),
+            "{}{}",
+            output.text(),
+            output.error_text()
+        );
+        Ok(())
     });
 }
 

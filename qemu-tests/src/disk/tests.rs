@@ -12,7 +12,7 @@ struct Bench {
 
 fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::new(folder.path(), "alpha", "data", MIB).unwrap();
+    let disk = Disk::new(folder.path(), "alpha", "data", MIB, 512).unwrap();
     Bench {
         disk,
         _folder: folder,
