@@ -34,12 +34,18 @@ pub(crate) struct Disk {
     /// The same as `data` when metadata are internal.
     meta: Arc<Bdev<Resource>>,
     paths: KBox<(Path, Path)>,
+    block_bytes: u32,
 }
 
 impl Disk {
     /// Paths of the disk and of the metadata device (or `internal`), padded with zeros.
     pub(crate) fn paths(&self) -> (Path, Path) {
         *self.paths
+    }
+
+    /// Logical block size of the device of ours that is kept on it, in bytes; not smaller than the disk's own.
+    pub(crate) fn block_bytes(&self) -> u32 {
+        self.block_bytes
     }
 
     /// The device with the data.

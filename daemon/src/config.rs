@@ -76,6 +76,8 @@ pub struct Volume {
     pub id: VolumeId,
     /// N of `/dev/weftN`.
     pub minor: Minor,
+    /// Logical block size of the device on every node, in bytes; `None`: that of the node's disk.
+    pub block_bytes: Option<u32>,
     /// The disk of each node of the resource.
     pub disks: BTreeMap<NodeId, Backing>,
 }

@@ -64,6 +64,15 @@ fn fault(line: usize, replacement: &str, place: (usize, usize), says: &str) {
 }
 
 #[test]
+fn a_block_size_is_that_of_the_volume_on_every_node() {
+    let text = GOOD.replace("minor = 1", "minor = 1\nblock-size = 4096");
+    let config = Config::parse(&text).unwrap();
+    let volumes = &config.resource("r0").unwrap().volumes;
+    let sizes = [volumes[0].block_bytes, volumes[1].block_bytes];
+    assert_eq!(sizes, [None, Some(4096)]);
+}
+
+#[test]
 fn g4_each_fault_is_told_with_line_column_and_cause() {
     fault(2, "name = demo", (2, 8), "");
     fault(2, "nam = \"demo\"", (2, 1), "unknown field `nam`");
@@ -99,6 +108,12 @@ fn g4_each_fault_is_told_with_line_column_and_cause() {
     fault(17, "minor = 1048575", (17, 9), "0 to 1048574");
     fault(17, "minor = 1", (21, 9), "minor 1 is used twice");
     fault(18, "disk = \"vda\"", (18, 8), "absolute path");
+    fault(
+        17,
+        "minor = 0\nblock-size = 1000",
+        (18, 14),
+        "power of two from 512 to 4096",
+    );
     fault(
         18,
         "disk = \"/dev/vdb\"",

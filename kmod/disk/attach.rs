@@ -9,9 +9,12 @@ use crate::resource::Resource;
 use crate::sys::bdev::{Bdev, DeviceNumber};
 use crate::sys::memory::NoIo;
 use crate::sys::pages::PageBuf;
+use core::fmt::Arguments;
 use kernel::{prelude::*, str::CString, sync::Arc};
 use weft_engine::load::{DiskInfo, LoadedDisk, Read};
-use weft_uapi::limits::{IO_BYTES_MAX, META_BLOCK_BYTES, PATH_MAX, SECTOR_BYTES};
+use weft_uapi::limits::{
+    is_block_size, BLOCK_BYTES_MAX, IO_BYTES_MAX, META_BLOCK_BYTES, PATH_MAX, SECTOR_BYTES,
+};
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, VolumeId};
@@ -29,12 +32,21 @@ pub(crate) type Loaded = KBox<Option<LoadedDisk<Kernel>>>;
 pub(crate) fn attach(
     resource: &Arc<Resource>,
     (node, volume): (NodeId, VolumeId),
-    disk: &LowerDevice,
-    meta: Option<&LowerDevice>,
+    backing: &Backing,
 ) -> Result<(Arc<Disk>, Loaded), Failure> {
-    let disk = open(resource, disk, meta)?;
+    let disk = open(resource, backing)?;
     let loaded = load(resource, &disk, (node, volume))?;
     Ok((disk, loaded))
+}
+
+/// What a command says a volume shall be kept on.
+pub(crate) struct Backing {
+    /// The data.
+    pub(crate) disk: LowerDevice,
+    /// The metadata; `None`: they are internal.
+    pub(crate) meta: Option<LowerDevice>,
+    /// Logical block size of the device that we make of it, in bytes; `None`: that of the disk.
+    pub(crate) block_bytes: Option<u32>,
 }
 
 /// A block device that was named in a command.
@@ -52,11 +64,7 @@ impl LowerDevice {
     }
 }
 
-fn open(
-    resource: &Arc<Resource>,
-    disk: &LowerDevice,
-    meta: Option<&LowerDevice>,
-) -> Result<Arc<Disk>, Failure> {
+fn open(resource: &Arc<Resource>, backing: &Backing) -> Result<Arc<Disk>, Failure> {
     let device = |device: &LowerDevice, refusal| {
         let opened = device
             .number
@@ -69,46 +77,59 @@ fn open(
             }
         })
     };
-    let data = device(disk, Refusal::DiskOpen)?;
-    let (meta_device, meta_path) = match meta {
+    let data = device(&backing.disk, Refusal::DiskOpen)?;
+    let (meta, meta_path) = match &backing.meta {
         Some(meta) => (device(meta, Refusal::MetaOpen)?, &*meta.path),
         None => (data.clone(), c"internal"),
     };
     check(&data)?;
-    check(&meta_device)?;
+    check(&meta)?;
+    let block_bytes = block_bytes(&data, backing.block_bytes)?;
     let no_memory = |_| Failure::from(Refusal::NoMemory);
-    let paths =
-        KBox::new((padded(&disk.path), padded(meta_path)), GFP_KERNEL).map_err(no_memory)?;
+    let paths = (padded(&backing.disk.path), padded(meta_path));
+    let paths = KBox::new(paths, GFP_KERNEL).map_err(no_memory)?;
     Arc::new(
         Disk {
             data,
-            meta: meta_device,
+            meta,
             paths,
+            block_bytes,
         },
         GFP_KERNEL,
     )
     .map_err(no_memory)
 }
 
-/// Refuses devices that cannot take what other nodes write.
+/// Refuses devices that cannot take what other nodes write, or blocks of metadata.
 fn check(device: &Bdev<Resource>) -> Result<(), Failure> {
+    let unfit = |detail: Arguments<'_>| Err(Failure::new(Refusal::DiskUnfit, detail));
     let bytes = device.logical_block_bytes();
-    if bytes != SECTOR_BYTES {
-        // Another node, whose disk has smaller blocks, would send smaller writes.
-        return Err(Failure::new(
-            Refusal::DiskOpen,
-            format_args!(
-                "Its logical blocks have {bytes} bytes; only {SECTOR_BYTES} are supported."
-            ),
-        ));
+    if bytes > BLOCK_BYTES_MAX {
+        unfit(format_args!(
+            "Its logical blocks have {bytes} bytes; at most {BLOCK_BYTES_MAX} are supported."
+        ))
+    } else if device.is_zoned() {
+        unfit(format_args!(
+            "It has zones, which have to be written in order."
+        ))
+    } else {
+        Ok(())
     }
-    if device.is_zoned() {
-        return Err(Failure::new(
-            Refusal::DiskOpen,
-            format_args!("Zoned disks are not supported."),
-        ));
+}
+
+/// The logical block size of the device that is made of the disk.
+fn block_bytes(disk: &Bdev<Resource>, wanted: Option<u32>) -> Result<u32, Failure> {
+    let least = disk.logical_block_bytes();
+    let bytes = wanted.unwrap_or(least);
+    if bytes >= least && is_block_size(bytes) {
+        return Ok(bytes);
     }
-    Ok(())
+    Err(Failure::new(
+        Refusal::BlockSize,
+        format_args!(
+            "{bytes} bytes; it has to be a power of two from {least}, the disk's own, to {BLOCK_BYTES_MAX}."
+        ),
+    ))
 }
 
 fn load(
@@ -124,6 +145,7 @@ fn load(
     let info = DiskInfo {
         disk_sectors: disk.data.sectors(),
         meta_sectors: disk.meta.sectors(),
+        block_bytes: disk.block_bytes,
         can_discard: disk.data.can_zero() && disk.data.can_discard(),
         volume,
         node,

@@ -2,7 +2,7 @@
 
 //! What a resource is asked to do by a command.
 
-use crate::disk::attach::LowerDevice;
+use crate::disk::attach::{Backing, LowerDevice};
 use crate::sys::genl::Arguments;
 use kernel::prelude::*;
 use weft_uapi::control::padded_name;
@@ -17,12 +17,8 @@ pub(crate) enum Action {
     NewDevice { volume: VolumeId, minor: Minor },
     /// Removes a device that has no disk.
     DelDevice { volume: VolumeId },
-    /// Attaches a disk; `meta` is the metadata device, `None` if the metadata are internal.
-    Attach {
-        volume: VolumeId,
-        disk: LowerDevice,
-        meta: Option<LowerDevice>,
-    },
+    /// Attaches a disk.
+    Attach { volume: VolumeId, backing: Backing },
     /// Lets a disk go.
     Detach { volume: VolumeId },
     /// Makes a peer known.
@@ -59,10 +55,13 @@ impl Action {
             Command::DelDevice => Self::DelDevice { volume: volume()? },
             Command::Attach => Self::Attach {
                 volume: volume()?,
-                disk: LowerDevice::find(arguments.text(Attribute::Disk).ok_or(EINVAL)?)?,
-                meta: match arguments.text(Attribute::Meta).ok_or(EINVAL)? {
-                    "internal" => None,
-                    device => Some(LowerDevice::find(device)?),
+                backing: Backing {
+                    disk: LowerDevice::find(arguments.text(Attribute::Disk).ok_or(EINVAL)?)?,
+                    meta: match arguments.text(Attribute::Meta).ok_or(EINVAL)? {
+                        "internal" => None,
+                        device => Some(LowerDevice::find(device)?),
+                    },
+                    block_bytes: arguments.number(Attribute::BlockSize),
                 },
             },
             Command::Detach => Self::Detach { volume: volume()? },

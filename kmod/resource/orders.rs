@@ -9,7 +9,7 @@
 use super::down::Down;
 use super::{Resource, Volume};
 use crate::block::Device;
-use crate::disk::attach::{attach, LowerDevice};
+use crate::disk::attach::{attach, Backing, Loaded};
 use crate::disk::{Disk, Patience};
 use crate::error::Failure;
 use crate::fifo::{Fifo, Place, Places};
@@ -31,7 +31,7 @@ use kernel::{
 use weft_engine::effect::Object;
 use weft_engine::event::{Command, Event, Token};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::DiskState;
+use weft_uapi::state::{DiskState, Role};
 use weft_uapi::status::Name;
 use weft_uapi::units::{Minor, NodeId, VolumeId};
 
@@ -214,9 +214,7 @@ impl Resource {
         }
         let command = match action {
             Action::NewDevice { volume, minor } => return self.new_device(volume, minor, answer),
-            Action::Attach { volume, disk, meta } => {
-                return self.attach(volume, &disk, meta.as_ref(), answer)
-            }
+            Action::Attach { volume, backing } => return self.attach(volume, &backing, answer),
             Action::NewPeer { peer, name } => {
                 self.name_peer(peer, name);
                 Command::NewPeer { peer }
@@ -321,17 +319,8 @@ impl Resource {
         drop(volume);
     }
 
-    fn attach(
-        self: &Arc<Self>,
-        volume: VolumeId,
-        disk: &LowerDevice,
-        meta: Option<&LowerDevice>,
-        answer: Answer,
-    ) {
-        let result = self
-            .may_attach(volume)
-            .and_then(|node| attach(self, (node, volume), disk, meta));
-        let (disk, mut loaded) = match result {
+    fn attach(self: &Arc<Self>, volume: VolumeId, backing: &Backing, answer: Answer) {
+        let (disk, mut loaded) = match self.open_disk(volume, backing) {
             Ok(attached) => attached,
             Err(failure) => {
                 pr_warn!(
@@ -364,7 +353,25 @@ impl Resource {
         turn.end(Patience::Wait);
     }
 
-    /// Whether the volume exists and has no disk; returns this node's id.
+    /// Opens a disk, reads its metadata, and adapts the volume's device to it.
+    fn open_disk(
+        self: &Arc<Self>,
+        volume: VolumeId,
+        backing: &Backing,
+    ) -> Result<(Arc<Disk>, Loaded), Failure> {
+        let node = self.may_attach(volume)?;
+        let (disk, loaded) = attach(self, (node, volume), backing)?;
+        let state = self.state.lock();
+        let gendisk = state.rest.volume(volume).map(|it| it.gendisk.clone());
+        drop(state);
+        gendisk
+            .ok_or(Refusal::NoSuchVolume)?
+            .set_limits(disk.data(), disk.block_bytes())
+            .map_err(|_| Failure::new(Refusal::DiskUnfit, format_args!("Volume {volume}.")))?;
+        Ok((disk, loaded))
+    }
+
+    /// Whether the volume exists, has no disk and cannot be open; returns this node's id.
     fn may_attach(&self, volume: VolumeId) -> Result<NodeId, Failure> {
         let refuse = |refusal| Failure::new(refusal, format_args!("Volume {volume}."));
         self.with_engine(|engine, now| {
@@ -374,30 +381,20 @@ impl Resource {
             if info.disk_state != DiskState::Diskless.number() {
                 return Err(refuse(Refusal::DiskAttached));
             }
+            if engine.resource_info(now).role == Role::Primary.number() {
+                return Err(refuse(Refusal::IsPrimary));
+            }
             NodeId::new(engine.resource_info(now).node_id).ok_or_else(|| refuse(Refusal::Internal))
         })
     }
 
     fn resize(&self, volume: VolumeId, sectors: u64) {
         let state = self.state.lock();
-        let Some((gendisk, disk)) = state
-            .rest
-            .volume(volume)
-            .map(|volume| (volume.gendisk.clone(), volume.disk.clone()))
-        else {
-            return;
-        };
+        let gendisk = state.rest.volume(volume).map(|it| it.gendisk.clone());
         drop(state);
-        if let Some(disk) = disk {
-            if gendisk.set_limits(Some(disk.data())).is_err() {
-                pr_warn!(
-                    "resource {}: volume {} keeps its old limits\n",
-                    self.name(),
-                    volume.0
-                );
-            }
+        if let Some(gendisk) = gendisk {
+            gendisk.set_sectors(sectors);
         }
-        gendisk.set_sectors(sectors);
     }
 
     fn name_peer(&self, peer: NodeId, name: Name) {

@@ -93,7 +93,7 @@ unsafe impl<T: BlockDevice> Sync for Gendisk<T> {}
 impl<T: BlockDevice> Gendisk<T> {
     /// Creates `/dev/weftMINOR` of size 0. May sleep; the object's methods may be called before it returns.
     pub(crate) fn add(major: &Major, minor: u32, object: Arc<T>) -> Result<Self> {
-        let mut limits = limits();
+        let mut limits = limits(SECTOR_BYTES);
         // SAFETY: The limits are valid, and the key is static.
         let disk = from_err_ptr(unsafe {
             bindings::__blk_alloc_disk(
@@ -147,29 +147,27 @@ impl<T: BlockDevice> Gendisk<T> {
         unsafe { bindings::set_capacity_and_notify(self.disk.as_ptr(), sectors) };
     }
 
-    /// Adapts the limits to the lower device, or to none. Waits until no [`BlockDevice::submit`] runs, so it must not
-    /// be called under a lock that one takes.
-    pub(crate) fn set_limits<S: Sink>(&self, lower: Option<&Bdev<S>>) -> Result {
-        let mut limits = limits();
-        if let Some(lower) = lower {
-            // SAFETY: All are valid; the prefix is used for a message only.
-            unsafe {
-                bindings::queue_limits_stack_bdev(
-                    &mut limits,
-                    lower.as_ptr(),
-                    0,
-                    Major::NAME.as_char_ptr(),
-                );
-            }
-            // Below, a discard becomes a zeroing, so that all replicas read the same afterwards.
-            let discard = lower.can_zero() && lower.can_discard();
-            limits.max_hw_discard_sectors = if discard {
-                DISCARD_BYTES_MAX / SECTOR_BYTES
-            } else {
-                0
-            };
-            limits.discard_granularity = limits.discard_granularity.max(BITMAP_BLOCK_BYTES);
+    /// Adapts the limits to the lower device; logical blocks have `block_bytes`, no less than the lower device's. Nobody has
+    /// the device open. Waits until no [`BlockDevice::submit`] runs, so it must not be called under a lock that one takes.
+    pub(crate) fn set_limits<S: Sink>(&self, lower: &Bdev<S>, block_bytes: u32) -> Result {
+        let mut limits = limits(block_bytes);
+        // SAFETY: All are valid; the prefix is used for a message only.
+        unsafe {
+            bindings::queue_limits_stack_bdev(
+                &mut limits,
+                lower.as_ptr(),
+                0,
+                Major::NAME.as_char_ptr(),
+            );
         }
+        // Below, a discard becomes a zeroing, so that all replicas read the same afterwards.
+        let discard = lower.can_zero() && lower.can_discard();
+        limits.max_hw_discard_sectors = if discard {
+            DISCARD_BYTES_MAX / SECTOR_BYTES
+        } else {
+            0
+        };
+        limits.discard_granularity = limits.discard_granularity.max(BITMAP_BLOCK_BYTES);
         // SAFETY: The disk was added, by the type's invariant.
         to_result(unsafe { bindings::weft_set_queue_limits(self.disk.as_ptr(), &mut limits) })
     }
@@ -248,11 +246,14 @@ impl<T: BlockDevice> Drop for Gendisk<T> {
     }
 }
 
-/// Limits of a device without lower device.
-fn limits() -> bindings::queue_limits {
+/// Limits of a device without lower device, with logical blocks of so many bytes.
+fn limits(block_bytes: u32) -> bindings::queue_limits {
     bindings::queue_limits {
         features: bindings::WEFT_FEATURES,
-        logical_block_size: SECTOR_BYTES,
+        logical_block_size: block_bytes,
+        // Not zero, which stacking takes for misaligned.
+        physical_block_size: block_bytes,
+        io_min: block_bytes,
         max_hw_sectors: IO_BYTES_MAX / SECTOR_BYTES,
         max_write_zeroes_sectors: DISCARD_BYTES_MAX / SECTOR_BYTES,
         max_user_discard_sectors: u32::MAX,

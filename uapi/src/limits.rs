@@ -5,6 +5,14 @@
 /// Bytes of a sector, the unit of all block addresses.
 pub const SECTOR_BYTES: u32 = 512;
 
+/// Largest logical block of a disk and of a device of ours, in bytes: metadata are written in blocks of this size.
+pub const BLOCK_BYTES_MAX: u32 = 4096;
+
+/// Whether a device may have logical blocks of so many bytes: a power of two from 512 to [`BLOCK_BYTES_MAX`].
+pub const fn is_block_size(bytes: u32) -> bool {
+    bytes.is_power_of_two() && bytes >= SECTOR_BYTES && bytes <= BLOCK_BYTES_MAX
+}
+
 /// Most nodes of a resource, also the end of the node id range (`0..NODES_MAX`).
 pub const NODES_MAX: usize = 32;
 
@@ -48,4 +56,5 @@ pub const ANCESTRY_MAX: usize = 32;
 const _: () = assert!(IO_BYTES_MAX <= AL_EXTENT_BYTES && DISCARD_BYTES_MAX <= AL_EXTENT_BYTES);
 const _: () =
     assert!(IO_BYTES_MAX % BITMAP_BLOCK_BYTES == 0 && AL_EXTENT_BYTES % BITMAP_BLOCK_BYTES == 0);
+const _: () = assert!(BLOCK_BYTES_MAX <= META_BLOCK_BYTES && BLOCK_BYTES_MAX <= BITMAP_BLOCK_BYTES);
 const _: () = assert!(NODES_MAX <= 32, "NodeSet is a u32");

@@ -88,6 +88,8 @@ states! {
         Protocol = 10 "protocol",
         /// In case of split brain the data of this node are the ones to throw away.
         DiscardMyData = 11 "discard-my-data",
+        /// Logical block size of the device, in bytes.
+        BlockSize = 12 "block-size",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -124,7 +126,7 @@ pub enum AttributeKind {
 impl Attribute {
     /// Type and bound.
     pub const fn kind(self) -> AttributeKind {
-        use crate::limits::{MINORS_MAX, NODES_MAX, VOLUMES_MAX};
+        use crate::limits::{BLOCK_BYTES_MAX, MINORS_MAX, NODES_MAX, VOLUMES_MAX};
         match self {
             Self::Resource | Self::PeerName => AttributeKind::Text(NAME_MAX),
             Self::Disk | Self::Meta | Self::Text => AttributeKind::Text(PATH_MAX),
@@ -132,6 +134,7 @@ impl Attribute {
             Self::Minor => AttributeKind::U32(MINORS_MAX - 1),
             Self::Peer | Self::NodeId => AttributeKind::U32(NODES_MAX as u32 - 1),
             Self::Protocol => AttributeKind::U32(3),
+            Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
             Self::Force | Self::DiscardMyData => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
             Self::EventSeq => AttributeKind::U64,
@@ -260,6 +263,10 @@ pub const COMMANDS: &[CommandSpec] = &[
                 must(
                     Attribute::Meta,
                     "'internal', or the path of the metadata device",
+                ),
+                may(
+                    Attribute::BlockSize,
+                    "logical block size of the device in bytes, 512 to 4096 (default: that of the disk)",
                 ),
             ],
             "Attach a disk to a device.",

@@ -107,6 +107,10 @@ refusals! {
     LastCopy = 50 "last-copy", "This is the only up-to-date copy that the primary can reach.", "connect a peer and wait: weft wait-sync RES";
     /// The disk's data are older than what the running primary showed to its users.
     DataNotCurrent = 51 "data-not-current", "The data on this disk are not the ones the running primary has shown to its users.", "connect the peer that has them: weftsetup connect RES PEER";
+    /// The disk is of a kind that is not supported.
+    DiskUnfit = 52 "disk-unfit", "The disk is of a kind that cannot be replicated.", "lsblk --output NAME,LOG-SEC,ZONED; use a disk without zones, with blocks of at most 4096 bytes";
+    /// The block size asked for does not fit the disk.
+    BlockSize = 53 "block-size", "The block size that was asked for does not fit the disk.", "blockdev --getss DISK; on every node, say the largest of the disks' as block-size of the volume";
 
     /// Already connected, or connecting.
     AlreadyConnected = 60 "already-connected", "The connection to that peer is wanted already.", "weft status RES";

@@ -104,6 +104,10 @@ pub struct VolumeInfo {
     pub disk: [u8; PATH_MAX + 1],
     /// Path of the metadata device or `internal`, padded with zeros.
     pub meta: [u8; PATH_MAX + 1],
+    /// Logical block size of the device in bytes; 0: no disk.
+    pub block_bytes: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// One peer of a resource.

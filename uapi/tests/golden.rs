@@ -13,8 +13,8 @@ use weft_uapi::ondisk::{
 };
 use weft_uapi::peer::{Hello, HELLO_MAGIC};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Sector, Seq, Term, VolumeId};
-use weft_uapi::wire::{Header, LinkKind, PacketKind, FLAG_CRC};
-use zerocopy::IntoBytes;
+use weft_uapi::wire::{Header, LinkKind, PacketKind, StateBody, FLAG_CRC, STATE_CRASHED};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 fn check(name: &str, bytes: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -92,6 +92,50 @@ fn the_packet_header_of_version_1_is_unchanged() {
     header.term = Term(3);
     check("header-v1.bin", &header.encode());
     assert_eq!(Header::parse(&header.encode(), LinkKind::Data), Ok(header));
+}
+
+fn state() -> StateBody {
+    let mut state = StateBody::new_zeroed();
+    state.sectors = (1 << 21).into();
+    state.disk_state = 7.into();
+    state.role = 1.into();
+    state.flags = STATE_CRASHED.into();
+    state.generation = superblock().generation.into();
+    state.ancestry[0] = 0xbbbb.into();
+    state.incarnation = 4.into();
+    state.seen_incarnation = 3.into();
+    state.attach_id = 0xcccc.into();
+    state.seen_attach_id = 0xdddd.into();
+    state.since = 0xaaaa.into();
+    state.tail_seq = 9.into();
+    state.bits = 5.into();
+    state.promised_term = 3.into();
+    state.round = 2.into();
+    state.leader = 2.into();
+    state.source = 1.into();
+    state.written = 0xaaaa.into();
+    state.block_bytes = 4096.into();
+    state
+}
+
+#[test]
+fn the_state_of_version_1_is_unchanged() {
+    check("state-v1.bin", state().as_bytes());
+    let read = StateBody::read_from_bytes(state().as_bytes()).unwrap();
+    assert!(read == state() && read.is_valid());
+}
+
+#[test]
+fn a_state_with_a_block_size_that_no_device_has_is_malformed() {
+    let is_valid = |bytes: u32| {
+        let mut state = state();
+        state.block_bytes = bytes.into();
+        state.is_valid()
+    };
+    let sizes = [1, 256, 511, 513, 1536, 8192, 1 << 31, u32::MAX];
+    assert!(sizes.iter().all(|&bytes| !is_valid(bytes)));
+    let sizes = [0, 512, 1024, 2048, 4096];
+    assert!(sizes.iter().all(|&bytes| is_valid(bytes)));
 }
 
 #[test]

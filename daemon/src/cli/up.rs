@@ -45,7 +45,10 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
             .number(Attribute::Volume, number(volume.id.0))
             .text(Attribute::Disk, &backing.disk)
             .text(Attribute::Meta, backing.meta_argument());
-        Some(attach)
+        Some(match volume.block_bytes {
+            Some(bytes) => attach.number(Attribute::BlockSize, bytes),
+            None => attach,
+        })
     });
     let connects =
         peers().map(|node| about(Command::Connect).number(Attribute::Peer, node.get().into()));
@@ -95,6 +98,7 @@ fn is_done(step: &Request, running: Option<&Resource>) -> bool {
         Command::Attach => device().is_some_and(|device| {
             device.disk_state != DiskState::Diskless.name()
                 && Some(device.disk.as_str()) == text(Attribute::Disk)
+                && number(Attribute::BlockSize).is_none_or(|bytes| bytes == device.block_bytes)
         }),
         Command::Connect => {
             peer().is_some_and(|peer| peer.connection_state != ConnectionState::StandAlone.name())
@@ -173,6 +177,7 @@ mod tests {
         [[resource.volume]]
         id = 0
         minor = 7
+        block-size = 4096
         disk = "/dev/vda"
         [resource.volume.on.beta]
         disk = "/dev/vdb"
@@ -198,7 +203,7 @@ mod tests {
                 "weftsetup new-resource r0 1 --protocol B",
                 "weftsetup new-device r0 0 7",
                 "weftsetup new-peer r0 0 --name alpha",
-                "weftsetup attach r0 0 /dev/vdb /dev/vdc",
+                "weftsetup attach r0 0 /dev/vdb /dev/vdc --block-size 4096",
                 "weftsetup connect r0 0",
             ]
         );
@@ -211,7 +216,7 @@ mod tests {
             "devices": [{
                 "volume": 0, "minor": 7, "disk_state": "consistent", "disk": "/dev/vda", "meta": "internal",
                 "size_bytes": 1, "generation": "", "open_count": 0, "read_bytes": 0, "written_bytes": 0,
-                "in_flight": 0, "al_used": 0, "al_size": 0, "al_writes": 0
+                "in_flight": 0, "al_used": 0, "al_size": 0, "al_writes": 0, "block_bytes": 4096
             }],
             "connections": [{
                 "node_id": 1, "name": "beta", "connection_state": "connecting", "role": "unknown",
@@ -246,6 +251,9 @@ mod tests {
         let mut other = running();
         other.devices[0].disk = "/dev/sdz".to_owned();
         assert_eq!(performed(Some(&other)), [Attach]);
+        let mut finer = running();
+        finer.devices[0].block_bytes = 512;
+        assert_eq!(performed(Some(&finer)), [Attach]);
     }
 
     #[test]
@@ -266,7 +274,7 @@ mod tests {
         assert!(
             failure
                 .object
-                .ends_with("(at step: weftsetup attach r0 0 /dev/vda internal)"),
+                .ends_with("(at step: weftsetup attach r0 0 /dev/vda internal --block-size 4096)"),
             "{failure}"
         );
     }

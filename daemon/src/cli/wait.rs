@@ -261,7 +261,7 @@ mod tests {
             "devices": [{{
                 "volume": 0, "minor": 7, "disk_state": "{own_disk}", "disk": "/dev/vda", "meta": "internal",
                 "size_bytes": 1, "generation": "", "open_count": 0, "read_bytes": 0, "written_bytes": 0,
-                "in_flight": 0, "al_used": 0, "al_size": 0, "al_writes": 0
+                "in_flight": 0, "al_used": 0, "al_size": 0, "al_writes": 0, "block_bytes": 512
             }}],
             "connections": [{{
                 "node_id": 1, "name": "beta", "connection_state": "{connection}", "role": "unknown",

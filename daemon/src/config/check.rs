@@ -10,7 +10,10 @@ use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 use toml::Spanned;
-use weft_uapi::limits::{MINORS_MAX, NAME_MAX, NODES_MAX, PATH_MAX, VOLUMES_MAX};
+use weft_uapi::limits::{
+    is_block_size, BLOCK_BYTES_MAX, MINORS_MAX, NAME_MAX, NODES_MAX, PATH_MAX, SECTOR_BYTES,
+    VOLUMES_MAX,
+};
 use weft_uapi::state::Protocol;
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
@@ -293,8 +296,20 @@ fn volume(
     Ok(Volume {
         id: VolumeId(id as u16),
         minor: Minor(minor),
+        block_bytes: raw.block_bytes.as_ref().map(block_bytes).transpose()?,
         disks,
     })
+}
+
+fn block_bytes(raw: &Spanned<u32>) -> Checked<u32> {
+    let bytes = *raw.get_ref();
+    if is_block_size(bytes) {
+        return Ok(bytes);
+    }
+    Err(fault(
+        raw,
+        format!("block-size is a power of two from {SECTOR_BYTES} to {BLOCK_BYTES_MAX}"),
+    ))
 }
 
 fn backing(

@@ -57,6 +57,8 @@ pub(super) struct Resource {
 pub(super) struct Volume {
     pub(super) id: Spanned<u32>,
     pub(super) minor: Spanned<u32>,
+    #[serde(rename = "block-size")]
+    pub(super) block_bytes: Option<Spanned<u32>>,
     pub(super) disk: Option<Spanned<String>>,
     pub(super) meta: Option<Spanned<String>>,
     #[serde(default)]

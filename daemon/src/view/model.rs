@@ -68,6 +68,8 @@ pub struct Device {
     pub al_size: u32,
     /// Activity-log transactions since the attach.
     pub al_writes: u32,
+    /// Logical block size; 0 when there is no disk.
+    pub block_bytes: u32,
 }
 
 /// One peer.
@@ -245,6 +247,7 @@ impl From<&VolumeInfo> for Device {
             al_used: info.al_used,
             al_size: info.al_size,
             al_writes: info.al_writes,
+            block_bytes: info.block_bytes,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use super::model::Resource;
 use crate::kernel::netlink::request::{Request, Value};
+use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{spec, Attribute, Command};
 use weft_uapi::state::{ConnectionState, DiskState, Protocol};
 
@@ -35,10 +36,16 @@ fn resource(resource: &Resource) -> Vec<Request> {
         .iter()
         .filter(|device| device.disk_state != DiskState::Diskless.name());
     let attaches = attached.map(|device| {
-        about(Command::Attach)
+        let attach = about(Command::Attach)
             .number(Attribute::Volume, device.volume)
             .text(Attribute::Disk, &device.disk)
-            .text(Attribute::Meta, &device.meta)
+            .text(Attribute::Meta, &device.meta);
+        // Asked for, or the disk's own: asked for again it is the same.
+        if device.block_bytes > SECTOR_BYTES {
+            attach.number(Attribute::BlockSize, device.block_bytes)
+        } else {
+            attach
+        }
     });
     let wanted = resource
         .connections

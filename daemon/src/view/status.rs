@@ -6,6 +6,7 @@ use super::model::{Connection, Device, PeerDevice, Resource};
 use super::units::{size, span};
 use std::fmt::Write;
 use std::time::Duration;
+use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
 
 /// All resources.
@@ -80,6 +81,9 @@ fn device(device: &Device) -> String {
     );
     if device.size_bytes > 0 {
         let _ = write!(text, "  {}", size(device.size_bytes));
+    }
+    if device.block_bytes > SECTOR_BYTES {
+        let _ = write!(text, " in blocks of {}", device.block_bytes);
     }
     if !device.disk.is_empty() {
         let _ = write!(text, "  on {} (metadata {})", device.disk, device.meta);
@@ -232,6 +236,7 @@ mod tests {
             al_used: 0,
             al_size: 1024,
             al_writes: 0,
+            block_bytes: 512,
         };
         Resource {
             name: "r0".to_owned(),
@@ -254,6 +259,14 @@ mod tests {
              \x20 beta (node 1)  connected, secondary\n\
              \x20   volume 0  sync-source  25.0 %  512.0 KiB/s  6 s left  peer disk inconsistent  (rule behind)\n"
         );
+    }
+
+    #[test]
+    fn logical_blocks_are_shown_when_they_are_not_the_usual_ones() {
+        let mut resource = sample();
+        resource.devices[0].block_bytes = 4096;
+        let text = text(&[resource]);
+        assert!(text.contains("4.0 GiB in blocks of 4096  on"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! [`LoadedDisk::take`]; after the last one the disk is ready for [`crate::event::Event::Attach`].
 
 use crate::host::{Host, NoMemory};
-use weft_uapi::limits::{META_BLOCK_BYTES, NODES_MAX};
+use weft_uapi::limits::{is_block_size, META_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::{
     newest_superblock, AlReplay, AlTransaction, Layout, MetaBlock, Superblock, SuperblockError,
     AL_BLOCKS, AL_EXTENTS,
@@ -26,6 +26,8 @@ pub struct DiskInfo {
     pub meta_sectors: u64,
     /// The lower disk accepts discards.
     pub can_discard: bool,
+    /// Logical block size of the device that the disk is for, in bytes; see [`weft_uapi::limits::is_block_size`].
+    pub block_bytes: u32,
     /// Which resource, volume and node the disk is meant for.
     pub volume: VolumeId,
     /// This node.
@@ -70,6 +72,9 @@ pub enum Read {
 impl<H: Host> LoadedDisk<H> {
     /// Checks the superblocks and allocates what the metadata need. Context: may sleep.
     pub fn begin(info: DiskInfo, first: &MetaBlock, second: &MetaBlock) -> Result<Self, Refusal> {
+        if !is_block_size(info.block_bytes) {
+            return Err(Refusal::BlockSize);
+        }
         let superblock = newest_superblock(first, second).map_err(|error| match error {
             SuperblockError::None => Refusal::MetaNone,
             SuperblockError::Corrupt => Refusal::MetaCorrupt,

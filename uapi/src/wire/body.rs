@@ -2,7 +2,7 @@
 
 //! Bodies of packets that do not carry device data.
 
-use crate::limits::{ANCESTRY_MAX, NODES_MAX};
+use crate::limits::{is_block_size, ANCESTRY_MAX, NODES_MAX};
 use crate::ondisk::RawGeneration;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -74,6 +74,10 @@ pub struct StateBody {
     pub source: U16,
     /// The newest generation of the sender's line in which somebody could write; 0: the current one.
     pub written: U64,
+    /// Logical block size of the device in bytes; 0: no disk.
+    pub block_bytes: U32,
+    /// Must be zero.
+    pub reserved: U32,
 }
 
 /// Bit of [`StateBody::flags`]: an unfinished sync target.
@@ -88,10 +92,15 @@ pub const STATE_OUTDATED: u32 = 1 << 3;
 const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT | STATE_CRASHED | STATE_DISCARDS | STATE_OUTDATED;
 
 impl StateBody {
-    /// Whether unknown flags are zero and node ids in their range.
+    /// Whether unknown flags and reserved fields are zero, node ids in their range, and the block size is one.
     pub fn is_valid(&self) -> bool {
         let is_node = |number: U16| usize::from(number.get()) <= NODES_MAX;
-        self.flags.get() & !STATE_FLAGS_KNOWN == 0 && is_node(self.leader) && is_node(self.source)
+        let block_bytes = self.block_bytes.get();
+        self.flags.get() & !STATE_FLAGS_KNOWN == 0
+            && self.reserved.get() == 0
+            && is_node(self.leader)
+            && is_node(self.source)
+            && (block_bytes == 0 || is_block_size(block_bytes))
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Disk<H: Host> {
     /// What the superblock says, or will say when the writes under way are done.
     pub(super) superblock: Superblock,
     pub(super) layout: Layout,
+    /// Logical block size of the device, in bytes.
+    pub(super) block_bytes: u32,
     pub(super) bits: Bitmaps<H>,
     pub(super) log: ActivityLog<H>,
     /// Disk and metadata operations that the host has not answered.
@@ -75,6 +77,7 @@ impl<H: Host> Disk<H> {
         al_extents: u16,
     ) -> Result<Self, NoMemory> {
         let LoadedDisk {
+            info,
             superblock,
             layout,
             al_table,
@@ -99,6 +102,7 @@ impl<H: Host> Disk<H> {
             stage: Stage::Attaching(token),
             superblock,
             layout,
+            block_bytes: info.block_bytes,
             bits,
             log,
             io_pending: 0,

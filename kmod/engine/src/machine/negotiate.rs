@@ -31,6 +31,9 @@ const VERDICT_MS: u64 = 2_000;
 /// How long a peer may take to answer a state, in milliseconds.
 const ROUND_TIMEOUT_MS: u64 = 20_000;
 
+const BLOCK_SIZES_DIFFER: &str =
+    "the logical block sizes differ: say the larger one as block-size of the volume on every node";
+
 /// How far the negotiation with one peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Round {
@@ -254,6 +257,15 @@ impl<H: Host> Volume<H> {
             self.stand_alone(cx, peer, rule, "split brain: both nodes are primary");
         } else if have_disks && own.sectors != said.sectors {
             self.stand_alone(cx, peer, "size", "the disks have different sizes");
+        } else if have_disks && own.block_bytes != said.block_bytes {
+            cx.log(
+                Level::Error,
+                format_args!(
+                    "volume {}, peer {}: logical blocks of {} bytes here, of {} there",
+                    self.id, peer, own.block_bytes, said.block_bytes
+                ),
+            );
+            self.stand_alone(cx, peer, "block-size", BLOCK_SIZES_DIFFER);
         } else if have_disks {
             self.decide(cx, peer, own, said);
         } else {

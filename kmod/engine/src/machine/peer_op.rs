@@ -126,7 +126,7 @@ impl<H: Host> Volume<H> {
     ) -> Result<(), Fault> {
         ensure(
             self.is_on_device(io.sector, io.bytes),
-            "the peer named a range outside of the device",
+            "the peer named a range outside of the device, or not of whole blocks",
         )?;
         ensure(
             data.is_some() == (io.op == Op::Write),

@@ -22,6 +22,7 @@ use zerocopy::FromZeros;
 pub(super) struct Said {
     pub(super) round: u32,
     pub(super) sectors: u64,
+    pub(super) block_bytes: u32,
     pub(super) disk: DiskState,
     pub(super) role: Role,
     pub(super) side: Side,
@@ -55,6 +56,7 @@ impl Said {
         Some(Self {
             round: body.round.get(),
             sectors: body.sectors.get(),
+            block_bytes: body.block_bytes.get(),
             disk,
             role,
             side,
@@ -139,6 +141,7 @@ impl<H: Host> Volume<H> {
         ];
         let at = peer.index();
         body.sectors = U64::new(self.sectors());
+        body.block_bytes = U32::new(disk.block_bytes);
         body.disk_state = U16::new(self.disk_state() as u16);
         body.flags = U32::new(
             flags

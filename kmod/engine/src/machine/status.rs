@@ -73,6 +73,7 @@ impl<H: Host> Engine<H> {
         info.al_size = volume.al_extents.into();
         if let Some(disk) = volume.disk.as_ref() {
             info.generation = disk.superblock.generation.id.0;
+            info.block_bytes = disk.block_bytes;
             info.al_used = u32::try_from(disk.log.used()).unwrap_or(u32::MAX);
             info.al_writes = disk.log_writes;
         }

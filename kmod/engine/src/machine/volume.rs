@@ -19,7 +19,7 @@ use crate::effect::{Effect, Level, Object};
 use crate::host::{Host, NoMemory, Output, Time};
 use crate::ranges::{RangeId, Ranges};
 use crate::tail::Tail;
-use weft_uapi::limits::NODES_MAX;
+use weft_uapi::limits::{NODES_MAX, SECTOR_BYTES};
 use weft_uapi::ondisk::AL_EXTENTS;
 use weft_uapi::state::DiskState;
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, Seq, VolumeId};
@@ -193,11 +193,21 @@ impl<H: Host> Volume<H> {
             .map_or(0, |disk| disk.layout.data_sectors())
     }
 
-    /// Whether a range lies on the device and is not empty.
+    /// Logical block size of the device in bytes; 512 without disk.
+    pub(super) fn block_bytes(&self) -> u32 {
+        self.disk
+            .as_ref()
+            .map_or(SECTOR_BYTES, |disk| disk.block_bytes)
+    }
+
+    /// Whether a range lies on the device, is not empty and made of whole blocks.
     pub(super) fn is_on_device(&self, sector: Sector, bytes: u32) -> bool {
-        let sectors = u64::from(bytes / 512);
-        let end = sector.0.checked_add(sectors);
-        bytes > 0 && bytes % 512 == 0 && end.is_some_and(|end| end <= self.sectors())
+        let block_bytes = self.block_bytes();
+        let block_sectors = u64::from(block_bytes / SECTOR_BYTES);
+        let end = sector.0.checked_add(u64::from(bytes / SECTOR_BYTES));
+        let is_whole = bytes.checked_rem(block_bytes) == Some(0)
+            && sector.0.checked_rem(block_sectors) == Some(0);
+        bytes > 0 && is_whole && end.is_some_and(|end| end <= self.sectors())
     }
 
     /// Room became free: whoever waits for it is looked at again.

@@ -451,6 +451,54 @@ fn a_disk_comes_and_goes_in_a_session_that_is_old() {
 }
 
 #[test]
+fn devices_with_different_logical_blocks_stand_alone() {
+    let mut rig = Rig::new();
+    rig.attach_with_blocks(0, 512);
+    rig.attach_with_blocks(1, 4096);
+    rig.connect();
+    rig.idle();
+    rig.wait(5_000);
+    for (node, peer) in [(0, 1), (1, 0)] {
+        assert!(rig.is_stand_alone(node, peer), "node {node}");
+        assert_eq!(rig.rule(node, peer), "block-size");
+    }
+    assert_eq!(
+        rig.command(
+            0,
+            Command::Detach {
+                volume: rig::VOLUME
+            }
+        ),
+        Ok(())
+    );
+    rig.attach_with_blocks(0, 4096);
+    rig.reconnect();
+    rig.command(0, Command::Primary { force: true }).unwrap();
+    rig.idle();
+    assert_eq!(rig.write(0, 8, 1, 4096), Ok(()));
+    assert_eq!(rig.write(0, 9, 1, 4096), Err(IoError::Range));
+    assert_eq!(rig.write(0, 8, 1, 512), Err(IoError::Range));
+    rig.assert_equal();
+}
+
+#[test]
+fn a_peers_write_of_less_than_a_logical_block_never_reaches_the_disk() {
+    let mut rig = Rig::new();
+    (0..2).for_each(|node| rig.attach_with_blocks(node, 4096));
+    rig.connect();
+    rig.command(0, Command::Primary { force: true }).unwrap();
+    rig.idle();
+    let mut header = Header::new(PacketKind::Write, Some(rig::VOLUME));
+    (header.seq, header.sector, header.bytes) = (Seq(1 << 30), Sector(8), 512);
+    rig.break_wire();
+    let data = vec![9; 512].into();
+    rig.inject((0, 1), LinkKind::Data, header, &[], Some(data));
+    rig.run_until(|rig| rig.session(1, 0).is_none());
+    assert_eq!(rig.session(1, 0), None);
+    assert_eq!(rig.read_disk(1, 8, 512), [0; 512]);
+}
+
+#[test]
 fn a_synced_pair_swaps_its_roles_within_the_session() {
     let mut rig = Rig::pair();
     let session = rig.session(0, 1);

@@ -167,6 +167,11 @@ impl Rig {
     }
 
     pub(crate) fn attach(&mut self, number: usize) {
+        self.attach_with_blocks(number, 512);
+    }
+
+    /// As [`Self::attach`]; the device has logical blocks of so many bytes.
+    pub(crate) fn attach_with_blocks(&mut self, number: usize, block_bytes: u32) {
         let disk = &self.nodes[number].disk;
         let block = |sector: Sector| -> MetaBlock {
             disk[sector.0 as usize * 512..][..4096].try_into().unwrap()
@@ -175,6 +180,7 @@ impl Rig {
             disk_sectors: SECTORS,
             meta_sectors: SECTORS,
             can_discard: true,
+            block_bytes,
             volume: VOLUME,
             node: node(number),
             resource: padded_name("r0").unwrap(),

@@ -74,6 +74,7 @@ fn new_disk(id: usize, slots: u32, sectors: u64, random: &mut Random) -> Disk {
     let info = DiskInfo {
         disk_sectors: sectors,
         meta_sectors: META_SECTORS,
+        block_bytes: 512,
         can_discard: true,
         volume: VOLUME,
         node: node_id(id),
