@@ -49,6 +49,7 @@ impl World {
         };
         self.tally.sessions += 1;
         let connection = self.connections.len();
+        self.live.insert(connection);
         self.connections
             .push(Connection::new([end(a, b, offer_a), end(b, a, offer_b)]));
         note!(self, "connection {connection} of n{a} and n{b} is there");
@@ -280,6 +281,9 @@ impl World {
         self.nodes[end.node]
             .sessions
             .remove(&(end.peer, end.session));
+        if self.connections[connection].is_over() {
+            self.live.remove(&connection);
+        }
         for link in 0..2 {
             let this = &mut self.connections[connection];
             this.channels[1 - side][link].queue.clear();
@@ -317,7 +321,7 @@ impl World {
 
     /// All connections of a node end, as its daemon sees it.
     pub(crate) fn end_connections(&mut self, node: usize, reason: &'static str) {
-        for connection in 0..self.connections.len() {
+        for connection in self.live.clone() {
             for side in 0..2 {
                 let end = &self.connections[connection].ends[side];
                 if end.node == node && end.life == self.nodes[node].life {
@@ -329,7 +333,7 @@ impl World {
 
     /// A node died without a word.
     pub(crate) fn drop_connections(&mut self, node: usize) {
-        for connection in 0..self.connections.len() {
+        for connection in self.live.clone() {
             for side in 0..2 {
                 if self.connections[connection].ends[side].node == node {
                     self.close_end(connection, side);
@@ -366,9 +370,9 @@ impl World {
             cable.slow / US
         );
         self.cables.set(nodes, cable);
-        for connection in 0..self.connections.len() {
+        for connection in self.live.clone() {
             let this = &self.connections[connection];
-            if this.is_over() || !nodes.iter().all(|&node| this.has(node)) {
+            if !nodes.iter().all(|&node| this.has(node)) {
                 continue;
             }
             for side in 0..2 {

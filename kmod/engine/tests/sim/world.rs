@@ -11,7 +11,7 @@ use crate::node::Node;
 use crate::random::Random;
 use crate::reach::Reach;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
 use weft_uapi::state::Protocol;
 
@@ -182,6 +182,8 @@ pub(crate) struct World {
     pub extra: Random,
     pub nodes: Vec<Node>,
     pub connections: Vec<Connection>,
+    /// Numbers of those that are not over.
+    pub live: BTreeSet<usize>,
     pub cables: Cables,
     pub history: History,
     pub protocol: Protocol,
@@ -252,6 +254,7 @@ impl World {
             extra,
             nodes,
             connections: Vec::new(),
+            live: BTreeSet::new(),
             cables: Cables::default(),
             history: History::new(plan.nodes),
             protocol,

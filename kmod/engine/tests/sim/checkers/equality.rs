@@ -23,12 +23,11 @@ pub(crate) fn equality(world: &mut World) {
 fn is_well(world: &World, node: usize, peer: usize) -> bool {
     let this = &world.nodes[node];
     let is_idle = this.is_attached && this.ops.is_empty();
-    let is_quiet = |connection: &Connection| {
-        !connection.has(node) || connection.is_over() || connection.is_quiet()
-    };
+    let is_quiet = |connection: &Connection| !connection.has(node) || connection.is_quiet();
+    let mut connections = world.live.iter().map(|&number| &world.connections[number]);
     let view = world.view(node, peer);
     let is_well = view.is_some_and(|view| view.is_well() && view.unacked == 0);
-    is_idle && is_well && world.connections.iter().all(is_quiet)
+    is_idle && is_well && connections.all(is_quiet)
 }
 
 fn compare(world: &mut World, a: usize, b: usize) {
