@@ -62,7 +62,7 @@ impl World {
         let acts = outbox.acts;
         let deadline = engine.deadline();
         self.nodes[node].engine = Some(engine);
-        self.observe(node);
+        self.observe(node, &acts);
         let life = self.nodes[node].life;
         for act in acts {
             if self.nodes[node].life != life {
@@ -96,15 +96,17 @@ impl World {
         }
     }
 
-    /// What the engine says of itself after an event.
-    fn observe(&mut self, node: usize) {
+    /// What the engine says of itself after an event, of which `acts` are what it wants done.
+    fn observe(&mut self, node: usize, acts: &[Act]) {
         let this = &self.nodes[node];
         let Some(engine) = &this.engine else {
             return;
         };
         let info = engine.resource_info(Time(self.now));
         if info.suspended & SUSPENDED_BROKEN != 0 {
-            return self.fail("engine", format!("n{node}: an internal rule was broken"));
+            let said: Vec<&str> = acts.iter().filter_map(Act::error).collect();
+            let text = format!("n{node}: an internal rule was broken: {said:?}");
+            return self.fail("engine", text);
         }
         let towards = |peer: usize| {
             let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));

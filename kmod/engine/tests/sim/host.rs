@@ -79,6 +79,19 @@ pub(crate) enum Act {
     },
 }
 
+impl Act {
+    /// What is said of an error.
+    pub(crate) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Log {
+                level: Level::Error,
+                line,
+            } => Some(line),
+            _ => None,
+        }
+    }
+}
+
 /// Collects the effects of one event.
 pub(crate) struct Outbox<'a> {
     pub acts: Vec<Act>,

@@ -20,7 +20,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// More events than any honest run needs.
-const MOMENTS_MAX: u64 = 3_000_000;
+const MOMENTS_MAX: u64 = 1_000_000;
 /// Histories in which images of disks are put back.
 const ROLLBACK_PERCENT: u64 = 10;
 /// Histories of three and more nodes in which one has no disk: none until the engine tells such a node of the others.
