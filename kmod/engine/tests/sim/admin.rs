@@ -193,8 +193,8 @@ impl World {
             .well_since
             .is_some_and(|well| self.now > well + WELL_FOR)
             && self.is_winding_down()
+            && checkers::finished(self)
         {
-            checkers::finished(self);
             self.is_done = true;
             return;
         }

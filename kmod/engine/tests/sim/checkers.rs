@@ -35,7 +35,8 @@ pub(crate) fn inspect(world: &mut World) {
     }
 }
 
-/// At the end, when all is well.
-pub(crate) fn finished(world: &mut World) {
+/// At the end, when all is well: says whether nothing was under way, so that everything was checked.
+pub(crate) fn finished(world: &mut World) -> bool {
     inspect(world);
+    equality(world)
 }

@@ -6,17 +6,21 @@ use crate::link::Connection;
 use crate::node::Node;
 use crate::world::World;
 
-/// Checks every pair that is idle.
-pub(crate) fn equality(world: &mut World) {
+/// Checks every pair of disks that is idle; says whether all were.
+pub(crate) fn equality(world: &mut World) -> bool {
     let is_waiting = |node: &Node| !node.app.outstanding.is_empty();
     if world.nodes.iter().any(is_waiting) {
-        return;
+        return false;
     }
-    for [a, b] in world.pairs() {
-        if is_well(world, a, b) && is_well(world, b, a) {
-            compare(world, a, b);
-        }
+    let has_disk = |&node: &usize| !world.nodes[node].is_diskless;
+    let mut pairs = world.pairs();
+    pairs.retain(|nodes| nodes.iter().all(has_disk));
+    let all = pairs.len();
+    pairs.retain(|&[a, b]| is_well(world, a, b) && is_well(world, b, a));
+    for &[a, b] in &pairs {
+        compare(world, a, b);
     }
+    pairs.len() == all
 }
 
 /// Whether `node` and `peer` should be equal, and nothing is on its way to the disk of `node`.
