@@ -250,7 +250,7 @@ impl AppRequest {
 
 fn errno(error: IoError) -> Error {
     match error {
-        IoError::Disk | IoError::NoData | IoError::Range => EIO,
+        IoError::Disk | IoError::NoData | IoError::NoQuorum | IoError::Range => EIO,
         IoError::Unsupported => eopnotsupp(),
     }
 }

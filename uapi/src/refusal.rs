@@ -133,6 +133,8 @@ refusals! {
     NoVolume = 84 "no-volume", "The resource has no volume.", "weft up RES";
     /// A device is to be opened, but this node is not primary.
     NotPrimary = 85 "not-primary", "This node is not primary.", "weft primary RES";
+    /// Too few of the voters answered a promotion.
+    NoQuorum = 86 "no-quorum", "This node does not reach a majority of the voters.", "weft status RES; start the missing nodes, or repair the network";
 }
 
 #[cfg(test)]

@@ -118,6 +118,10 @@ states! {
         SyncSource = 4 "sync-source",
         /// Blocks are fetched from the peer.
         SyncTarget = 5 "sync-target",
+        /// The peer lacks data of this disk, and waits for another source.
+        PausedSource = 6 "paused-sync-source",
+        /// This disk lacks data of the peer's, and waits for another source.
+        PausedTarget = 7 "paused-sync-target",
     }
 }
 

@@ -47,6 +47,8 @@ pub const SUSPENDED_TRANSITION: u32 = 1 << 0;
 pub const SUSPENDED_NO_DATA: u32 = 1 << 1;
 /// Bit of [`ResourceInfo::suspended`]: an internal rule was broken.
 pub const SUSPENDED_BROKEN: u32 = 1 << 2;
+/// Bit of [`ResourceInfo::suspended`]: a member was lost, and no majority of the voters knows of it.
+pub const SUSPENDED_QUORUM: u32 = 1 << 3;
 
 /// A resource on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

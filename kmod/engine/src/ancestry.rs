@@ -60,6 +60,13 @@ impl Ancestry {
         }
     }
 
+    /// The current generation is in force: its writer, if it has one, may write.
+    pub fn confirm(&mut self) {
+        if self.current.writer.is_some() {
+            self.written = GenerationId::NONE;
+        }
+    }
+
     /// What [`Self::new`] takes as `written`.
     pub const fn written_before(&self) -> GenerationId {
         self.written
@@ -89,7 +96,7 @@ impl Ancestry {
 
     /// Goes on with `child`; the generation of before becomes the newest former one and the oldest one is forgotten.
     ///
-    /// `child.parent` is set to the generation that it follows.
+    /// `child.parent` is set to the generation that it follows. Nothing is written in it before [`Self::confirm`].
     pub fn push(&mut self, child: Generation) {
         let parent = self.current.id;
         if parent != GenerationId::NONE {
@@ -98,10 +105,7 @@ impl Ancestry {
                 *newest = parent;
             }
         }
-        self.written = match child.writer {
-            Some(_) => GenerationId::NONE,
-            None => self.written(),
-        };
+        self.written = self.written();
         self.current = Generation { parent, ..child };
     }
 }
@@ -121,7 +125,10 @@ mod tests {
 
     fn line(ids: &[u64]) -> Ancestry {
         let mut line = Ancestry::default();
-        ids.iter().for_each(|&id| line.push(generation(id)));
+        for &id in ids {
+            line.push(generation(id));
+            line.confirm();
+        }
         line
     }
 
@@ -170,6 +177,8 @@ mod tests {
         b.push(nobody(5));
         assert!(a.precedes(&b) && b.precedes(&a) && a.precedes(&line(&[1, 2])));
         b.push(generation(6));
+        assert!(a.precedes(&b) && b.precedes(&a), "nobody has written yet");
+        b.confirm();
         assert!(a.precedes(&b) && !b.precedes(&a));
     }
 

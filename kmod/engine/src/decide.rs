@@ -184,7 +184,17 @@ pub struct Stance {
 /// What becomes of a decision in a cluster of more than two: a target has one source at a time, and while somebody is
 /// primary it is the primary, since only it knows which writes are under way. Who does not get the primary's writes
 /// counts as equal to nobody who does.
-pub fn arrange(outcome: Outcome, own: &Stance, peer: &Stance) -> Outcome {
+///
+/// Two that get every write of the same primary are equal but for what is under way to them, whatever their bits say:
+/// that is the primary's to see to, and theirs when it is gone.
+pub fn arrange(decision: Decision, own: &Stance, peer: &Stance) -> Outcome {
+    let outcome = decision.outcome;
+    let leader = own
+        .leader
+        .filter(|leader| ![own.node, peer.node].contains(leader));
+    if decision.rule == Rule::Tails && leader.is_some() && own.leader == peer.leader {
+        return Outcome::None;
+    }
     let may_go = match outcome {
         Outcome::None => is_near(own, peer),
         Outcome::SyncTarget { .. } => may_fetch(own, peer),
@@ -204,6 +214,10 @@ fn is_near(own: &Stance, peer: &Stance) -> bool {
 }
 
 fn may_fetch(target: &Stance, source: &Stance) -> bool {
+    if source.source.is_some() {
+        // It is about to be unfinished itself.
+        return false;
+    }
     match (target.leader, source.leader) {
         (Some(one), Some(other)) if one != other => false,
         (Some(leader), _) | (_, Some(leader)) => leader == source.node || leader == target.node,
@@ -380,7 +394,8 @@ fn unfinished(own: &Side, peer: &Side) -> Option<Decision> {
             !own.bits_reach_back_to(peer),
         ))
     } else if peer.precedes(own) {
-        decided(Rule::Unfinished, Outcome::Refuse)
+        // Somebody else has what both lack.
+        decided(Rule::Unfinished, Outcome::NoSource)
     } else {
         None
     }

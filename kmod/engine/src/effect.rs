@@ -132,6 +132,8 @@ pub enum IoError {
     Disk,
     /// No up-to-date data can be reached, or this node is not primary.
     NoData,
+    /// No majority of the voters knows the current generation, or one went on without this node.
+    NoQuorum,
     /// Outside of the device.
     Range,
     /// The lower disk cannot do this operation.

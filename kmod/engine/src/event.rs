@@ -4,6 +4,7 @@
 
 use crate::host::Host;
 use crate::load::LoadedDisk;
+use crate::quorum::Quorum;
 use weft_uapi::state::Protocol;
 use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
@@ -154,6 +155,11 @@ pub enum Command {
     },
     /// Demotes this node; refused while a device is open.
     Secondary,
+    /// Changes who has a vote.
+    SetQuorum {
+        /// From now on.
+        quorum: Quorum,
+    },
     /// Changes the protocol.
     SetProtocol {
         /// For writes from now on.

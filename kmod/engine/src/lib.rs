@@ -36,6 +36,7 @@ pub mod event;
 pub mod host;
 pub mod load;
 mod machine;
+pub mod quorum;
 pub mod ranges;
 pub mod tail;
 #[cfg(test)]

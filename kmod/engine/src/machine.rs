@@ -42,6 +42,7 @@ mod volume;
 use crate::effect::{Effect, Object};
 use crate::event::{Command, Cookie, DiskError, Event, Token};
 use crate::host::{Host, NoMemory, Output, Time};
+use crate::quorum::Quorum;
 use context::{ensure, Context, Facts, Fault};
 use cookie::Work;
 use role::Transition;
@@ -72,6 +73,7 @@ pub struct Config {
 pub struct Engine<H: Host> {
     config: Config,
     protocol: Protocol,
+    quorum: Quorum,
     role: Role,
     transition: Option<Transition>,
     /// One item per volume, allocated when it is configured.
@@ -98,6 +100,7 @@ impl<H: Host> Engine<H> {
         Ok(Self {
             config,
             protocol: config.protocol,
+            quorum: Quorum::default(),
             role: Role::Secondary,
             transition: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
@@ -222,17 +225,18 @@ impl<H: Host> Engine<H> {
             .all(|peer| peer.role != Role::Primary);
         let leads = |id: &NodeId| self.peer(*id).is_some_and(Peer::leads);
         let is_recording = matches!(self.transition, Some(Transition::Recording { .. }));
-        let leader = if self.role == Role::Primary || is_recording {
-            Some(self.config.node)
-        } else {
-            NodeId::all().find(leads)
-        };
+        let peers = NodeId::all().filter(leads);
+        let mut leaders = peers.fold(NodeSet::EMPTY, NodeSet::with);
+        if self.role == Role::Primary || is_recording {
+            leaders = leaders.with(self.config.node);
+        }
         Facts {
             node: self.config.node,
-            leader,
+            leaders,
+            quorum: self.quorum,
             role: self.role,
             protocol: self.protocol,
-            in_transition: self.transition.is_some(),
+            in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),
             is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),
         }
     }
@@ -361,6 +365,14 @@ impl<H: Host> Engine<H> {
                 discard_my_data,
             } => self.on_connect(cx, peer, discard_my_data),
             Command::Disconnect { peer } => self.on_disconnect(cx, peer),
+            Command::SetQuorum { quorum } => {
+                self.quorum = quorum;
+                for volume in self.each_volume_mut() {
+                    volume.recheck = true;
+                }
+                cx.notify(Object::Resource);
+                Ok(())
+            }
             Command::SetProtocol { protocol } => {
                 self.protocol = protocol;
                 cx.notify(Object::Resource);

@@ -89,7 +89,12 @@ pub const STATE_DISCARDS: u32 = 1 << 2;
 /// Bit of [`StateBody::flags`]: known to be of the past.
 pub const STATE_OUTDATED: u32 = 1 << 3;
 
-const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT | STATE_CRASHED | STATE_DISCARDS | STATE_OUTDATED;
+/// Bit of [`StateBody::flags`]: the sender is primary, but its current generation is not in force: nothing was ever
+/// written in it.
+pub const STATE_STALLED: u32 = 1 << 4;
+
+const STATE_FLAGS_KNOWN: u32 =
+    STATE_INCONSISTENT | STATE_CRASHED | STATE_DISCARDS | STATE_OUTDATED | STATE_STALLED;
 
 impl StateBody {
     /// Whether unknown flags and reserved fields are zero, node ids in their range, and the block size is one.

@@ -22,6 +22,7 @@ fn line(ids: &[u64], members: NodeSet) -> Ancestry {
             members,
             ..Generation::default()
         });
+        line.confirm();
     }
     line
 }
@@ -331,7 +332,7 @@ fn an_unfinished_target_goes_on_with_what_it_owes() {
         &target,
         &side(1, &[1], 1),
         Rule::Unfinished,
-        Outcome::Refuse,
+        Outcome::NoSource,
     );
 }
 
@@ -376,40 +377,56 @@ fn stance(id: u32, leader: Option<u32>, source: Option<u32>) -> Stance {
     }
 }
 
+fn arranged(outcome: Outcome, own: &Stance, peer: &Stance) -> Outcome {
+    let rule = Rule::Behind;
+    arrange(Decision { rule, outcome }, own, peer)
+}
+
+#[test]
+fn the_tails_of_two_that_follow_one_primary_are_its_business() {
+    let tails = Decision {
+        rule: Rule::Tails,
+        outcome: TARGET,
+    };
+    let led = |id| stance(id, Some(2), None);
+    assert_eq!(arrange(tails, &led(0), &led(1)), Outcome::None);
+    assert_eq!(arrange(tails, &led(0), &led(2)), TARGET);
+}
+
 #[test]
 fn a_target_has_one_source_and_prefers_the_primary() {
     let idle = |id| stance(id, None, None);
     let led = |id| stance(id, Some(2), None);
     let primary = led(2);
-    assert_eq!(arrange(TARGET, &idle(0), &idle(1)), TARGET);
+    assert_eq!(arranged(TARGET, &idle(0), &idle(1)), TARGET);
     assert_eq!(
-        arrange(TARGET, &stance(0, None, Some(3)), &idle(1)),
+        arranged(TARGET, &stance(0, None, Some(3)), &idle(1)),
         Outcome::Wait
     );
     assert_eq!(
-        arrange(TARGET, &stance(0, Some(2), Some(3)), &primary),
+        arranged(TARGET, &stance(0, Some(2), Some(3)), &primary),
         TARGET
     );
-    assert_eq!(arrange(TARGET, &led(0), &led(1)), Outcome::Wait);
-    assert_eq!(arrange(TARGET, &idle(0), &led(1)), Outcome::Wait);
-    assert_eq!(arrange(TARGET, &led(0), &idle(1)), Outcome::Wait);
+    assert_eq!(arranged(TARGET, &led(0), &led(1)), Outcome::Wait);
+    assert_eq!(arranged(TARGET, &idle(0), &led(1)), Outcome::Wait);
+    assert_eq!(arranged(TARGET, &led(0), &idle(1)), Outcome::Wait);
     let other = stance(1, Some(1), None);
-    assert_eq!(arrange(TARGET, &led(0), &other), Outcome::Wait);
+    assert_eq!(arranged(TARGET, &led(0), &other), Outcome::Wait);
 }
 
 #[test]
 fn who_does_not_follow_the_primary_is_equal_to_nobody() {
     let equal = Outcome::None;
     assert_eq!(
-        arrange(equal, &stance(0, Some(2), None), &stance(1, Some(2), None)),
+        arranged(equal, &stance(0, Some(2), None), &stance(1, Some(2), None)),
         equal
     );
     assert_eq!(
-        arrange(equal, &stance(0, None, None), &stance(2, Some(2), None)),
+        arranged(equal, &stance(0, None, None), &stance(2, Some(2), None)),
         equal
     );
     assert_eq!(
-        arrange(equal, &stance(0, Some(2), None), &stance(1, None, None)),
+        arranged(equal, &stance(0, Some(2), None), &stance(1, None, None)),
         Outcome::Wait
     );
 }

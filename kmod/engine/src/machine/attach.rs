@@ -182,6 +182,7 @@ impl<H: Host> Volume<H> {
         }
         self.required = NodeSet::EMPTY;
         self.change = None;
+        self.stalled = None;
         self.wants_shrink = false;
         self.set_disk_state(cx, DiskState::Diskless);
         self.tell_capacity(cx);

@@ -10,7 +10,7 @@
 //! both records have it ([`Volume::required`]).
 
 use super::context::{ensure, Context, Fault};
-use super::disk::Stage as DiskStage;
+use super::disk::{Disk, Stage as DiskStage};
 use super::negotiate::Round;
 use super::peer_op::Kind;
 use super::replica::{Adopting, Replica};
@@ -20,7 +20,7 @@ use crate::effect::{Level, Object};
 use crate::host::{Host, Output};
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
-use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, Term};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, PacketKind, FLAG_YES};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -31,6 +31,8 @@ pub(super) enum Reason {
     Promotion {
         /// Everything that peers acknowledged is forgotten: this disk's data are declared to be the right ones.
         anew: bool,
+        /// A person accepts the loss of newer data.
+        force: bool,
     },
     /// A member was lost.
     Shrink,
@@ -55,6 +57,8 @@ pub(super) enum Progress {
     Local(u64),
     /// These peers have not answered.
     Remote(NodeSet),
+    /// It is in force; the superblock that says so is on its way.
+    Confirming,
 }
 
 /// A record being made durable.
@@ -64,6 +68,8 @@ pub(super) struct Change {
     reason: Reason,
     progress: Progress,
     /// Peers that have it durable.
+    knowers: NodeSet,
+    /// Those of them that have all data.
     holders: NodeSet,
 }
 
@@ -71,6 +77,14 @@ impl<H: Host> Volume<H> {
     /// Begins a change that is wanted, or goes on with the one under way.
     #[inline(never)]
     pub(super) fn run_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let current = self.disk.as_ref().map(|disk| disk.superblock.generation.id);
+        // This disk took another line over meanwhile.
+        self.stalled = self
+            .stalled
+            .filter(|change| Some(change.record.id) == current);
+        self.change = self
+            .change
+            .filter(|change| Some(change.record.id) == current);
         match self.change.map(|change| (change, change.progress)) {
             None => self.begin_wanted_change(cx),
             Some((change, Progress::Local(number))) => {
@@ -82,6 +96,14 @@ impl<H: Host> Volume<H> {
                     self.on_change_local(cx, change);
                 }
             }
+            Some((change, Progress::Confirming)) => {
+                // INVARIANT: what is complete without a lost member, this disk says so; else that member, promoted,
+                // would take this side for one that never went on.
+                let is_nobodys = change.record.writer.is_none();
+                if is_nobodys || self.disk.as_ref().is_some_and(Disk::may_hold_data) {
+                    self.on_change_done(cx, change);
+                }
+            }
             Some((change, Progress::Remote(waits))) => {
                 let waits = NodeSet(waits.intersection(self.receivers()).0 & !self.departing().0);
                 self.change = Some(Change {
@@ -89,9 +111,43 @@ impl<H: Host> Volume<H> {
                     ..change
                 });
                 if waits.is_empty() {
-                    self.on_change_done(cx, change);
+                    self.change = None;
+                    self.stalled = Some(change);
+                    self.recheck = true;
                 }
             }
+        }
+        self.run_stalled(cx);
+    }
+
+    /// A record that every member has is in force once a majority of the voters knows it.
+    fn run_stalled<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let Some(change) = self.stalled else {
+            return;
+        };
+        let knowers = change.knowers.with(cx.facts.node);
+        let missing = NodeSet(change.record.members.0 & !knowers.0);
+        if change.record.writer.is_some() && !missing.is_empty() {
+            // It was lost before it knew: what it does not know of cannot leave it out.
+            self.stalled = None;
+            self.recheck = true;
+            match change.reason {
+                Reason::Promotion { anew, force } => {
+                    let term = change.record.term;
+                    self.wants_promotion = Some(Promotion { anew, force, term });
+                }
+                Reason::Shrink | Reason::Grow(_) => self.wants_shrink = true,
+            }
+        } else if cx.facts.quorum.has_majority(knowers) {
+            self.stalled = None;
+            if let Some(disk) = self.disk.as_mut() {
+                disk.confirm();
+            }
+            self.change = Some(Change {
+                progress: Progress::Confirming,
+                ..change
+            });
+            self.recheck = true;
         }
     }
 
@@ -108,11 +164,15 @@ impl<H: Host> Volume<H> {
             replica.wants_member && replica.replication == ReplicationState::SyncSource && is_clean
         });
         let joining = joining.map(|(peer, _)| peer);
-        if self.wants_shrink && cx.facts.is_primary() {
-            self.wants_shrink = false;
-            if !self.lost_members(node).is_empty() {
-                self.begin_change(cx, Reason::Shrink, self.term());
-            }
+        let recorded = self
+            .disk
+            .as_ref()
+            .map_or(NodeSet::EMPTY, |disk| disk.superblock.generation.members);
+        let has_lost = !self.lost_members(node).intersection(recorded).is_empty();
+        // With quorum nobody reads before a majority knows that the lost member is one.
+        let wants_shrink = core::mem::take(&mut self.wants_shrink) || cx.facts.quorum.is_on();
+        if wants_shrink && has_lost && cx.facts.is_primary() {
+            self.begin_change(cx, Reason::Shrink, self.term());
         } else if let Some(promotion) = self
             .wants_promotion
             .filter(|promotion| self.may_begin(promotion))
@@ -122,11 +182,12 @@ impl<H: Host> Volume<H> {
                 cx,
                 Reason::Promotion {
                     anew: promotion.anew,
+                    force: promotion.force,
                 },
                 promotion.term,
             );
         } else if let Some(peer) =
-            joining.filter(|_| cx.facts.leader.is_none_or(|leader| leader == node))
+            joining.filter(|_| self.leader(&cx.facts).is_none_or(|leader| leader == node))
         {
             self.begin_change(cx, Reason::Grow(peer), self.term());
         }
@@ -191,10 +252,11 @@ impl<H: Host> Volume<H> {
         let present = self.receivers().with(node);
         let had = NodeSet(self.required.with(node).0 & !unfinished.0);
         // Without a writer nothing is written that an absent member could lack.
-        let is_written = cx.facts.is_primary() || matches!(reason, Reason::Promotion { .. });
+        let is_written =
+            cx.facts.leaders.contains(node) || matches!(reason, Reason::Promotion { .. });
         let members = match reason {
-            Reason::Promotion { anew: true } => NodeSet::of(node),
-            Reason::Promotion { anew: false } | Reason::Shrink => had.intersection(present),
+            Reason::Promotion { anew: true, .. } => NodeSet::of(node),
+            Reason::Promotion { anew: false, .. } | Reason::Shrink => had.intersection(present),
             Reason::Grow(peer) if is_written => had.with(peer).intersection(present),
             Reason::Grow(peer) => had.with(peer),
         };
@@ -209,20 +271,24 @@ impl<H: Host> Volume<H> {
             members,
         };
         disk.go_on(record);
-        if let Reason::Promotion { anew } = reason {
+        if let Reason::Promotion { anew, .. } = reason {
             disk.set_flag(FLAG_WRITER_ACTIVE, true);
             disk.set_flag(FLAG_OUTDATED, false);
             if anew {
                 disk.set_flag(FLAG_INCONSISTENT, false);
                 disk.superblock.since.fill(GenerationId::NONE);
+                // Whatever is there now belongs to the new generation and to no other.
+                disk.confirm();
             }
         }
         let number = disk.touch();
         self.required = self.required.union(members);
+        self.stalled = None;
         self.change = Some(Change {
             record,
             reason,
             progress: Progress::Local(number),
+            knowers: NodeSet::EMPTY,
             holders: NodeSet::EMPTY,
         });
         self.recheck = true;
@@ -274,19 +340,17 @@ impl<H: Host> Volume<H> {
         self.recheck = true;
     }
 
-    /// Tells the members that they are equal. With one peer there is nobody to tell of another.
+    /// Tells everybody who has the record that it is in force, and the members that they are equal.
     fn tell_in_force<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: &Change) {
-        let members = change.record.members;
-        let holders = change.holders.intersection(members);
-        if holders.len() < 2 {
-            return;
-        }
+        let holders = change.holders.intersection(change.record.members);
+        // One that was lost since may have lost more than that.
+        let holders = holders.intersection(self.receivers());
         let body = InForceBody {
             generation: change.record.id.0.into(),
             holders: holders.with(cx.facts.node).0.into(),
             reserved: 0.into(),
         };
-        for peer in holders.intersection(self.receivers()).iter() {
+        for peer in change.knowers.intersection(self.receivers()).iter() {
             if let Some(line) = self.line(peer) {
                 cx.send(
                     line,
@@ -315,16 +379,43 @@ impl<H: Host> Volume<H> {
             NodeSet(body.holders.get()),
         );
         ensure(body.reserved.get() == 0, "the peer sent a malformed record")?;
+        if let Some(said) = self
+            .replica_mut(peer)
+            .and_then(|replica| replica.round.peer.as_mut())
+        {
+            said.is_stalled = false;
+        }
         let Some(disk) = self.disk.as_mut() else {
             return Ok(());
         };
         let generation = disk.superblock.generation;
-        let holders = holders.intersection(generation.members);
-        let is_mine = generation.id == id && holders.contains(cx.facts.node);
-        if !is_mine || disk.has_flag(FLAG_INCONSISTENT) {
+        if generation.id != id {
+            let target = self
+                .replica_mut(peer)
+                .and_then(|replica| replica.target.as_mut());
+            if let Some(target) = target.filter(|target| target.line.current().id == id) {
+                target.line.confirm();
+            }
             return Ok(());
         }
+        disk.confirm();
+        self.recheck = true;
+        let holders = holders.intersection(generation.members);
+        if !holders.contains(cx.facts.node) || disk.has_flag(FLAG_INCONSISTENT) {
+            return Ok(());
+        }
+        let met = self.replicas.iter().zip(NodeId::all());
+        let met = met.filter(|(replica, _)| {
+            replica
+                .as_ref()
+                .is_some_and(|replica| replica.session.is_some())
+        });
+        let met = met.fold(NodeSet::EMPTY, |set, (_, node)| set.with(node));
         for other in holders.without(cx.facts.node).without(peer).iter() {
+            if !met.contains(other) {
+                // The maker has seen which image of its disk that is.
+                disk.set_seen(other, Incarnation(0), 0);
+            }
             disk.set_since(other, id);
             if let Some(slot) = disk.slot(other) {
                 disk.bits.clear_all(slot);
@@ -332,7 +423,6 @@ impl<H: Host> Volume<H> {
             disk.wants_bitmaps = true;
         }
         self.mark_unlogged();
-        self.recheck = true;
         Ok(())
     }
 
@@ -391,19 +481,30 @@ impl<H: Host> Volume<H> {
         {
             source.is_peer_ready = true;
         }
-        if let Some(Change {
-            progress: Progress::Remote(waits),
-            holders,
-            ..
-        }) = &mut self.change
-        {
-            *waits = waits.without(peer);
+        if let Some(change) = self.change.as_mut().or(self.stalled.as_mut()) {
+            if let Progress::Remote(waits) = &mut change.progress {
+                *waits = waits.without(peer);
+            }
+            change.knowers = change.knowers.with(peer);
             if is_complete {
-                *holders = holders.with(peer);
+                change.holders = change.holders.with(peer);
             }
         }
         self.recheck = true;
         Ok(())
+    }
+
+    /// A peer turns out to have a record that waits for a majority.
+    pub(super) fn on_known(&mut self, peer: NodeId, id: GenerationId) {
+        if let Some(change) = self
+            .stalled
+            .as_mut()
+            .filter(|change| change.record.id == id)
+        {
+            change.knowers = change.knowers.with(peer);
+            change.holders = change.holders.with(peer);
+            self.recheck = true;
+        }
     }
 
     /// A peer made a new record.
@@ -432,6 +533,11 @@ impl<H: Host> Volume<H> {
             return Err(Fault("the peer sent a generation to a node without disk"));
         };
         let current = disk.superblock.generation;
+        if record.id == current.id && replica.adopting.is_none() {
+            // It came by way of a third node.
+            self.acknowledge_generation(cx, peer, record.id);
+            return Ok(());
+        }
         let follows =
             record.parent == current.id && record.id != current.id && record.term >= current.term;
         ensure(
@@ -490,6 +596,14 @@ impl<H: Host> Volume<H> {
         if replica.received.done_upto() < after {
             return;
         }
+        if adopting.joins {
+            // INVARIANT: what was fetched is noted towards everybody else, on disk, before it counts. It also keeps a
+            // power cut soon after from bringing back the bits of the whole sync.
+            if !disk.are_bitmaps_written() {
+                self.recheck |= !core::mem::replace(&mut disk.wants_bitmaps, true);
+                return;
+            }
+        }
         let dropped = NodeSet(disk.superblock.generation.members.0 & !record.members.0);
         disk.go_on(record);
         disk.set_since(peer, record.id);
@@ -497,8 +611,6 @@ impl<H: Host> Volume<H> {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
             disk.set_flag(FLAG_WRITER_ACTIVE, false);
-            // Else a power cut soon after would bring back the bits of the whole sync.
-            disk.wants_bitmaps = true;
         }
         replica.accepts = false;
         replica.adopting = Some(Adopting {

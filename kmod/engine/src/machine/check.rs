@@ -86,7 +86,10 @@ impl<H: Host> Volume<H> {
                 ReplicationState::BitmapTarget | ReplicationState::SyncTarget => {
                     replica.target.is_some() || replica.round.is_open() || replica.verdict.is_some()
                 }
-                ReplicationState::Off | ReplicationState::Established => {
+                ReplicationState::Off
+                | ReplicationState::Established
+                | ReplicationState::PausedSource
+                | ReplicationState::PausedTarget => {
                     replica.source.is_none() && replica.target.is_none()
                 }
             })

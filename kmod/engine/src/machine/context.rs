@@ -5,11 +5,12 @@
 use crate::effect::{Data, Effect, Level, Object, Refused};
 use crate::event::Token;
 use crate::host::{Host, Output, Time};
+use crate::quorum::Quorum;
 use core::fmt;
 use core::marker::PhantomData;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{Protocol, Role};
-use weft_uapi::units::{NodeId, SessionId};
+use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::wire::{Header, LinkKind};
 
 /// Facts of the resource that the volumes need.
@@ -23,8 +24,10 @@ pub(super) struct Facts {
     pub(super) protocol: Protocol,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
-    /// The primary, or who is about to be: this node, or the connected one.
-    pub(super) leader: Option<NodeId>,
+    /// Who is primary, or about to be, as far as this node sees.
+    pub(super) leaders: NodeSet,
+    /// Who has a vote.
+    pub(super) quorum: Quorum,
     /// No node in reach is primary.
     pub(super) is_quiet: bool,
 }

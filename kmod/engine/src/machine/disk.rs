@@ -60,6 +60,8 @@ pub(super) struct Disk<H: Host> {
     pub(super) wants_bitmaps: bool,
     /// Extents are hot, but nothing has referred to one since.
     calm_since: Option<Time>,
+    /// Number of the superblock which says that somebody may write in the current generation.
+    confirmed_by: u64,
     superblock_wanted: u64,
     superblock_writing: Option<u64>,
     superblock_done: u64,
@@ -110,6 +112,7 @@ impl<H: Host> Disk<H> {
             wants_clean: false,
             wants_bitmaps: false,
             calm_since: None,
+            confirmed_by: 0,
             superblock_wanted: 0,
             superblock_writing: None,
             superblock_done: 0,
@@ -205,6 +208,21 @@ impl<H: Host> Disk<H> {
         self.set_ancestry(&line);
     }
 
+    /// The current generation is in force: whoever writes in it may do so once that is durable.
+    pub(super) fn confirm(&mut self) {
+        let mut line = self.ancestry();
+        line.confirm();
+        if line.written_before() != self.superblock.written {
+            self.superblock.written = line.written_before();
+            self.confirmed_by = self.touch();
+        }
+    }
+
+    /// Whether data of the current generation may go to the disk (G1).
+    pub(super) fn may_hold_data(&self) -> bool {
+        self.superblock.written == GenerationId::NONE && self.is_durable(self.confirmed_by)
+    }
+
     /// The slot of a node's bitmap.
     pub(super) fn slot(&self, node: NodeId) -> Option<u32> {
         self.superblock
@@ -224,6 +242,10 @@ impl<H: Host> Disk<H> {
         let free = (0..self.superblock.slots)
             .find(|&slot| !used.iter().flatten().any(|&taken| u32::from(taken) == slot))?;
         *self.superblock.slot_of_node.get_mut(node.index())? = Some(u8::try_from(free).ok()?);
+        if self.superblock.generation.id != GenerationId::NONE {
+            // Nothing was noted towards the node until now.
+            self.bits.set_all(free);
+        }
         self.touch();
         Some(free)
     }

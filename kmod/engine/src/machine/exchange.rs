@@ -8,6 +8,7 @@
 
 use super::context::{ensure, Context, Fault};
 use super::disk::Disk;
+use super::peer_op::Kind;
 use super::replica::{Adopting, Replica};
 use super::volume::Volume;
 use crate::host::{Host, Output, Time};
@@ -68,12 +69,15 @@ impl<H: Host> Replica<H> {
     /// When this replica wants to be looked at without an event.
     pub(super) fn deadline(&self) -> Option<Time> {
         self.session?;
-        let at_once = (self.is_sending_bits()
-            || self
-                .target
-                .as_ref()
-                .is_some_and(|target| target.is_scanning))
-        .then_some(Time(0));
+        // The first page goes out with the event that makes it possible.
+        let is_begun = |pages: &Pages| !pages.is_sent && pages.next_word > 0;
+        let is_sending = self.pages().is_some_and(is_begun);
+        let is_scanning = self
+            .target
+            .as_ref()
+            .is_some_and(|target| target.is_scanning);
+        let is_decided = !self.round.is_open();
+        let at_once = (is_decided && (is_sending || is_scanning)).then_some(Time(0));
         let verdict = self.verdict.map(|verdict| verdict.due);
         at_once.or(verdict).or(self.round.deadline())
     }
@@ -96,6 +100,9 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
+        if !self.is_source_stable(peer) {
+            return;
+        }
         let id = self.id;
         for _ in 0..PACKETS_MAX {
             let (Some(disk), Some(replica)) = (
@@ -127,6 +134,30 @@ impl<H: Host> Volume<H> {
             }
             pages.next_word = pages.next_word.saturating_add(WORDS_MAX as u64);
         }
+    }
+
+    /// Whether a source has made its data stable, see [`Source::stable_by`]; a target has not to.
+    fn is_source_stable(&mut self, peer: NodeId) -> bool {
+        let is_writing = self
+            .ops
+            .iter()
+            .any(|(_, op)| op.is_running && op.kind == Kind::Write);
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_mut(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
+            return false;
+        };
+        let Some(source) = replica.source.as_mut() else {
+            return true;
+        };
+        if source.stable_by.is_none() && !is_writing {
+            source.stable_by = Some(disk.touch());
+            self.recheck = true;
+        }
+        source
+            .stable_by
+            .is_some_and(|number| disk.is_durable(number))
     }
 
     /// A part of the peer's bitmap.
@@ -206,8 +237,13 @@ impl<H: Host> Volume<H> {
         let Some(line) = exchanged.map(|target| &target.line) else {
             return;
         };
-        // What was told to a peer stays true until it is decided upon.
-        if replica.replication != ReplicationState::BitmapTarget || is_told {
+        if replica.replication != ReplicationState::BitmapTarget {
+            return;
+        }
+        let is_begun = |adopting: Adopting| adopting.superblock.is_some();
+        if is_told && !replica.adopting.is_some_and(is_begun) {
+            // What was told to a peer, or is about to be, stays true until it is decided upon.
+            replica.adopting = None;
             return;
         }
         match replica.adopting {
@@ -224,6 +260,7 @@ impl<H: Host> Volume<H> {
             }
             Some(adopting) if adopting.superblock.is_none() && disk.are_bitmaps_written() => {
                 disk.set_ancestry(line);
+                disk.superblock.tail_seq = replica.round.peer.map_or(0, |said| said.side.tail_seq);
                 disk.set_flag(FLAG_INCONSISTENT, true);
                 disk.set_flag(FLAG_OUTDATED, false);
                 disk.set_since(peer, adopting.id);

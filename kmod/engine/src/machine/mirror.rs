@@ -294,6 +294,10 @@ impl<H: Host> Volume<H> {
             return;
         }
         let (io, seq) = (request.io, request.flush_upto);
+        if self.is_doomed(cx) {
+            self.complete(cx, number, Err(IoError::NoQuorum), None);
+            return;
+        }
         let stable = self
             .each_replica()
             .filter(|(_, replica)| replica.receives && replica.stable >= seq);

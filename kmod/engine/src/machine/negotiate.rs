@@ -57,7 +57,7 @@ impl Round {
     }
 
     /// Asks for one more round.
-    fn renew(&mut self, now: Time) {
+    pub(super) fn renew(&mut self, now: Time) {
         self.wanted = self.wanted.max(self.sent().saturating_add(1));
         self.since = now;
     }
@@ -103,6 +103,7 @@ impl<H: Host> Volume<H> {
     /// Sends states and decides, where it is time.
     #[inline(never)]
     pub(super) fn run_negotiations<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        self.renew_targets(cx.now);
         for peer in self.sessions().iter() {
             let Some(round) = self.replica(peer).map(|replica| replica.round) else {
                 continue;
@@ -151,11 +152,19 @@ impl<H: Host> Volume<H> {
             return false;
         };
         let is_equal = replica.receives && replica.source.is_none();
+        let is_alone = self.leader(&cx.facts).is_none();
         let has_slipped = self.disk.as_ref().is_some_and(|disk| {
-            disk.has_flag(FLAG_INCONSISTENT) || (cx.facts.leader.is_none() && disk.marked(peer) > 0)
+            let generation = disk.superblock.generation;
+            let is_left_out = !generation.members.contains(peer)
+                && generation.id != own.side.ancestry.current().id
+                && generation
+                    .writer
+                    .is_some_and(|writer| writer != cx.facts.node);
+            is_left_out || disk.has_flag(FLAG_INCONSISTENT) || (is_alone && disk.marked(peer) > 0)
         });
+        let is_better = own.disk == DiskState::Outdated && self.disk_state() == DiskState::UpToDate;
         if is_equal || !replica.is_waiting {
-            return is_equal && has_slipped;
+            return is_equal && (has_slipped || is_better);
         }
         let body = self.state_body(&cx.facts, peer, own.round);
         Said::from_body(&body, cx.facts.node, cx.facts.role)
@@ -166,7 +175,7 @@ impl<H: Host> Volume<H> {
     fn is_calm<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
         // A state tells the role: it waits for a promotion that has been asked for or is on record already.
         let is_promoting = cx.facts.in_transition && !cx.facts.is_primary();
-        if is_promoting && self.wants_promotion.is_none() {
+        if is_promoting && self.wants_promotion.is_none() && self.stalled.is_none() {
             return false;
         }
         let is_attaching = self
@@ -248,11 +257,13 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.round.decided = own.round;
+            replica.verdict = None;
             replica.forget_decision();
         }
         self.recheck = true;
         let have_disks = own.disk != DiskState::Diskless && said.disk != DiskState::Diskless;
-        if own.role == Role::Primary && said.role == Role::Primary {
+        let writes = |said: &Said| said.role == Role::Primary && !said.is_stalled;
+        if writes(own) && writes(said) {
             let rule = decide(&own.side, &said.side).rule.name();
             self.stand_alone(cx, peer, rule, "split brain: both nodes are primary");
         } else if have_disks && own.sectors != said.sectors {
@@ -283,7 +294,16 @@ impl<H: Host> Volume<H> {
     ) {
         let decision = decide(&own.side, &said.side);
         let rule = decision.rule.name();
+        let lines = [&own.side.ancestry, &said.side.ancestry];
+        let is_same = lines[0].current().id == lines[1].current().id;
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
+        }
         if let Some(disk) = self.disk.as_mut() {
+            if is_same && lines[1].written_before() == GenerationId::NONE {
+                // The peer has heard that the generation is in force.
+                disk.confirm();
+            }
             disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
             if decision.rule == Rule::RolledBack || said.side.ancestry.is_blank() {
                 // What it acknowledged is gone.
@@ -294,11 +314,24 @@ impl<H: Host> Volume<H> {
                 return;
             }
         }
-        match arrange(decision.outcome, &own.stance, &said.stance) {
+        match arrange(decision, &own.stance, &said.stance) {
             Outcome::None => self.on_equal(cx, peer, rule, own, said),
-            Outcome::NoSource => self.on_waiting(cx, peer, rule),
+            Outcome::NoSource => {
+                self.on_waiting(cx, peer, rule, ReplicationState::Established);
+                if said.side.is_inconsistent
+                    && said.side.ancestry.written() != own.side.ancestry.written()
+                {
+                    // It was fetching newer data from somebody else.
+                    self.outdate(cx);
+                }
+            }
             Outcome::Wait => {
-                self.on_waiting(cx, peer, rule);
+                let replication = match decision.outcome {
+                    Outcome::SyncSource { .. } => ReplicationState::PausedSource,
+                    Outcome::SyncTarget { .. } => ReplicationState::PausedTarget,
+                    _ => ReplicationState::Established,
+                };
+                self.on_waiting(cx, peer, rule, replication);
                 if own.stance.leader.is_none() && said.stance.leader.is_some() {
                     self.outdate(cx);
                 }
@@ -353,6 +386,7 @@ impl<H: Host> Volume<H> {
         }
         // Both states named this generation as durable.
         disk.set_since(peer, said_id);
+        self.on_known(peer, said_id);
         self.reconciled(cx);
         if let Some(replica) = self.replica_mut(peer) {
             replica.receives = true;
@@ -376,8 +410,9 @@ impl<H: Host> Volume<H> {
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
         rule: &'static str,
+        replication: ReplicationState,
     ) {
-        self.on_decided(cx, peer, rule, ReplicationState::Established);
+        self.on_decided(cx, peer, rule, replication);
         self.stop_mirroring(peer);
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_waiting = true;
@@ -404,7 +439,7 @@ impl<H: Host> Volume<H> {
         let Some(other) = self.source_node().filter(|&other| other != peer) else {
             return true;
         };
-        let is_leader = cx.facts.leader == Some(peer);
+        let is_leader = cx.facts.leaders.contains(peer);
         let dropped = if is_leader { other } else { peer };
         if let Some(replica) = self.replica_mut(dropped) {
             replica.forget_decision();
@@ -454,6 +489,7 @@ impl<H: Host> Volume<H> {
             replica.peer_disk = DiskState::Inconsistent;
             replica.source = Some(Source {
                 pages: Pages::new(full),
+                stable_by: None,
                 is_peer_ready: false,
             });
             replica.progress = Progress {
@@ -472,6 +508,8 @@ impl<H: Host> Volume<H> {
         target: Target,
     ) {
         self.on_decided(cx, peer, rule, ReplicationState::BitmapTarget);
+        // A primary that may not write, while the others went on.
+        self.is_overtaken |= cx.facts.is_primary();
         let now = cx.now;
         if let Some(replica) = self.replica_mut(peer) {
             replica.peer_disk = DiskState::UpToDate;

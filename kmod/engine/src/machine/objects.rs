@@ -310,7 +310,7 @@ impl<H: Host> Volume<H> {
             PacketKind::Trim => self.on_trim(peer, header.seq),
             PacketKind::ResyncRequest => self.on_resync_request(cx, peer, header),
             PacketKind::ResyncData => self.on_resync_data(cx, peer, header, data),
-            PacketKind::ResyncDone => self.on_resync_done(peer),
+            PacketKind::ResyncDone => self.on_resync_done(peer, header.seq),
             PacketKind::Bitmap => self.on_bitmap(peer, body),
             PacketKind::BitmapEnd => self.on_bitmap_end(peer, header),
             PacketKind::Generation => self.on_generation(cx, peer, body),

@@ -18,7 +18,7 @@ use crate::event::{DiskError, Io, Op};
 use crate::host::{Host, Output};
 use crate::ranges::RangeId;
 use weft_uapi::state::{DiskState, Protocol, ReplicationState};
-use weft_uapi::units::{NodeId, NodeSet, Seq, SessionId};
+use weft_uapi::units::{GenerationId, NodeId, NodeSet, Seq, SessionId};
 use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
 
 /// What the operation is.
@@ -292,12 +292,16 @@ impl<H: Host> Volume<H> {
         if !self.replica(peer).is_some_and(|replica| replica.accepts) {
             return false;
         }
-        let writer = self
-            .disk
-            .as_ref()
-            .and_then(|disk| disk.superblock.generation.writer);
-        if writer != Some(peer) {
+        let Some(disk) = self.disk.as_ref() else {
+            return false;
+        };
+        if disk.superblock.generation.writer != Some(peer)
+            || disk.superblock.written != GenerationId::NONE
+        {
             self.condemn(peer, "the peer wrote without a generation of its own");
+            return false;
+        }
+        if !disk.may_hold_data() {
             return false;
         }
         let Some(op) = self.ops.get(number) else {

@@ -6,6 +6,7 @@
 //! Off -> (states exchanged, decided) -> Established
 //!                                    -> BitmapSource -> SyncSource -> Established
 //!                                    -> BitmapTarget -> SyncTarget -> Established
+//!                                    -> PausedSource, PausedTarget (another node is the one to fetch from)
 //! ```
 //! A session's end leads back to Off from everywhere; a new round of the negotiation may lead from everywhere to
 //! a new decision.
@@ -28,6 +29,8 @@ pub(super) struct Replica<H: Host> {
     /// Name of the rule that decided last.
     pub(super) rule: &'static str,
     pub(super) round: Round,
+    /// By the last decision this disk's data are newer.
+    pub(super) is_behind: bool,
     /// The last decision was to wait for something else.
     pub(super) is_waiting: bool,
     /// Acknowledgements of what was sent before this number mean nothing any more.
@@ -54,6 +57,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) trim_sent: Seq,
     /// Its data were exhausted; a record that includes it is due.
     pub(super) wants_member: bool,
+    /// It has fetched all it knew of, and everything up to here is stable there.
+    pub(super) finished_upto: Seq,
     pub(super) source: Option<Source>,
     pub(super) target: Option<Target>,
     /// Why the session has to end, and whether a person has to look at it.
@@ -106,6 +111,7 @@ impl<H: Host> Replica<H> {
             peer_disk: DiskState::Unknown,
             rule: "",
             round: Round::default(),
+            is_behind: false,
             is_waiting: false,
             void_before: Seq(0),
             receives: false,
@@ -119,6 +125,7 @@ impl<H: Host> Replica<H> {
             flush_sent: Seq(0),
             trim_sent: Seq(0),
             wants_member: false,
+            finished_upto: Seq(0),
             source: None,
             target: None,
             verdict: None,
@@ -135,6 +142,7 @@ impl<H: Host> Replica<H> {
         self.session = None;
         self.peer_disk = DiskState::Unknown;
         self.round = Round::default();
+        self.is_behind = false;
         self.is_waiting = false;
         self.void_before = Seq(0);
         self.receives = false;

@@ -13,11 +13,13 @@
 
 use super::context::Context;
 use super::cookie::Work;
+use super::disk::Disk;
 use super::volume::{Owner, Volume, PEER_OPS};
 use crate::activity_log::Begin;
 use crate::effect::{Data, Effect, IoError};
 use crate::event::{DiskError, Io, Op};
 use crate::host::{Host, Output};
+use crate::quorum::OnNoQuorum;
 use crate::ranges::{RangeId, Span};
 use crate::tail::Kind;
 use weft_uapi::limits::AL_EXTENT_BYTES;
@@ -211,8 +213,14 @@ impl<H: Host> Volume<H> {
         if self.is_broken {
             return;
         }
+        if self.is_doomed(cx) {
+            self.complete(cx, number, Err(IoError::NoQuorum), None);
+            return;
+        }
         if matches!(self.disk_state(), DiskState::Failed | DiskState::Diskless) {
             self.complete(cx, number, Err(IoError::Disk), None);
+        } else if self.lacks_quorum(cx) {
+            // Another majority may have written meanwhile.
         } else if io.op == Op::Read {
             self.start_read(cx, number);
         } else if io.op == Op::Flush || io.preflush {
@@ -262,6 +270,18 @@ impl<H: Host> Volume<H> {
         self.complete(cx, number, result, None);
     }
 
+    /// Whether it is not known by a majority of the voters that this node goes on without the members that it lost.
+    pub(super) fn lacks_quorum<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
+        let is_unsure = self.stalled.is_some() || !self.lost_members(cx.facts.node).is_empty();
+        cx.facts.quorum.is_on() && is_unsure
+    }
+
+    /// Whether requests that wait are to fail.
+    pub(super) fn is_doomed<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
+        let has_no_quorum = self.stalled.is_some() && cx.facts.quorum.on_lost == OnNoQuorum::Fail;
+        self.is_overtaken || has_no_quorum
+    }
+
     /// Members that get no writes: no write or flush is complete before a record without them is durable (G2).
     pub(super) fn lost_members(&self, node: NodeId) -> NodeSet {
         NodeSet(self.required.without(node).0 & !self.receivers().0)
@@ -281,8 +301,10 @@ impl<H: Host> Volume<H> {
 
     /// Whether the state of the volume lets writes start at all.
     fn is_writable<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) -> bool {
+        let may_hold_data = self.disk.as_ref().is_some_and(Disk::may_hold_data);
         if self.disk_state() != DiskState::UpToDate
             || self.change.is_some()
+            || !may_hold_data
             || self.is_negotiating()
         {
             return false;
@@ -513,6 +535,10 @@ impl<H: Host> Volume<H> {
         };
         if request.has_failed {
             self.complete(cx, number, Err(IoError::Disk), None);
+            return;
+        }
+        if self.is_doomed(cx) {
+            self.complete(cx, number, Err(IoError::NoQuorum), None);
             return;
         }
         let missing = NodeSet(self.required.without(cx.facts.node).0 & !request.acked.0);

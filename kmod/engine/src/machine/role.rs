@@ -3,13 +3,14 @@
 //! Promotion and demotion of this node.
 //!
 //! ```text
-//! Secondary --primary--> Asking: peers promise the term --> Recording: every volume's record in force --> Primary
+//! Secondary --primary--> Comparing: every peer is met anew --> Asking: peers promise the term --> Recording: every volume's record in force --> Primary
 //! Primary --secondary--> Draining: nothing in flight, tails stable, records say "no writer" --> Secondary
 //! ```
 
 use super::change::Promotion;
 use super::context::{ensure, Context, Fault};
 use super::disk::Stage;
+use super::session::Peer;
 use super::transitions;
 use super::volume::Volume;
 use super::Engine;
@@ -26,19 +27,30 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 /// How long a promotion may take, in milliseconds.
 const PROMOTION_TIMEOUT_MS: u64 = 20_000;
 
+/// How far a peer's refusal may raise the term of the next attempt: a term has no end otherwise.
+const TERMS_MAX: u64 = 1 << 20;
+
 /// A change of the role that is under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Transition {
+    /// What the connected peers have is being compared, so that nobody promises anything to a node that is behind.
+    Comparing {
+        token: Token,
+        force: bool,
+        since: Time,
+    },
     /// These peers have not answered yet.
     Asking {
         token: Token,
         force: bool,
         term: Term,
         waits: NodeSet,
+        /// Who promised.
+        yes: NodeSet,
         since: Time,
     },
     /// The records are being made durable.
-    Recording { token: Token },
+    Recording { token: Token, since: Time },
     /// The last writes are being made stable.
     Draining { token: Token },
 }
@@ -56,6 +68,10 @@ impl<H: Host> Engine<H> {
             cx.reply(token, Ok(()));
             return;
         }
+        if self.transition.is_some() {
+            cx.reply(token, Err(Refusal::InTransition));
+            return;
+        }
         if let Err((refusal, peer)) = self.may_promote(force) {
             match peer {
                 Some(peer) => cx.refuse(token, refusal, format_args!("node {peer}")),
@@ -63,6 +79,18 @@ impl<H: Host> Engine<H> {
             }
             return;
         }
+        for volume in self.each_volume_mut() {
+            volume.negotiate_all(cx.now);
+        }
+        self.transition = Some(Transition::Comparing {
+            token,
+            force,
+            since: cx.now,
+        });
+    }
+
+    /// Asks the connected peers for their promise.
+    fn ask<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, force: bool) {
         let promised = self
             .each_volume()
             .filter_map(|volume| volume.disk.as_ref())
@@ -93,15 +121,13 @@ impl<H: Host> Engine<H> {
             force,
             term,
             waits,
+            yes: NodeSet::of(self.config.node),
             since: cx.now,
         });
     }
 
     /// Whether a promotion may begin; the refusal may be about a peer.
     fn may_promote(&self, force: bool) -> Result<(), (Refusal, Option<NodeId>)> {
-        if self.transition.is_some() {
-            return Err((Refusal::InTransition, None));
-        }
         if self.volumes().next().is_none() {
             return Err((Refusal::NoVolume, None));
         }
@@ -162,6 +188,8 @@ impl<H: Host> Engine<H> {
             Some(Refusal::InTransition)
         } else if term < promised {
             Some(Refusal::ElectionLost)
+        } else if self.quorum.is_on() && self.each_volume().any(|volume| volume.is_ahead_of(id)) {
+            Some(Refusal::NoUpToDateDisk)
         } else {
             None
         };
@@ -234,6 +262,7 @@ impl<H: Host> Engine<H> {
             force,
             term,
             waits,
+            yes,
             since,
         }) = self.transition
         else {
@@ -251,11 +280,12 @@ impl<H: Host> Engine<H> {
                 force,
                 term,
                 waits: waits.without(id),
+                yes: yes.with(id),
                 since,
             });
         } else {
             let refusal = Refusal::from_number(body.refusal.get()).unwrap_or(Refusal::ElectionLost);
-            self.promise(Term(body.term.get().min(term.0.saturating_add(1))));
+            self.promise(Term(body.term.get().min(term.0.saturating_add(TERMS_MAX))));
             self.give_up(cx);
             cx.refuse(token, refusal, format_args!("node {id} refused"));
         }
@@ -283,30 +313,44 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_promises(cx);
+        self.step_down(cx);
+        self.yield_to_primary(cx);
         match self.transition {
             None => {}
+            Some(Transition::Comparing {
+                token,
+                force,
+                since,
+            }) => self.compare(cx, token, force, since),
             Some(Transition::Asking {
                 token,
                 force,
                 term,
                 waits,
+                yes,
                 since,
             }) => {
                 let waits = waits.intersection(self.connected());
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
-                if waits.is_empty() {
-                    self.record_promotion(token, force, term);
+                if waits.is_empty() && self.quorum.has_majority(yes) {
+                    self.record_promotion(cx.now, token, force, term);
+                } else if waits.is_empty() {
+                    self.give_up(cx);
+                    cx.reply(token, Err(Refusal::NoQuorum));
                 } else if is_late {
                     self.give_up(cx);
                     cx.reply(token, Err(Refusal::ElectionLost));
                 }
             }
-            Some(Transition::Recording { token }) => {
+            Some(Transition::Recording { token, since }) => {
                 let is_recorded = |volume: &Volume<H>| {
-                    volume.change.is_none() && volume.wants_promotion.is_none()
+                    volume.change.is_none()
+                        && volume.stalled.is_none()
+                        && volume.wants_promotion.is_none()
                 };
                 let refusal = self.each_volume().find_map(Volume::promotion_refusal);
-                if let Some(refusal) = refusal {
+                let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
+                if let Some(refusal) = refusal.or(is_late.then_some(Refusal::NoQuorum)) {
                     self.each_volume_mut()
                         .for_each(|volume| volume.wants_promotion = None);
                     self.give_up(cx);
@@ -322,17 +366,82 @@ impl<H: Host> Engine<H> {
     /// The promotion has failed: nobody needs to keep the promise.
     fn give_up<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.transition = None;
+        for volume in self.each_volume_mut() {
+            volume.stalled = None;
+        }
         self.tell_peers(cx, PacketKind::Demoted);
     }
 
-    fn record_promotion(&mut self, token: Token, force: bool, term: Term) {
+    /// Asks once every peer was met.
+    fn compare<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        token: Token,
+        force: bool,
+        since: Time,
+    ) {
+        let refusal = match self.may_promote(force) {
+            // It passes, or takes too long.
+            Err((Refusal::InTransition, _)) if since.after_ms(PROMOTION_TIMEOUT_MS) > cx.now => {
+                return;
+            }
+            Ok(()) => return self.ask(cx, token, force),
+            Err((refusal, _)) => refusal,
+        };
+        self.give_up(cx);
+        cx.reply(token, Err(refusal));
+    }
+
+    /// A primary came into reach while this node was about to become one.
+    fn yield_to_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let token = match self.transition {
+            Some(
+                Transition::Comparing { token, .. }
+                | Transition::Asking { token, .. }
+                | Transition::Recording { token, .. },
+            ) => token,
+            Some(Transition::Draining { .. }) | None => return,
+        };
+        let is_primary = |peer: &Peer| peer.has_session() && peer.role == Role::Primary;
+        let primary = NodeId::all().find(|&id| self.peer(id).is_some_and(is_primary));
+        if let Some(id) = primary {
+            for volume in self.each_volume_mut() {
+                volume.wants_promotion = None;
+            }
+            self.give_up(cx);
+            cx.refuse(token, Refusal::PeerPrimary, format_args!("node {id}"));
+        }
+    }
+
+    /// A majority went on without this primary: all that it was asked for since has to fail.
+    fn step_down<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let is_overtaken = self.each_volume().any(|volume| volume.is_overtaken);
+        if is_overtaken && self.role == Role::Primary {
+            cx.log(
+                Level::Error,
+                format_args!("a majority went on without this node: it is primary no more, and its requests fail"),
+            );
+            for volume in self.each_volume_mut() {
+                volume.is_overtaken = true;
+                volume.stalled = None;
+            }
+            self.set_role(cx, Role::Secondary);
+            self.tell_peers(cx, PacketKind::Demoted);
+        } else if is_overtaken {
+            for volume in self.each_volume_mut() {
+                volume.is_overtaken &= volume.requests.used() > 0;
+            }
+        }
+    }
+
+    fn record_promotion(&mut self, now: Time, token: Token, force: bool, term: Term) {
         for volume in self.each_volume_mut() {
             // Data that only force makes good ones: what peers have is no longer comparable.
             let anew = force && volume.disk_state() == DiskState::Inconsistent;
             volume.wants_promotion = Some(Promotion { anew, force, term });
             volume.recheck = true;
         }
-        self.transition = Some(Transition::Recording { token });
+        self.transition = Some(Transition::Recording { token, since: now });
     }
 
     fn become_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
@@ -409,8 +518,12 @@ impl<H: Host> Engine<H> {
     /// When a promotion has taken too long.
     pub(super) fn role_deadline(&self) -> Option<Time> {
         match self.transition {
-            Some(Transition::Asking { since, .. }) => Some(since.after_ms(PROMOTION_TIMEOUT_MS)),
-            _ => None,
+            Some(
+                Transition::Comparing { since, .. }
+                | Transition::Asking { since, .. }
+                | Transition::Recording { since, .. },
+            ) => Some(since.after_ms(PROMOTION_TIMEOUT_MS)),
+            Some(Transition::Draining { .. }) | None => None,
         }
     }
 }
@@ -420,6 +533,11 @@ impl<H: Host> Volume<H> {
         self.disk
             .as_ref()
             .is_some_and(|disk| disk.stage == Stage::Running)
+    }
+
+    /// Whether a peer's data are of the past.
+    fn is_ahead_of(&self, peer: NodeId) -> bool {
+        self.replica(peer).is_some_and(|replica| replica.is_behind)
     }
 
     /// Whether something is being negotiated or recorded.

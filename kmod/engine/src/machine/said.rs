@@ -12,7 +12,7 @@ use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
-    StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED,
+    StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED, STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -25,6 +25,8 @@ pub(super) struct Said {
     pub(super) block_bytes: u32,
     pub(super) disk: DiskState,
     pub(super) role: Role,
+    /// Primary, but it must not write.
+    pub(super) is_stalled: bool,
     pub(super) side: Side,
     pub(super) stance: Stance,
 }
@@ -48,7 +50,7 @@ impl Said {
             since: GenerationId(body.since.get()),
             is_dirty: body.bits.get() > 0,
             is_inconsistent: flag(STATE_INCONSISTENT),
-            is_writer: role == Role::Primary && disk == DiskState::UpToDate,
+            is_writer: role == Role::Primary && disk == DiskState::UpToDate && !flag(STATE_STALLED),
             has_crashed: flag(STATE_CRASHED),
             discards: flag(STATE_DISCARDS),
             tail_seq: body.tail_seq.get(),
@@ -59,6 +61,7 @@ impl Said {
             block_bytes: body.block_bytes.get(),
             disk,
             role,
+            is_stalled: flag(STATE_STALLED),
             side,
             stance: Stance {
                 node: peer,
@@ -89,20 +92,22 @@ fn node_of(number: U16) -> Option<NodeId> {
 }
 
 impl<H: Host> Volume<H> {
-    /// The primary whose writes this disk gets; a primary without disk leads nobody.
+    /// The primary whose writes this disk gets, all of them. One without disk leads nobody, nor one that must not write.
     pub(super) fn leader(&self, facts: &Facts) -> Option<NodeId> {
-        let leader = facts.leader?;
-        let has_disk = if leader == facts.node {
-            self.has_running_disk()
-        } else {
-            self.replica(leader).is_some_and(|replica| {
-                !matches!(
+        let leads = |node: &NodeId| {
+            if *node == facts.node {
+                return self.has_running_disk() && self.stalled.is_none();
+            }
+            self.replica(*node).is_some_and(|replica| {
+                let is_stalled = replica.round.peer.is_some_and(|said| said.is_stalled);
+                let is_there = !matches!(
                     replica.peer_disk,
                     DiskState::Diskless | DiskState::Unknown | DiskState::Failed
-                )
+                );
+                replica.receives && is_there && !is_stalled && replica.verdict.is_none()
             })
         };
-        has_disk.then_some(leader)
+        facts.leaders.iter().find(leads)
     }
 
     /// The node that this disk fetches from.
@@ -138,6 +143,7 @@ impl<H: Host> Volume<H> {
             ),
             (disk.has_flag(FLAG_OUTDATED), STATE_OUTDATED),
             (discards, STATE_DISCARDS),
+            (self.stalled.is_some(), STATE_STALLED),
         ];
         let at = peer.index();
         body.sectors = U64::new(self.sectors());

@@ -10,15 +10,19 @@ use super::exchange::Pages;
 use super::peer_op::PeerOp;
 use super::volume::Volume;
 use crate::effect::Data;
-use crate::host::{Host, Output};
+use crate::host::{Host, Output, Time};
 use crate::tail::Kind;
-use weft_uapi::units::{NodeId, NodeSet};
+use weft_uapi::state::ReplicationState;
+use weft_uapi::units::{NodeId, NodeSet, Seq};
 use weft_uapi::wire::{Header, PacketKind};
 
 /// The source's side of a resync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Source {
     pub(super) pages: Pages,
+    /// Number of the superblock whose flush makes stable what this disk has at the beginning: the target stops counting
+    /// as a copy, so this one must not lose to a power cut what the target has already.
+    pub(super) stable_by: Option<u64>,
     /// The target's record is durable.
     pub(super) is_peer_ready: bool,
 }
@@ -60,7 +64,7 @@ impl<H: Host> Volume<H> {
 
     /// The target owes nothing any more.
     #[inline(never)]
-    pub(super) fn on_resync_done(&mut self, peer: NodeId) -> Result<(), Fault> {
+    pub(super) fn on_resync_done(&mut self, peer: NodeId, upto: Seq) -> Result<(), Fault> {
         let replica = self
             .replica_mut(peer)
             .ok_or(Fault("the peer is not known"))?;
@@ -73,7 +77,29 @@ impl<H: Host> Volume<H> {
             "the peer ended a resync that is not running",
         )?;
         replica.wants_member = true;
+        replica.finished_upto = upto;
         self.recheck = true;
         Ok(())
+    }
+
+    /// Targets that fetched all they knew of, while this disk has noted more towards them since, have to know that, too.
+    pub(super) fn renew_targets(&mut self, now: Time) {
+        let Some(disk) = self.disk.as_ref() else {
+            return;
+        };
+        for (peer, replica) in NodeId::all().zip(self.replicas.iter_mut()) {
+            let Some(replica) = replica else {
+                continue;
+            };
+            let is_settled = replica.wants_member
+                && replica.replication == ReplicationState::SyncSource
+                && !replica.round.is_open()
+                && replica.stable >= replica.finished_upto;
+            if is_settled && disk.marked(peer) > 0 {
+                replica.wants_member = false;
+                replica.round.renew(now);
+                self.recheck = true;
+            }
+        }
     }
 }

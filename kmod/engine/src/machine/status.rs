@@ -7,10 +7,11 @@ use super::Engine;
 use crate::host::{Host, Time};
 use weft_uapi::limits::BITMAP_BLOCK_BYTES;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
-use weft_uapi::state::{ConnectionState, DiskState};
+use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
-    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_NO_DATA, SUSPENDED_TRANSITION,
+    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_NO_DATA, SUSPENDED_QUORUM,
+    SUSPENDED_TRANSITION,
 };
 use weft_uapi::units::{NodeId, VolumeId};
 use zerocopy::FromZeros;
@@ -34,9 +35,10 @@ impl<H: Host> Engine<H> {
 
     /// Why requests wait, bits `SUSPENDED_*`; 0: they do not.
     pub(super) fn suspended(&self) -> u32 {
-        let waiting = self
-            .each_volume()
-            .filter(|volume| volume.has_waiting_requests() || volume.is_broken);
+        let waiting = self.each_volume().filter(|volume| {
+            let is_waiting = volume.has_waiting_requests() || volume.stalled.is_some();
+            volume.is_broken || (is_waiting && self.role == Role::Primary)
+        });
         waiting.fold(0, |all, volume| {
             let broken = if volume.is_broken {
                 SUSPENDED_BROKEN
@@ -53,7 +55,12 @@ impl<H: Host> Engine<H> {
             } else {
                 SUSPENDED_NO_DATA
             };
-            all | broken | transition | no_data
+            let no_quorum = if volume.stalled.is_some() {
+                SUSPENDED_QUORUM
+            } else {
+                0
+            };
+            all | broken | transition | no_data | no_quorum
         })
     }
 

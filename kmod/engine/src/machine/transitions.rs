@@ -57,27 +57,20 @@ const CONNECTION: &[(C, C)] = &[
     (C::Connected, C::StandAlone),
 ];
 
+/// What a round of the negotiation may lead to, from whatever state.
+const DECIDED: &[R] = &[
+    R::Established,  // equal, or nothing to be had
+    R::BitmapSource, // one fetches from the other
+    R::BitmapTarget,
+    R::PausedSource, // one lacks data, but fetches from somebody else
+    R::PausedTarget,
+];
+
 const REPLICATION: &[(R, R)] = &[
-    (R::Off, R::Established),  // nothing owed, or nothing to be had
-    (R::Off, R::BitmapSource), // decided
-    (R::Off, R::BitmapTarget),
     (R::BitmapSource, R::SyncSource), // the target took the generation over
     (R::BitmapTarget, R::SyncTarget), // inconsistency is on record
     (R::SyncSource, R::Established),  // the target is a member
     (R::SyncTarget, R::Established),
-    (R::Established, R::BitmapSource), // decided anew
-    (R::Established, R::BitmapTarget),
-    (R::SyncSource, R::BitmapSource),
-    (R::SyncTarget, R::BitmapTarget),
-    (R::BitmapSource, R::Established),
-    (R::BitmapTarget, R::Established),
-    (R::BitmapSource, R::BitmapTarget),
-    (R::BitmapTarget, R::BitmapSource),
-    (R::Established, R::Off), // the session ended
-    (R::BitmapSource, R::Off),
-    (R::BitmapTarget, R::Off),
-    (R::SyncSource, R::Off),
-    (R::SyncTarget, R::Off),
 ];
 
 /// Whether the role may change so.
@@ -97,7 +90,8 @@ pub(super) fn connection_may_change(old: ConnectionState, new: ConnectionState) 
 
 /// Whether a replication state may change so.
 pub(super) fn replication_may_change(old: ReplicationState, new: ReplicationState) -> bool {
-    REPLICATION.contains(&(old, new))
+    let has_ended = new == R::Off;
+    has_ended || DECIDED.contains(&new) || REPLICATION.contains(&(old, new))
 }
 
 #[cfg(test)]

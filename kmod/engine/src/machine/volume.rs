@@ -66,12 +66,16 @@ pub(super) struct Volume<H: Host> {
     pub(super) tail_flush: TailFlush,
     /// The record that is being made durable.
     pub(super) change: Option<Change>,
+    /// The current record, which all its members have, but no majority of the voters.
+    pub(super) stalled: Option<Change>,
     /// Nodes that have to have a write before it is complete: the members of every record that may be in force.
     pub(super) required: NodeSet,
     /// A record with this node as the writer is wanted.
     pub(super) wants_promotion: Option<Promotion>,
     /// A record without the lost members is wanted.
     pub(super) wants_shrink: bool,
+    /// A majority went on without this primary: it is one no more, and its requests fail.
+    pub(super) is_overtaken: bool,
     /// Everything that waits is to be looked at again.
     pub(super) recheck: bool,
     /// Something waits for room in the activity log or in the tail.
@@ -101,9 +105,11 @@ impl<H: Host> Volume<H> {
             tail: Tail::new(TAIL_ENTRIES)?,
             tail_flush: TailFlush::default(),
             change: None,
+            stalled: None,
             required: NodeSet::EMPTY,
             wants_promotion: None,
             wants_shrink: false,
+            is_overtaken: false,
             recheck: false,
             is_starved: false,
             is_broken: false,

@@ -159,7 +159,7 @@ impl World {
             [primary] => primary,
             [_, ref others @ ..] => return others.iter().for_each(|&node| self.demote(node)),
         };
-        let line = |node: usize| self.history.line(self.nodes[node].generation());
+        let line = |node: usize| self.history.line(self.nodes[node].written());
         let kept = line(survivor);
         let survives: Vec<bool> = (0..self.nodes.len())
             .map(|node| line(node).is_subset(&kept))

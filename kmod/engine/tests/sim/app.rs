@@ -85,6 +85,8 @@ impl World {
             }
             return app.is_open;
         }
+        // Who is primary no more, since a majority went on, has to let go.
+        app.is_leaving |= !is_primary;
         if app.is_leaving {
             if app.outstanding.is_empty() {
                 engine.close(VOLUME);
@@ -229,7 +231,11 @@ impl World {
                 if let Some(stamp) = done.stamp {
                     self.history.give_up(stamp, self.moment);
                 }
-                let may_fail = error == IoError::NoData || self.nodes[node].has_failed;
+                let may_fail = match error {
+                    IoError::NoData => true,
+                    IoError::NoQuorum => self.quorum.is_on(),
+                    _ => self.nodes[node].has_failed,
+                };
                 if !may_fail {
                     self.fail(
                         "contract",

@@ -13,7 +13,8 @@ mod reads;
 mod rollback;
 mod stable;
 
-pub(crate) use chain::one_chain;
+use chain::acknowledged_in;
+pub(crate) use chain::{elected, one_chain};
 pub(crate) use coverage::coverage;
 pub(crate) use durability::{claims, enforce, flush_done, write_done};
 use equality::equality;

@@ -124,6 +124,7 @@ impl World {
             // Its application must find everything that was promised.
             checkers::claims(self, node);
             checkers::one_primary(self);
+            checkers::elected(self, node);
         }
     }
 
@@ -210,7 +211,8 @@ impl World {
     pub(crate) fn on_stable_superblock(&mut self, node: usize, old: Option<Superblock>) {
         let new = self.nodes[node].superblock().copied();
         if let (Some(old), Some(new)) = (old, new) {
-            if old.generation != new.generation || old.flags != new.flags {
+            let says = |block: &Superblock| (block.generation, block.flags, block.written);
+            if says(&old) != says(&new) {
                 note!(
                     self,
                     "n{node} durable: generation {} of {} members {:b} flags {:b}",

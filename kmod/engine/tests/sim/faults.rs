@@ -107,8 +107,14 @@ impl World {
 
     /// Whether the data would outlive this disk.
     fn has_good_peer(&self, node: usize) -> bool {
+        let line = |node: usize| self.history.line(self.nodes[node].written());
+        // Without quorum a person may go on with less.
+        let has_all = |peer: usize| {
+            let lost = line(node).difference(&line(peer)).copied().collect();
+            !self.quorum.is_on() || !self.history.has_acknowledged(&lost)
+        };
         let mut peers = self.peers(node);
-        peers.any(|peer| self.nodes[peer].has_good_disk())
+        peers.any(|peer| self.nodes[peer].has_good_disk() && has_all(peer))
     }
 
     /// The machine dies with its disk and comes back with a new one.
@@ -188,7 +194,7 @@ impl World {
             2 => pairs.retain(|nodes| nodes.contains(&node)),
             3 => {
                 let group = self.random.next();
-                pairs.retain(|[a, b]| (group >> a ^ group >> b) & 1 == 1);
+                pairs.retain(|[a, b]| ((group >> a) ^ (group >> b)) & 1 == 1);
             }
             _ => pairs.retain(|[a, b]| a + 1 != *b),
         }

@@ -20,6 +20,7 @@ use weft_uapi::units::{Minor, NodeSet, Sector};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Setup {
     NewDevice,
+    SetQuorum,
     NewPeer(usize),
     Attach,
     Connect(usize),
@@ -70,6 +71,9 @@ impl World {
             steps.insert(at, Setup::Connect(peer));
         }
         steps.insert(0, Setup::NewDevice);
+        if self.quorum.is_on() {
+            steps.insert(1, Setup::SetQuorum);
+        }
         steps
     }
 
@@ -85,6 +89,10 @@ impl World {
                     minor: Minor(0),
                 },
             ),
+            Setup::SetQuorum => {
+                let quorum = self.quorum;
+                self.command(node, Command::SetQuorum { quorum });
+            }
             Setup::NewPeer(peer) => {
                 let peer = node_id(peer);
                 self.command(node, Command::NewPeer { peer });
@@ -198,7 +206,7 @@ impl World {
         let old = this.disk.superblock().copied();
         if power {
             this.disk.power_cut(&mut self.random, under_way);
-            let duties = self.history.duties(self.nodes[node].generation());
+            let duties = self.history.duties(self.nodes[node].written());
             self.history
                 .excuse_lost(node, &before, &self.nodes[node].disk.current, &duties);
         } else {

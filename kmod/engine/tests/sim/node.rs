@@ -14,7 +14,7 @@ use weft_engine::Engine;
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{MetaKind, Superblock, FLAG_INCONSISTENT};
 use weft_uapi::state::{ReplicationState, Role};
-use weft_uapi::units::{NodeId, SessionId, VolumeId};
+use weft_uapi::units::{GenerationId, NodeId, SessionId, VolumeId};
 
 pub(crate) const VOLUME: VolumeId = VolumeId(0);
 const META_SECTORS: u64 = 1024;
@@ -67,6 +67,14 @@ pub(crate) struct Node {
 
 pub(crate) fn node_id(index: usize) -> NodeId {
     NodeId::new(index as u32).unwrap()
+}
+
+/// The newest generation of which a disk may hold data.
+pub(crate) fn written_on(block: &Superblock) -> u64 {
+    match block.written {
+        GenerationId::NONE => block.generation.id.0,
+        id => id.0,
+    }
 }
 
 /// A disk with fresh metadata and some garbage.
@@ -154,6 +162,11 @@ impl Node {
     /// The generation of the disk; 0 when there is none.
     pub(crate) fn generation(&self) -> u64 {
         self.superblock().map_or(0, |block| block.generation.id.0)
+    }
+
+    /// The newest generation of which its disk may hold data; 0 when there is none.
+    pub(crate) fn written(&self) -> u64 {
+        self.superblock().map_or(0, written_on)
     }
 
     /// The disk holds data and is not, or about to be, an unfinished sync target.

@@ -7,13 +7,15 @@ use crate::checkers;
 use crate::history::History;
 use crate::life::Setup;
 use crate::link::{pair, Cable, Cables, Connection};
-use crate::node::Node;
+use crate::node::{node_id, Node};
 use crate::random::Random;
 use crate::reach::Reach;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
+use weft_engine::quorum::{OnNoQuorum, Quorum};
 use weft_uapi::state::Protocol;
+use weft_uapi::units::NodeSet;
 
 pub(crate) const US: u64 = 1_000;
 pub(crate) const MS: u64 = 1_000_000;
@@ -196,8 +198,8 @@ pub(crate) struct World {
     pub disks_fail: bool,
     /// So are old images of disks that are put back.
     pub disks_roll_back: bool,
-    /// Promotions and records need a majority.
-    pub has_quorum: bool,
+    /// Who has a vote.
+    pub quorum: Quorum,
     /// The newest generation that a majority knew.
     pub tip: u64,
     /// Faults are over since this time.
@@ -263,7 +265,7 @@ impl World {
             faults_left,
             disks_fail,
             disks_roll_back,
-            has_quorum: false,
+            quorum: Quorum::default(),
             tip: 0,
             calm_since: None,
             well_since: None,
@@ -278,12 +280,30 @@ impl World {
             let node = world.extra.index(plan.nodes);
             world.nodes[node].is_diskless = true;
         }
+        world.quorum = world.draw_quorum();
         for node in 0..world.nodes.len() {
             let delay = world.random.duration(MS..SECOND);
             world.after(delay, Happening::Boot { node });
         }
         world.after(SECOND, Happening::Fault);
         world
+    }
+
+    fn draw_quorum(&mut self) -> Quorum {
+        let percent = if self.nodes.len() > 2 { 50 } else { 10 };
+        if !self.extra.percent(percent) {
+            return Quorum::default();
+        }
+        let has_vote = |node: &&Node| !node.is_diskless;
+        let voters = self
+            .nodes
+            .iter()
+            .filter(has_vote)
+            .map(|node| node_id(node.id));
+        Quorum {
+            voters: voters.fold(NodeSet::EMPTY, NodeSet::with),
+            on_lost: *self.extra.pick(&[OnNoQuorum::Suspend, OnNoQuorum::Fail]),
+        }
     }
 
     /// Runs to the end. A panic of the engine comes out as a panic of this function.

@@ -1,46 +1,88 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! I3: with quorum there is one chain. Of any two generations that were durable on a majority of the voters at some
-//! time, one is in the past of the other.
+//! I3: with quorum there is one chain. Of any two generations with a writer that were durable on a majority of the
+//! voters at some time, one is in the past of the other; writes are acknowledged in such a generation only, and who becomes primary
+//! goes on from the newest one. Only force may break the chain.
 
 use crate::history::History;
+use crate::node::node_id;
 use crate::world::World;
+use std::collections::BTreeSet;
+use weft_engine::quorum::Quorum;
+use weft_uapi::units::NodeSet;
 
 /// The durable superblock of `node` changed.
 pub(crate) fn one_chain(world: &mut World, node: usize) {
-    if !world.has_quorum {
+    if !world.quorum.is_on() {
         return;
     }
-    let ends: Vec<u64> = world.nodes.iter().map(|node| node.generation()).collect();
-    let mut tip = world.tip;
-    let result = advance(&world.history, &mut tip, &ends, ends[node]);
-    world.tip = tip;
-    if let Err(text) = result {
-        world.fail("chain", text);
+    let nodes = world.nodes.iter();
+    let lines: Vec<_> = nodes
+        .map(|node| world.history.line(node.generation()))
+        .collect();
+    let result = advance(&world.history, world.quorum, world.tip, &lines, node);
+    match result {
+        Ok(tip) => world.tip = tip,
+        Err(text) => world.fail("chain", text),
     }
 }
 
-/// Takes note of the generations that a majority has now that the line of a node ends at `end`; `ends` are those of all
-/// voters.
-fn advance(history: &History, tip: &mut u64, ends: &[u64], end: u64) -> Result<(), String> {
-    let lines: Vec<_> = ends.iter().map(|&end| history.line(end)).collect();
-    for generation in history.line(end) {
-        let voters = lines
-            .iter()
-            .filter(|line| line.contains(&generation))
-            .count();
-        if 2 * voters <= ends.len() || history.line(*tip).contains(&generation) {
+/// The newest generation that a majority knew, now that the line of a node has changed; `lines` are those of all nodes.
+fn advance(
+    history: &History,
+    quorum: Quorum,
+    mut tip: u64,
+    lines: &[BTreeSet<u64>],
+    node: usize,
+) -> Result<u64, String> {
+    let has_writer = |&&id: &&u64| history.generation(id).is_some_and(|it| it.writer.is_some());
+    for &generation in lines[node].iter().filter(has_writer) {
+        let knows = |node: &usize| lines[*node].contains(&generation);
+        let holders = (0..lines.len()).filter(knows).map(node_id);
+        let holders = holders.fold(NodeSet::EMPTY, NodeSet::with);
+        if !quorum.has_majority(holders) || history.line(tip).contains(&generation) {
             continue;
         }
-        if *tip != 0 && !history.line(generation).contains(tip) && !history.is_forgiven(generation)
-        {
+        if !follows(history, generation, tip) {
             return Err(format!(
                 "generations {tip:016x} and {generation:016x} were on a majority each, and neither follows the other"
             ));
         }
-        *tip = generation;
+        tip = generation;
     }
-    Ok(())
+    Ok(tip)
+}
+
+/// Whether `generation` goes on from `tip`, or somebody used force.
+fn follows(history: &History, generation: u64, tip: u64) -> bool {
+    let line = history.line(generation);
+    tip == 0
+        || line.contains(&tip)
+        || line
+            .iter()
+            .any(|&id| history.is_forgiven(id) && !history.line(tip).contains(&id))
+}
+
+/// The application on `node` was told that something written in `generation` is done.
+pub(crate) fn acknowledged_in(world: &mut World, node: usize, generation: u64) {
+    if world.quorum.is_on() && !world.history.line(world.tip).contains(&generation) {
+        let text = format!(
+            "n{node} acknowledged a write in generation {generation:016x}, which no majority knows"
+        );
+        world.fail("chain", text);
+    }
+}
+
+/// `node` became primary.
+pub(crate) fn elected(world: &mut World, node: usize) {
+    let generation = world.nodes[node].generation();
+    if world.quorum.is_on() && !follows(&world.history, generation, world.tip) {
+        let text = format!(
+            "n{node} became primary in generation {generation:016x}, though a majority knows {:016x}",
+            world.tip
+        );
+        world.fail("chain", text);
+    }
 }
 
 #[cfg(test)]
@@ -56,25 +98,33 @@ mod tests {
             history.record(Generation {
                 id: GenerationId(id),
                 parent: GenerationId(parent),
+                writer: Some(node_id(0)),
                 ..Generation::default()
             });
         }
         history
     }
 
+    /// The tip of three voters whose lines end so, after the change of the last one.
+    fn advanced(tip: u64, ends: [u64; 3]) -> Result<u64, String> {
+        let history = forked();
+        let lines = ends.map(|end| history.line(end));
+        let quorum = Quorum {
+            voters: NodeSet(0b111),
+            ..Quorum::default()
+        };
+        advance(&history, quorum, tip, &lines, 2)
+    }
+
     #[test]
     fn a_record_of_a_minority_is_not_in_the_chain() {
-        let (history, mut tip) = (forked(), 0);
-        assert_eq!(advance(&history, &mut tip, &[2, 1, 1], 2), Ok(()));
-        assert_eq!(tip, 1);
-        assert_eq!(advance(&history, &mut tip, &[2, 3, 3], 3), Ok(()));
-        assert_eq!(tip, 3);
+        assert_eq!(advanced(0, [1, 1, 2]), Ok(1));
+        assert_eq!(advanced(1, [2, 3, 3]), Ok(3));
     }
 
     #[test]
     fn two_majorities_that_disagree_break_the_chain() {
-        let (history, mut tip) = (forked(), 0);
-        assert_eq!(advance(&history, &mut tip, &[2, 2, 1], 2), Ok(()));
-        assert!(advance(&history, &mut tip, &[2, 3, 3], 3).is_err());
+        assert_eq!(advanced(1, [2, 1, 2]), Ok(2));
+        assert!(advanced(2, [2, 3, 3]).is_err());
     }
 }

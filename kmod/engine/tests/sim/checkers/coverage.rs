@@ -38,8 +38,9 @@ fn overwritten(world: &World, [a, b]: [usize; 2], outcome: Outcome) -> Option<St
         Outcome::SyncSource { .. } => (b, a),
         _ => return None,
     };
-    let line = |node: usize| world.history.line(world.nodes[node].generation());
-    let (to, from) = (line(target), line(source));
+    // What the source only knows to be on record has left nothing out that came before.
+    let to = world.history.line(world.nodes[target].written());
+    let from = world.history.line(world.nodes[source].generation());
     let lost: BTreeSet<u64> = to.difference(&from).copied().collect();
     let is_lost = world.history.has_acknowledged(&lost) && !world.nodes[target].may_lose_line;
     is_lost

@@ -3,7 +3,9 @@
 //! I2 and I6: an acknowledged write is on every member, a flushed one survives a power cut there, and a disk has what
 //! its superblock claims.
 
+use super::acknowledged_in;
 use crate::host::Stamp;
+use crate::node::written_on;
 use crate::world::World;
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
 use weft_uapi::units::NodeId;
@@ -31,7 +33,8 @@ pub(super) fn disk_of(world: &World, node: usize) -> usize {
 pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
     let at = disk_of(world, node);
     let superblock = world.nodes[at].superblock();
-    let mut generation = superblock.map_or(Generation::default(), |block| block.generation);
+    let written = superblock.map_or(0, written_on);
+    let mut generation = world.history.generation(written).unwrap_or_default();
     while !world.history.is_in_force(generation.id.0) {
         match world.history.generation(generation.parent.0) {
             Some(parent) => generation = parent,
@@ -66,6 +69,7 @@ pub(crate) fn enforce(world: &mut World, node: usize) {
 /// nothing before a flush, by definition.
 pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, promised: bool, fua: bool) {
     let generation = generation_of(world, node);
+    acknowledged_in(world, node, generation.id.0);
     world.history.acknowledge(
         stamp,
         world.moment,
@@ -156,7 +160,7 @@ pub(crate) fn claims(world: &mut World, node: usize) {
     if superblock.flags & FLAG_INCONSISTENT != 0 {
         return;
     }
-    let generation = superblock.generation.id.0;
+    let generation = written_on(superblock);
     let duties = world.history.duties(generation);
     let now = world
         .history

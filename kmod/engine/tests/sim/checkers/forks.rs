@@ -2,6 +2,7 @@
 
 //! I4: what was acknowledged in a generation is never left behind unless a person said so.
 
+use crate::node::written_on;
 use crate::world::World;
 use std::collections::BTreeSet;
 use weft_uapi::ondisk::Superblock;
@@ -9,7 +10,7 @@ use weft_uapi::ondisk::Superblock;
 /// The durable superblock of `node` changed.
 pub(crate) fn line_changed(world: &mut World, node: usize, old: &Superblock, new: &Superblock) {
     let (was, is) = (
-        world.history.line(old.generation.id.0),
+        world.history.line(written_on(old)),
         world.history.line(new.generation.id.0),
     );
     let lost: BTreeSet<u64> = was.difference(&is).copied().collect();

@@ -10,7 +10,7 @@ use weft_engine::decide::Side;
 use weft_engine::load::{LoadedDisk, Read};
 use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, SECTOR_BYTES};
 use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
-use weft_uapi::units::Incarnation;
+use weft_uapi::units::{GenerationId, Incarnation};
 
 const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / SECTOR_BYTES) as u64;
 const SECTORS_PER_EXTENT: u64 = (AL_EXTENT_BYTES / SECTOR_BYTES) as u64;
@@ -57,12 +57,19 @@ impl Stable {
         })
     }
 
+    /// Whether nothing was ever noted towards `peer`, so that everything is when it gets a bitmap.
+    fn is_stranger(&self, peer: usize) -> bool {
+        let block = &self.loaded.superblock;
+        block.slot_of_node[peer].is_none() && block.generation.id != GenerationId::NONE
+    }
+
     /// Whether bitmap or log name a sector that `peer` may lack.
     pub(super) fn names(&self, peer: usize, sector: u64) -> bool {
         let bit = sector / SECTORS_PER_BIT;
         let word = self.bits(peer).get((bit / 64) as usize).copied();
         (word.unwrap_or(0) >> (bit % 64)) & 1 == 1
             || self.hot.contains(&(sector / SECTORS_PER_EXTENT))
+            || self.is_stranger(peer)
     }
 
     /// What would be told to `peer` after the next attach.
@@ -76,7 +83,9 @@ impl Stable {
             seen_incarnation: block.seen_incarnation[peer],
             seen_attach_id: block.seen_attach_id[peer],
             since: block.since[peer],
-            is_dirty: !self.hot.is_empty() || self.bits(peer).iter().any(|&word| word != 0),
+            is_dirty: !self.hot.is_empty()
+                || self.is_stranger(peer)
+                || self.bits(peer).iter().any(|&word| word != 0),
             is_inconsistent: block.flags & FLAG_INCONSISTENT != 0,
             is_writer: false,
             has_crashed: !self.hot.is_empty() || block.flags & FLAG_WRITER_ACTIVE != 0,
