@@ -249,7 +249,8 @@ impl<H: Host> Volume<H> {
             None => set,
         };
         let unfinished = self.each_replica().fold(NodeSet::EMPTY, unfinished);
-        let present = self.receivers().with(node);
+        // One that is leaving answers for no record, so it is in none.
+        let present = NodeSet(self.receivers().0 & !self.departing().0).with(node);
         let had = NodeSet(self.required.with(node).0 & !unfinished.0);
         // Without a writer nothing is written that an absent member could lack.
         let is_written =
