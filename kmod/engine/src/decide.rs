@@ -243,7 +243,7 @@ fn decided(rule: Rule, outcome: Outcome) -> Option<Decision> {
 
 impl Side {
     /// Whether `peer` saw a newer image of this disk (G7).
-    fn is_rolled_back(&self, peer: &Self) -> bool {
+    pub(crate) fn is_rolled_back(&self, peer: &Self) -> bool {
         let same_attach =
             self.incarnation == peer.seen_incarnation && self.attach_id == peer.seen_attach_id;
         self.incarnation <= peer.seen_incarnation && !same_attach
@@ -340,6 +340,10 @@ fn is_better_source(own: &Side, peer: &Side) -> bool {
 fn rolled_back(own: &Side, peer: &Side) -> Option<Decision> {
     match (own.is_rolled_back(peer), peer.is_rolled_back(own)) {
         (false, false) => None,
+        // Neither can be trusted: a person has to choose.
+        (true, true) if own.ancestry.common(&peer.ancestry).is_some() => {
+            Some(victim(Rule::RolledBack, own, peer, true))
+        }
         (true, true) => decided(Rule::RolledBack, Outcome::Refuse),
         (true, false) => Some(older_image(own, peer)),
         (false, true) => {

@@ -476,11 +476,12 @@ impl<H: Host> Volume<H> {
             "the peer acknowledged a generation that is not current",
         )?;
         disk.set_since(peer, id);
-        if let Some(source) = self
-            .replica_mut(peer)
-            .and_then(|replica| replica.source.as_mut())
-        {
-            source.is_peer_ready = true;
+        if let Some(replica) = self.replicas.get_mut(peer.index()).and_then(Option::as_mut) {
+            if let (Some(source), Some(said)) = (replica.source.as_mut(), replica.round.peer) {
+                source.is_peer_ready = true;
+                // Its disk says what it lacks: this image may be met again.
+                disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
+            }
         }
         if let Some(change) = self.change.as_mut().or(self.stalled.as_mut()) {
             if let Progress::Remote(waits) = &mut change.progress {

@@ -21,7 +21,7 @@ use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState, Role};
-use weft_uapi::units::{GenerationId, NodeId};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{Header, PacketKind, StateBody};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -304,7 +304,14 @@ impl<H: Host> Volume<H> {
                 // The peer has heard that the generation is in force.
                 disk.confirm();
             }
-            disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
+            if said.side.is_rolled_back(&own.side)
+                && !matches!(decision.outcome, Outcome::SyncTarget { .. })
+            {
+                // Every image of it is too old until it has been fetched anew, however often it is attached.
+                disk.set_seen(peer, Incarnation(u64::MAX), 0);
+            } else {
+                disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
+            }
             if decision.rule == Rule::RolledBack || said.side.ancestry.is_blank() {
                 // What it acknowledged is gone.
                 disk.set_since(peer, GenerationId::NONE);

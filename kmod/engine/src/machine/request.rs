@@ -14,6 +14,7 @@
 use super::context::Context;
 use super::cookie::Work;
 use super::disk::Disk;
+use super::replica::Replica;
 use super::volume::{Owner, Volume, PEER_OPS};
 use crate::activity_log::Begin;
 use crate::effect::{Data, Effect, IoError};
@@ -283,8 +284,15 @@ impl<H: Host> Volume<H> {
     }
 
     /// Members that get no writes: no write or flush is complete before a record without them is durable (G2).
+    ///
+    /// One that gets writes but lacks earlier ones, an unfinished target, is as good as lost.
     pub(super) fn lost_members(&self, node: NodeId) -> NodeSet {
-        NodeSet(self.required.without(node).0 & !self.receivers().0)
+        let is_whole = |replica: &Replica<H>| replica.receives && replica.source.is_none();
+        let whole = self
+            .each_replica()
+            .filter(|(_, replica)| is_whole(replica))
+            .fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer));
+        NodeSet(self.required.without(node).0 & !whole.0)
     }
 
     /// Whether nothing but the request itself keeps a write from starting; sees to what does.

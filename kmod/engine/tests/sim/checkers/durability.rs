@@ -160,7 +160,13 @@ pub(crate) fn claims(world: &mut World, node: usize) {
     if superblock.flags & FLAG_INCONSISTENT != 0 {
         return;
     }
-    let generation = written_on(superblock);
+    let current = superblock.generation.id.0;
+    let generation = if world.history.is_forgiven(current) {
+        // Made by force: nothing is owed from before it.
+        current
+    } else {
+        written_on(superblock)
+    };
     let duties = world.history.duties(generation);
     let now = world
         .history
