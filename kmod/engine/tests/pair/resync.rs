@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What is fetched when two nodes meet again.
+
+use crate::rig::Rig;
+use weft_engine::event::Command;
+use weft_uapi::state::{DiskState, ReplicationState};
+
+#[test]
+fn a_blank_peer_is_synced_and_then_mirrors_writes() {
+    let mut rig = Rig::pair();
+    assert_eq!(rig.write(0, 16, 9, 8192), Ok(()));
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    assert_eq!(rig.replication(0, 1), ReplicationState::Established);
+}
+
+#[test]
+fn an_outage_costs_only_what_changed() {
+    let mut rig = Rig::pair();
+    rig.cut();
+    for at in 0..10u64 {
+        assert_eq!(rig.write(0, at * 8192, 3, 4096), Ok(()));
+    }
+    assert_eq!(rig.out_of_sync(0, 1), 10 * 8);
+    rig.heal();
+    assert_eq!(rig.resynced(0, 1), 10 * 8);
+    assert_eq!(rig.rule(0, 1), "ahead");
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}
+
+#[test]
+fn a_short_cut_without_writes_costs_nothing() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.flush(0).unwrap();
+    rig.idle();
+    rig.cut();
+    rig.heal();
+    assert_eq!(rig.rule(0, 1), "same-generation");
+    assert_eq!(rig.write(0, 0, 2, 4096), Ok(()));
+    rig.assert_equal();
+}
+
+#[test]
+fn a_crashed_primary_resyncs_hot_extents_from_the_survivor() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.crash(0);
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
+    rig.restart(0);
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+    assert_eq!(rig.resynced(1, 0), 8192, "one extent");
+    rig.assert_equal();
+}
+
+#[test]
+fn a_primary_that_crashes_after_a_calm_time_owes_nothing() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.wait(11_000);
+    rig.idle();
+    rig.crash(0);
+    assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
+    assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
+    rig.restart(0);
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+    assert_eq!(rig.resynced(1, 0), 8, "only what was written since");
+    rig.assert_equal();
+}
+
+#[test]
+fn a_crashed_secondary_comes_back_with_its_hot_extents() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.crash(1);
+    assert_eq!(rig.write(0, 100_000, 2, 4096), Ok(()));
+    rig.restart(1);
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    rig.assert_equal();
+}
+
+#[test]
+fn a_target_that_loses_power_after_its_resync_does_not_owe_it_again() {
+    let mut rig = Rig::pair();
+    rig.crash(1);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.restart(1);
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    assert!(
+        rig.resynced(0, 1) <= 8192,
+        "more than one extent: {}",
+        rig.resynced(0, 1)
+    );
+    rig.assert_equal();
+}
+
+#[test]
+fn a_clean_stop_leaves_nothing_suspicious() {
+    let mut rig = Rig::pair();
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.command(0, Command::Secondary).unwrap();
+    rig.idle();
+    rig.crash(0);
+    rig.crash(1);
+    rig.restart(0);
+    rig.restart(1);
+    assert_eq!(rig.rule(0, 1), "same-generation");
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+}
