@@ -10,10 +10,10 @@ use crate::sys::gendisk::Major;
 use crate::sys::pages::{PageReserve, Payload};
 use kernel::{prelude::*, sync::Arc};
 use weft_engine::effect::Object;
+use weft_engine::event::Options;
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::IO_BYTES_MAX;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::Protocol;
 use weft_uapi::units::NodeId;
 
 /// The parts of the module that outlive every resource.
@@ -52,13 +52,13 @@ impl Host {
         self: &Arc<Self>,
         name: &str,
         node: NodeId,
-        protocol: Protocol,
+        options: Options,
     ) -> Result<(), Refusal> {
         let padded = padded_name(name)
             .filter(|_| !name.is_empty())
             .ok_or(Refusal::BadArgument)?;
         let resource =
-            Resource::new(self.clone(), padded, node, protocol).map_err(|_| Refusal::NoMemory)?;
+            Resource::new(self.clone(), padded, node, options).map_err(|_| Refusal::NoMemory)?;
         self.registry.insert(resource.clone())?;
         self.offers
             .introduce(|served, connected| resource.daemon_changed(served, connected));

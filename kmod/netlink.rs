@@ -21,7 +21,6 @@ use crate::sys::genl::{Arguments, DumpPosition, DumpWriter, Handler, Registratio
 use kernel::{prelude::*, sync::Arc};
 use weft_uapi::netlink::{Attribute, Command, CommandSpec};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::Protocol;
 
 /// Registers the family; dropping the result removes it.
 pub(crate) fn register(host: Arc<Host>) -> Result<Registration> {
@@ -39,8 +38,8 @@ impl Netlink {
         let name = arguments.text(Attribute::Resource).ok_or(EINVAL)?;
         if command == Command::NewResource {
             let node = action::node(arguments, Attribute::NodeId).ok_or(EINVAL)?;
-            let protocol = action::protocol(arguments)?.unwrap_or(Protocol::C);
-            return Ok(Outcome::Done(self.host.new_resource(name, node, protocol)));
+            let options = action::options(arguments)?;
+            return Ok(Outcome::Done(self.host.new_resource(name, node, options)));
         }
         let Some(action) = Action::parse(command, arguments)? else {
             return Ok(Outcome::Done(Err(Refusal::UnknownCommand)));

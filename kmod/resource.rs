@@ -43,14 +43,15 @@ use kernel::{
         atomic::{Atomic, Full, Relaxed},
         Arc, ArcBorrow, Mutex,
     },
-    time::{Instant, Monotonic},
+    time::{ClockSource, Monotonic},
     workqueue::{DelayedWork, Work, WorkItem},
 };
 pub(crate) use orders::Order;
 use orders::Orders;
 use weft_engine::effect::Object;
-use weft_engine::event::{Event, Io};
+use weft_engine::event::{Event, Io, Options};
 use weft_engine::host::Time;
+use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::name_of;
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
@@ -81,7 +82,6 @@ const VOLUME_BLOCKS: u16 = 20;
 #[pin_data]
 pub(crate) struct Resource {
     name: Name,
-    born: Instant<Monotonic>,
     pub(crate) host: Arc<Host>,
     pub(crate) memory: Memory,
     pub(crate) requests: Arc<Pool<AppRequest>>,
@@ -223,13 +223,17 @@ impl Resource {
         host: Arc<Host>,
         name: Name,
         node: NodeId,
-        protocol: Protocol,
+        options: Options,
     ) -> Result<Arc<Self>> {
         let memory = Memory::new()?;
         let engine = Engine::new(Config {
             name,
             node,
-            protocol,
+            protocol: options.protocol.unwrap_or(Protocol::C),
+            quorum: Quorum {
+                voters: options.voters.unwrap_or_default(),
+                on_lost: options.on_no_quorum.unwrap_or_default(),
+            },
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,
         })
@@ -253,7 +257,6 @@ impl Resource {
         let issuing = CString::try_from_fmt(fmt!("weft_{}_io", name_of(&name).unwrap_or("")))?;
         let resource = try_pin_init!(Self {
             name,
-            born: Instant::now(),
             host,
             memory,
             requests: Pool::new(REQUESTS_MAX as i32)?,
@@ -292,9 +295,9 @@ impl Resource {
         self.name
     }
 
-    /// The time by the engine's clock, which began with the resource.
+    /// The time by the engine's clock, which is `CLOCK_MONOTONIC`.
     pub(crate) fn now(&self) -> Time {
-        Time(u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(0))
+        Time(u64::try_from(Monotonic::ktime_get()).unwrap_or(0))
     }
 
     /// Looks at the engine. Takes its lock.

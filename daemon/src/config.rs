@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod file;
+mod quorum;
 
 pub use error::ConfigError;
 
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use weft_uapi::state::Protocol;
+use weft_uapi::state::{OnNoQuorum, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
 /// Where the file is unless somebody says otherwise.
@@ -65,6 +66,10 @@ pub struct Resource {
     pub protocol: Protocol,
     /// The nodes that have it.
     pub nodes: NodeSet,
+    /// Those of them that vote; none: there is no quorum.
+    pub voters: NodeSet,
+    /// What becomes of requests without quorum.
+    pub on_no_quorum: OnNoQuorum,
     /// Its volumes in the order of the file.
     pub volumes: Vec<Volume>,
 }

@@ -10,4 +10,5 @@ pub mod generation;
 pub mod model;
 pub mod show;
 pub mod status;
+mod suspension;
 pub mod units;

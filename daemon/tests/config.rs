@@ -3,7 +3,7 @@
 //! The configuration file: what is taken, and how what is not is explained.
 
 use weft_daemon::config::Config;
-use weft_uapi::state::Protocol;
+use weft_uapi::state::{OnNoQuorum, Protocol};
 use weft_uapi::units::NodeId;
 
 const GOOD: &str = r#"[cluster]
@@ -192,5 +192,58 @@ fn a_cut_or_garbled_file_never_panics() {
         let _ = Config::parse(&GOOD[..end]);
         let garbled: String = GOOD[..end].chars().rev().collect();
         assert!(end == 0 || Config::parse(&garbled).is_err());
+    }
+}
+
+/// The good file with a third node and these lines about the resource.
+fn three(lines: &str) -> String {
+    let gamma = "[[node]]\nname = \"gamma\"\nid = 2\naddress = \"10.9.0.3:7790\"\n[[resource]]\n";
+    GOOD.replace("[[resource]]\n", &format!("{gamma}{lines}"))
+}
+
+fn quorum_of(text: &str) -> (u32, OnNoQuorum) {
+    let config = Config::parse(text).unwrap();
+    let resource = config.resource("r0").unwrap();
+    (resource.voters.0, resource.on_no_quorum)
+}
+
+#[test]
+fn votes_count_by_themselves_from_three_voters_on() {
+    let suspend = OnNoQuorum::Suspend;
+    assert_eq!(quorum_of(GOOD), (0, suspend));
+    assert_eq!(quorum_of(&three("")), (0b111, suspend));
+    assert_eq!(quorum_of(&three("quorum = \"off\"\n")), (0, suspend));
+    let two = GOOD.replace("[[resource]]\n", "[[resource]]\nquorum = \"majority\"\n");
+    assert_eq!(quorum_of(&two), (0b11, suspend));
+    let failing = three("on-no-quorum = \"io-error\"\n");
+    assert_eq!(quorum_of(&failing), (0b111, OnNoQuorum::Fail));
+    let listed = three("nodes = [\"alpha\", \"beta\"]\n");
+    assert_eq!(quorum_of(&listed), (0, suspend));
+}
+
+#[test]
+fn nonsense_about_quorum_is_explained() {
+    let says = |text: &str| Config::parse(text).unwrap_err().to_string();
+    let cases = [
+        (
+            three("quorum = \"most\"\n"),
+            "quorum is \"majority\" or \"off\"",
+        ),
+        (
+            three("on-no-quorum = \"panic\"\n"),
+            "on-no-quorum is \"suspend-io\" or \"io-error\"",
+        ),
+        (
+            three("quorum = \"off\"\non-no-quorum = \"io-error\"\n"),
+            "on-no-quorum means nothing without quorum",
+        ),
+        (
+            three("nodes = [\"beta\"]\nquorum = \"majority\"\n"),
+            "needs two voters at least",
+        ),
+    ];
+    for (text, wanted) in cases {
+        let said = says(&text);
+        assert!(said.contains(wanted), "{said}");
     }
 }

@@ -5,11 +5,12 @@
 use crate::disk::attach::{Backing, LowerDevice};
 use crate::sys::genl::Arguments;
 use kernel::prelude::*;
+use weft_engine::event::Options;
 use weft_uapi::control::padded_name;
 use weft_uapi::netlink::{Attribute, Command};
-use weft_uapi::state::Protocol;
+use weft_uapi::state::{OnNoQuorum, Protocol};
 use weft_uapi::status::Name;
-use weft_uapi::units::{Minor, NodeId, VolumeId};
+use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
 /// A mutation of one resource, carried out by its worker.
 pub(crate) enum Action {
@@ -33,8 +34,8 @@ pub(crate) enum Action {
     Primary { force: bool },
     /// Demotes this node.
     Secondary,
-    /// Changes options; `None` stays as it is.
-    Options { protocol: Option<Protocol> },
+    /// Changes options.
+    Options(Options),
     /// Removes the empty resource.
     Remove,
     /// Disconnects, detaches and removes everything, and the resource.
@@ -80,9 +81,7 @@ impl Action {
                 force: arguments.flag(Attribute::Force),
             },
             Command::Secondary => Self::Secondary,
-            Command::Options => Self::Options {
-                protocol: protocol(arguments)?,
-            },
+            Command::Options => Self::Options(options(arguments)?),
             Command::DelResource => Self::Remove,
             Command::Down => Self::Down,
             Command::NewResource
@@ -99,12 +98,22 @@ pub(super) fn node(arguments: &Arguments<'_>, attribute: Attribute) -> Option<No
     NodeId::new(arguments.number(attribute)?)
 }
 
-/// The protocol, if it is there; `EINVAL` when there is no such protocol.
-pub(super) fn protocol(arguments: &Arguments<'_>) -> Result<Option<Protocol>> {
-    let number = arguments.number(Attribute::Protocol);
-    number
-        .map(|number| Protocol::from_number(number).ok_or(EINVAL))
-        .transpose()
+/// The options that are there; `EINVAL` when one has no such value.
+pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
+    Ok(Options {
+        protocol: choice(arguments, Attribute::Protocol, Protocol::from_number)?,
+        voters: arguments.number(Attribute::Voters).map(NodeSet),
+        on_no_quorum: choice(arguments, Attribute::OnNoQuorum, OnNoQuorum::from_number)?,
+    })
+}
+
+fn choice<T>(
+    arguments: &Arguments<'_>,
+    attribute: Attribute,
+    of: fn(u32) -> Option<T>,
+) -> Result<Option<T>> {
+    let number = arguments.number(attribute);
+    number.map(|number| of(number).ok_or(EINVAL)).transpose()
 }
 
 fn volume(arguments: &Arguments<'_>) -> Option<VolumeId> {

@@ -221,10 +221,7 @@ impl Resource {
             }
             Action::Remove => return self.remove(answer),
             Action::Down => return self.go_down(Down::new(answer)),
-            Action::Options { protocol: None } => return answer.give(Ok(())),
-            Action::Options {
-                protocol: Some(protocol),
-            } => Command::SetProtocol { protocol },
+            Action::Options(options) => Command::SetOptions { options },
             Action::DelDevice { volume } => Command::DelDevice { volume },
             Action::Detach { volume } => Command::Detach { volume },
             Action::DelPeer { peer } => Command::DelPeer { peer },

@@ -13,7 +13,7 @@
 //! [`Attribute::EventSeq`], [`Attribute::EventKind`], record kind and record after the change, and a text.
 
 use crate::limits::{NAME_MAX, PATH_MAX};
-use crate::state::states;
+use crate::state::{states, OnNoQuorum, Protocol};
 
 /// Name of the family.
 pub const FAMILY: &str = "weft";
@@ -90,6 +90,10 @@ states! {
         DiscardMyData = 11 "discard-my-data",
         /// Logical block size of the device, in bytes.
         BlockSize = 12 "block-size",
+        /// The nodes that vote; none: there is no quorum to be had or lost.
+        Voters = 13 "voters",
+        /// What becomes of requests without quorum, see [`crate::state::OnNoQuorum`].
+        OnNoQuorum = 14 "on-no-quorum",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -113,6 +117,10 @@ pub const ATTRIBUTE_MAX: u32 = Attribute::EventKind.number();
 pub enum AttributeKind {
     /// 32 bits, at most this.
     U32(u32),
+    /// 32 bits, one of these numbers, each with its name.
+    Choice(&'static [(u32, &'static str)]),
+    /// 32 bits, a set of nodes: bit `n` for node `n`.
+    Nodes,
     /// 64 bits.
     U64,
     /// A string of at most this many bytes with its final NUL not counted.
@@ -133,7 +141,9 @@ impl Attribute {
             Self::Volume => AttributeKind::U32(VOLUMES_MAX as u32 - 1),
             Self::Minor => AttributeKind::U32(MINORS_MAX - 1),
             Self::Peer | Self::NodeId => AttributeKind::U32(NODES_MAX as u32 - 1),
-            Self::Protocol => AttributeKind::U32(3),
+            Self::Protocol => AttributeKind::Choice(Protocol::CHOICES),
+            Self::Voters => AttributeKind::Nodes,
+            Self::OnNoQuorum => AttributeKind::Choice(OnNoQuorum::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
             Self::Force | Self::DiscardMyData => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
@@ -218,6 +228,14 @@ const fn dump(command: Command, help: &'static str) -> CommandSpec {
 const RESOURCE: Argument = must(Attribute::Resource, "name of the resource");
 const VOLUME: Argument = must(Attribute::Volume, "volume number");
 const PEER: Argument = must(Attribute::Peer, "node id of the peer");
+const VOTERS: Argument = may(
+    Attribute::Voters,
+    "node ids of all voters, as 0,1,2, the same on every node; 'none': no quorum (default none)",
+);
+const ON_NO_QUORUM: Argument = may(
+    Attribute::OnNoQuorum,
+    "what becomes of requests without quorum (default suspend-io)",
+);
 
 /// The command table.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -230,6 +248,8 @@ pub const COMMANDS: &[CommandSpec] = &[
                 Attribute::Protocol,
                 "replication protocol A, B or C (default C)",
             ),
+            VOTERS,
+            ON_NO_QUORUM,
         ],
         "Create a resource.",
     ),
@@ -325,6 +345,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         &[
             RESOURCE,
             may(Attribute::Protocol, "replication protocol A, B or C"),
+            VOTERS,
+            ON_NO_QUORUM,
         ],
         "Change options of a running resource.",
     ),

@@ -135,6 +135,10 @@ refusals! {
     NotPrimary = 85 "not-primary", "This node is not primary.", "weft primary RES";
     /// Too few of the voters answered a promotion.
     NoQuorum = 86 "no-quorum", "This node does not reach a majority of the voters.", "weft status RES; start the missing nodes, or repair the network";
+    /// A connected peer counts other voters.
+    VotersDiffer = 87 "voters-differ", "The nodes do not agree on who votes, so that two of them could have a majority.", "weft adjust RES, on every node";
+    /// A voter is neither this node nor one of its peers.
+    NoSuchVoter = 88 "no-such-voter", "A voter is neither this node nor one of its peers.", "weftsetup show RES; make it known first: weftsetup new-peer RES PEER";
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ macro_rules! states {
                 }
             }
 
+            /// All values as numbers and names.
+            pub const CHOICES: &'static [(u32, &'static str)] = &[$(($number, $text)),+];
+
             /// The value with this name, or `None` when there is none.
             pub fn from_name(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|value| value.name() == name)
@@ -134,6 +137,22 @@ states! {
         B = 2 "B",
         /// When it is on the local disk and on every connected up-to-date peer's.
         C = 3 "C",
+    }
+}
+
+states! {
+    /// What becomes of requests while no majority of the voters knows the current generation.
+    OnNoQuorum {
+        /// They wait.
+        Suspend = 1 "suspend-io",
+        /// They fail.
+        Fail = 2 "io-error",
+    }
+}
+
+impl Default for OnNoQuorum {
+    fn default() -> Self {
+        Self::Suspend
     }
 }
 

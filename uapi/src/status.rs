@@ -70,6 +70,16 @@ pub struct ResourceInfo {
     pub volumes: u32,
     /// Number of peers.
     pub peers: u32,
+    /// Nodes that vote, bit `n` for node `n`; 0: there is no quorum to be had or lost.
+    pub voters: u32,
+    /// Those of them that are connected, and this node.
+    pub voters_present: u32,
+    /// Whether this node is with a majority of the voters (1) or not (0); 0 without voters.
+    pub has_quorum: u32,
+    /// [`crate::state::OnNoQuorum`].
+    pub on_no_quorum: u32,
+    /// Since when I/O has been waiting, in milliseconds of `CLOCK_MONOTONIC`; 0: it does not wait.
+    pub suspended_since_ms: u64,
 }
 
 /// One volume of a resource on this node.

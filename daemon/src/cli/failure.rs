@@ -5,6 +5,7 @@
 use crate::config::ConfigError;
 use crate::kernel::netlink::error::NetlinkError;
 use crate::kernel::netlink::request::{Request, Value};
+use crate::view::show::number_text;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -143,7 +144,7 @@ fn object_of(request: &Request) -> String {
         .arguments
         .iter()
         .filter_map(|(attribute, value)| match value {
-            Value::U32(number) => Some(format!("{attribute} {number}")),
+            Value::U32(number) => Some(format!("{attribute} {}", number_text(*attribute, *number))),
             Value::Text(text) => Some(format!("{attribute} {text}")),
             Value::Flag => None,
         });

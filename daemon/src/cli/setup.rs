@@ -14,7 +14,7 @@ use crate::view::{generation, model, show, status};
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{value_parser, Arg, ArgAction, ArgMatches};
 use weft_uapi::netlink::{Argument, Attribute, AttributeKind, Command, CommandSpec, COMMANDS};
-use weft_uapi::state::Protocol;
+use weft_uapi::units::{NodeId, NodeSet};
 
 const JSON: &str = "json";
 const EVENTS: &str = "events";
@@ -70,9 +70,8 @@ fn argument(argument: &Argument) -> Arg {
     };
     match argument.attribute.kind() {
         AttributeKind::Flag => arg.action(ArgAction::SetTrue),
-        AttributeKind::U32(_) if argument.attribute == Attribute::Protocol => {
-            arg.value_parser(protocol_parser()).ignore_case(true)
-        }
+        AttributeKind::Choice(choices) => arg.value_parser(choice(choices)).ignore_case(true),
+        AttributeKind::Nodes => arg.value_parser(nodes),
         AttributeKind::U32(max) => arg.value_parser(value_parser!(u32).range(..=i64::from(max))),
         AttributeKind::Text(max) => {
             arg.value_parser(NonEmptyStringValueParser::new().try_map(move |text| {
@@ -88,13 +87,32 @@ fn argument(argument: &Argument) -> Arg {
     }
 }
 
-fn protocol_parser() -> impl TypedValueParser<Value = u32> {
-    let names = PossibleValuesParser::new(Protocol::ALL.iter().map(|protocol| protocol.name()));
-    names.map(|name| {
-        Protocol::from_name(&name.to_uppercase())
-            .unwrap_or(Protocol::C)
-            .number()
+fn choice(choices: &'static [(u32, &'static str)]) -> impl TypedValueParser<Value = u32> {
+    let names = PossibleValuesParser::new(choices.iter().map(|(_, name)| *name));
+    names.try_map(|typed| {
+        let is_typed = |&&(_, name): &&(u32, &str)| typed.eq_ignore_ascii_case(name);
+        let found = choices.iter().find(is_typed);
+        found
+            .map(|(number, _)| *number)
+            .ok_or("there is no such value")
     })
+}
+
+/// A set of nodes: their ids with commas between them, or `none`.
+fn nodes(typed: &str) -> Result<u32, String> {
+    if typed == show::NO_NODES {
+        return Ok(NodeSet::EMPTY.0);
+    }
+    let mut set = NodeSet::EMPTY;
+    for word in typed.split(',') {
+        let node = word.parse().ok().and_then(NodeId::new);
+        let node = node.ok_or_else(|| format!("'{word}' is no node id, 0 to 31"))?;
+        if set.contains(node) {
+            return Err(format!("node {node} stands there twice"));
+        }
+        set = set.with(node);
+    }
+    Ok(set.0)
 }
 
 /// The request that was typed; `None` for `events`.
@@ -114,7 +132,9 @@ fn value(attribute: Attribute, matches: &ArgMatches) -> Option<Value> {
     let name = attribute.name();
     match attribute.kind() {
         AttributeKind::Flag => matches.get_flag(name).then_some(Value::Flag),
-        AttributeKind::U32(_) => matches.get_one::<u32>(name).copied().map(Value::U32),
+        AttributeKind::U32(_) | AttributeKind::Choice(_) | AttributeKind::Nodes => {
+            matches.get_one::<u32>(name).copied().map(Value::U32)
+        }
         AttributeKind::Text(_) => matches.get_one::<String>(name).cloned().map(Value::Text),
         AttributeKind::U64 | AttributeKind::Binary => None,
     }
@@ -168,8 +188,8 @@ mod tests {
     /// A value that suits an argument.
     fn example(argument: &Argument) -> &'static str {
         match argument.attribute.kind() {
-            AttributeKind::U32(_) if argument.attribute == Attribute::Protocol => "B",
-            AttributeKind::U32(_) => "1",
+            AttributeKind::Choice([.., (_, name)]) => name,
+            AttributeKind::U32(_) | AttributeKind::Nodes => "1",
             _ => "x",
         }
     }
@@ -252,5 +272,17 @@ mod tests {
             parse(&["options", "r0", "--protocol", "D"]),
             Err(InvalidValue)
         );
+    }
+
+    #[test]
+    fn a_set_of_nodes_is_typed_as_ids_with_commas() {
+        let parsed = |typed| parse(&["options", "r0", "--voters", typed]);
+        let wanted =
+            |set| Ok(Request::about(Command::Options, "r0").number(Attribute::Voters, set));
+        assert_eq!(parsed("0,2,31"), wanted(0x8000_0005));
+        assert_eq!(parsed("none"), wanted(0));
+        for nonsense in ["", "0,", "32", "0,0", "x", "-1", "0 1"] {
+            assert!(parsed(nonsense).is_err(), "{nonsense}");
+        }
     }
 }

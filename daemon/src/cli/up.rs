@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `up` and `down`: from the configuration to what the module runs, and back.
+//! `up`, `adjust` and `down`: from the configuration to what the module runs, and back.
 
 use super::events::status;
 use super::failure::Failure;
@@ -21,9 +21,13 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
     let about = |command| Request::about(command, &resource.name);
     let number = |id: u16| u32::from(id);
     let peers = || resource.nodes.iter().filter(|&node| node != place.node.id);
-    let new = about(Command::NewResource)
-        .number(Attribute::NodeId, place.node.id.get().into())
-        .number(Attribute::Protocol, resource.protocol.number());
+    let new = about(Command::NewResource).number(Attribute::NodeId, place.node.id.get().into());
+    let new = show::with_options(
+        new,
+        resource.protocol,
+        resource.voters,
+        resource.on_no_quorum,
+    );
     let devices = resource.volumes.iter().map(|volume| {
         about(Command::NewDevice)
             .number(Attribute::Volume, number(volume.id.0))
@@ -54,6 +58,38 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
         peers().map(|node| about(Command::Connect).number(Attribute::Peer, node.get().into()));
     let steps = std::iter::once(new).chain(devices).chain(new_peers);
     steps.chain(attaches).chain(connects).collect()
+}
+
+/// The command that gives a running resource the configured options, where they are not the same.
+fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
+    let wanted = place.resource;
+    let mut request = Request::about(Command::Options, &wanted.name);
+    if running.protocol != wanted.protocol.name() {
+        request = request.number(Attribute::Protocol, wanted.protocol.number());
+    }
+    if running.quorum.voters() != wanted.voters {
+        request = request.number(Attribute::Voters, wanted.voters.0);
+    }
+    // Without voters it means nothing.
+    let (now, then) = (&running.quorum.on_no_quorum, wanted.on_no_quorum);
+    if !wanted.voters.is_empty() && now != then.name() {
+        request = request.number(Attribute::OnNoQuorum, then.number());
+    }
+    (request.arguments.len() > 1).then_some(request)
+}
+
+/// What there is to be done for a resource to run as configured: what is missing, and, if `changes`, options that are
+/// not the configured ones, once all peers are known.
+fn steps(place: &Place<'_>, running: Option<&Resource>, changes: bool) -> Vec<Request> {
+    let mut steps = plan(place);
+    steps.retain(|step| !is_done(step, running));
+    let options = running
+        .filter(|_| changes)
+        .and_then(|it| options(place, it));
+    let is_late = |step: &Request| matches!(step.command, Command::Attach | Command::Connect);
+    let at = steps.iter().position(is_late).unwrap_or(steps.len());
+    steps.splice(at..at, options);
+    steps
 }
 
 /// Whether a step's result is there already. What is there but different is not: the module then says so.
@@ -112,24 +148,40 @@ fn is_done(step: &Request, running: Option<&Resource>) -> bool {
 /// # Errors
 /// The first step that failed; what worked before it stays.
 pub(super) fn up(place: &Place<'_>, dry_run: bool) -> Result<(), Failure> {
-    let plan = plan(place);
     if dry_run {
-        return print(&show::text(&plan));
+        return print(&show::text(&plan(place)));
     }
     let mut client = Client::open()?;
-    let running = model::tree(&status(&mut client, None)?);
-    let running = running
-        .iter()
-        .find(|resource| resource.name == place.resource.name);
-    carry_out(&plan, running, |step| client.perform(step))
+    let steps = steps(place, running(place, &mut client)?.as_ref(), false);
+    carry_out(&steps, |step| client.perform(step))
+}
+
+/// Takes a resource up as far as it is not, and gives it the configured options. Only prints the commands for that when
+/// `dry_run`.
+///
+/// # Errors
+/// The first step that failed; what worked before it stays.
+pub(super) fn adjust(place: &Place<'_>, dry_run: bool) -> Result<(), Failure> {
+    let mut client = Client::open()?;
+    let steps = steps(place, running(place, &mut client)?.as_ref(), true);
+    if dry_run {
+        return print(&show::text(&steps));
+    }
+    carry_out(&steps, |step| client.perform(step))
+}
+
+/// The resource as it runs, if it does.
+fn running(place: &Place<'_>, client: &mut Client) -> Result<Option<Resource>, Failure> {
+    let tree = model::tree(&status(client, None)?);
+    let is_meant = |resource: &Resource| resource.name == place.resource.name;
+    Ok(tree.into_iter().find(is_meant))
 }
 
 fn carry_out(
-    plan: &[Request],
-    running: Option<&Resource>,
+    steps: &[Request],
     mut perform: impl FnMut(&Request) -> Result<String, NetlinkError>,
 ) -> Result<(), Failure> {
-    for step in plan.iter().filter(|step| !is_done(step, running)) {
+    for step in steps {
         perform(step).map_err(|error| {
             let mut failure = Failure::of_request(step, &error);
             failure.object = format!("{} (at step: {})", failure.object, command_line(step));
@@ -184,19 +236,20 @@ mod tests {
         meta = "/dev/vdc"
     "#;
 
-    fn plan_of(node: &str) -> Vec<Request> {
-        let config = Config::parse(TEXT).unwrap();
+    fn steps_of(text: &str, node: &str, running: Option<&Resource>, changes: bool) -> Vec<Request> {
+        let config = Config::parse(text).unwrap();
         let place = Place {
             config: &config,
             node: config.node(node).unwrap(),
             resource: config.resource("r0").unwrap(),
         };
-        plan(&place)
+        steps(&place, running, changes)
     }
 
     #[test]
     fn up_makes_resource_devices_peers_disks_and_connections_in_this_order() {
-        let lines: Vec<_> = plan_of("beta").iter().map(command_line).collect();
+        let steps = steps_of(TEXT, "beta", None, false);
+        let lines: Vec<_> = steps.iter().map(command_line).collect();
         assert_eq!(
             lines,
             [
@@ -228,12 +281,53 @@ mod tests {
 
     fn performed(running: Option<&Resource>) -> Vec<Command> {
         let mut performed = Vec::new();
-        carry_out(&plan_of("alpha"), running, |step| {
+        carry_out(&steps_of(TEXT, "alpha", running, false), |step| {
             performed.push(step.command);
             Ok(String::new())
         })
         .unwrap();
         performed
+    }
+
+    /// `TEXT` with these lines about the resource, and a third node.
+    fn with_quorum(lines: &str) -> String {
+        let gamma = "[[node]]\nname = \"gamma\"\nid = 2\naddress = \"10.9.0.3:7790\"\n[[resource]]";
+        let text = TEXT.replace("[[resource]]", gamma);
+        text.replace("protocol = \"B\"", &format!("protocol = \"B\"\n{lines}"))
+    }
+
+    #[test]
+    fn up_sets_the_quorum_before_there_is_a_device() {
+        let text = with_quorum("on-no-quorum = \"io-error\"");
+        let steps = steps_of(&text, "alpha", None, false);
+        assert_eq!(
+            command_line(&steps[0]),
+            "weftsetup new-resource r0 0 --protocol B --voters 0,1,2 --on-no-quorum io-error"
+        );
+    }
+
+    #[test]
+    fn adjust_changes_the_options_that_differ_once_all_peers_are_known() {
+        let lines = |text: &str, running: &Resource| -> Vec<String> {
+            let steps = steps_of(text, "alpha", Some(running), true);
+            steps.iter().map(command_line).collect()
+        };
+        let mut running = running();
+        assert_eq!(lines(TEXT, &running), [""; 0]);
+        assert_eq!(
+            lines(&with_quorum("on-no-quorum = \"io-error\""), &running),
+            [
+                "weftsetup new-peer r0 2 --name gamma",
+                "weftsetup options r0 --voters 0,1,2 --on-no-quorum io-error",
+                "weftsetup connect r0 2"
+            ]
+        );
+        running.protocol = "C".to_owned();
+        running.quorum.voters = vec![0, 1];
+        assert_eq!(
+            lines(TEXT, &running),
+            ["weftsetup options r0 --protocol B --voters none"]
+        );
     }
 
     #[test]
@@ -259,7 +353,7 @@ mod tests {
     #[test]
     fn a_step_that_fails_is_named_and_ends_the_work() {
         let mut count = 0;
-        let failure = carry_out(&plan_of("alpha"), None, |step| {
+        let failure = carry_out(&steps_of(TEXT, "alpha", None, false), |step| {
             count += 1;
             match step.command {
                 Command::Attach => Err(NetlinkError::Refused(Refused {

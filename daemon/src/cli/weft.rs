@@ -68,6 +68,17 @@ enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Make a resource run as configured: what 'up' does, and options that have changed
+    ///
+    /// What runs and is not configured any more stays. Options that nodes have to agree on, as who votes, are to be changed
+    /// on every node, while all are connected.
+    Adjust {
+        /// Name of the resource, or 'all'
+        resource: String,
+        /// Only print the weftsetup commands
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Stop a resource
     Down {
         /// Name of the resource, or 'all'
@@ -251,6 +262,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             let config = arguments.load()?;
             for_each(&arguments.places(&config, resource)?, |place| {
                 up::up(place, *dry_run)
+            })
+        }
+        Verb::Adjust { resource, dry_run } => {
+            let config = arguments.load()?;
+            for_each(&arguments.places(&config, resource)?, |place| {
+                up::adjust(place, *dry_run)
             })
         }
         Verb::Down { resource, dry_run } if resource == ALL => {

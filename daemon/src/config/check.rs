@@ -3,7 +3,7 @@
 //! From the file as it is written to a configuration that holds together.
 
 use super::file::{self, File};
-use super::{Backing, Cluster, Config, Node, Resource, Volume};
+use super::{quorum, Backing, Cluster, Config, Node, Resource, Volume};
 use log::LevelFilter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,9 +28,9 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
-type Checked<T> = Result<T, Fault>;
+pub(super) type Checked<T> = Result<T, Fault>;
 
-fn fault<T>(at: &Spanned<T>, message: impl Into<String>) -> Fault {
+pub(super) fn fault<T>(at: &Spanned<T>, message: impl Into<String>) -> Fault {
     Fault {
         span: at.span(),
         message: message.into(),
@@ -201,10 +201,13 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
         if volumes.is_empty() {
             return Err(fault(&raw.name, "the resource has no [[resource.volume]]"));
         }
+        let voters = quorum::voters(raw, members)?;
         resources.push(Resource {
             name: raw.name.get_ref().clone(),
             protocol: protocol(raw.protocol.as_ref())?,
             nodes: members,
+            voters,
+            on_no_quorum: quorum::on_no_quorum(raw, voters)?,
             volumes,
         });
     }

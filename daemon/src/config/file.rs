@@ -47,6 +47,9 @@ pub(super) struct Node {
 pub(super) struct Resource {
     pub(super) name: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
+    pub(super) quorum: Option<Spanned<String>>,
+    #[serde(rename = "on-no-quorum")]
+    pub(super) on_no_quorum: Option<Spanned<String>>,
     pub(super) nodes: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default, rename = "volume")]
     pub(super) volumes: Vec<Volume>,

@@ -120,7 +120,14 @@ fn describe(object: &Object) -> String {
                 reasons if reasons.is_empty() => String::new(),
                 reasons => format!(" suspended:{reasons}"),
             };
-            format!("role:{}{suspended}", resource.role)
+            let quorum = match &resource.quorum {
+                quorum if quorum.is_on() => {
+                    let (present, all) = (quorum.present.len(), quorum.voters.len());
+                    format!(" quorum:{} voters:{present}/{all}", quorum.state)
+                }
+                _ => String::new(),
+            };
+            format!("role:{}{quorum}{suspended}", resource.role)
         }
         Object::Device(device) => format!("volume:{} disk:{}", device.volume, device.disk_state),
         Object::Connection(connection) => {

@@ -4,15 +4,14 @@
 //!
 //! The field names are the JSON of `weft status --json`; sizes are bytes, times milliseconds.
 
+use super::suspension;
 use super::units::sector_bytes;
 use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
 use weft_uapi::control::name_of;
-use weft_uapi::state::{ConnectionState, DiskState, Protocol, ReplicationState, Role};
-use weft_uapi::status::{
-    PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, SUSPENDED_BROKEN, SUSPENDED_NO_DATA,
-    SUSPENDED_TRANSITION,
-};
+use weft_uapi::state::{ConnectionState, DiskState, OnNoQuorum, Protocol, ReplicationState, Role};
+use weft_uapi::status::{PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo};
+use weft_uapi::units::{NodeId, NodeSet};
 
 /// A resource on this node.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -25,16 +24,59 @@ pub struct Resource {
     pub role: String,
     /// `A`, `B` or `C`.
     pub protocol: String,
-    /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`.
+    /// Whether this node is with a majority of those who vote.
+    #[serde(default)]
+    pub quorum: Quorum,
+    /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`, `quorum`.
     pub suspended: Vec<String>,
     /// For how long it has been waiting.
     pub suspended_ms: u64,
+    /// Since when it has been waiting, in seconds of `CLOCK_MONOTONIC`.
+    #[serde(default)]
+    pub suspended_since_s: Option<f64>,
+    /// What ends each of the reasons, in their order.
+    #[serde(default)]
+    pub way_out: Vec<String>,
     /// Its devices.
     #[serde(default)]
     pub devices: Vec<Device>,
     /// Its peers.
     #[serde(default)]
     pub connections: Vec<Connection>,
+}
+
+/// Who votes in a resource, and who of them is there.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct Quorum {
+    /// `off`: votes do not count; `yes` or `no`: this node is with a majority, or not.
+    pub state: String,
+    /// Node ids of those who vote.
+    pub voters: Vec<u8>,
+    /// Those of them that are connected, and this node.
+    pub present: Vec<u8>,
+    /// How many make a majority; 0 when votes do not count.
+    pub needed: u32,
+    /// What becomes of requests without quorum: `suspend-io` or `io-error`.
+    pub on_no_quorum: String,
+}
+
+impl Quorum {
+    /// Those who vote, as a set.
+    pub fn voters(&self) -> NodeSet {
+        let ids = self.voters.iter().filter_map(|&id| NodeId::new(id.into()));
+        ids.fold(NodeSet::EMPTY, NodeSet::with)
+    }
+
+    /// Whether votes count.
+    pub fn is_on(&self) -> bool {
+        !self.voters.is_empty()
+    }
+
+    /// Those who vote and are not there.
+    pub fn missing(&self) -> Vec<u8> {
+        let is_missing = |id: &&u8| !self.present.contains(id);
+        self.voters.iter().filter(is_missing).copied().collect()
+    }
 }
 
 /// One volume on this node.
@@ -207,24 +249,49 @@ fn state_name(name: Option<&'static str>, number: u32) -> String {
 
 impl From<&ResourceInfo> for Resource {
     fn from(info: &ResourceInfo) -> Self {
-        let reasons = [
-            (SUSPENDED_TRANSITION, "transition"),
-            (SUSPENDED_NO_DATA, "no-data"),
-            (SUSPENDED_BROKEN, "broken"),
-        ];
-        let reasons = reasons.iter().filter(|(bit, _)| info.suspended & bit != 0);
+        let (name, quorum) = (text(&info.name), Quorum::from(info));
+        let reasons = suspension::reasons(info.suspended);
+        let way_out = |reason: &&str| suspension::way_out(reason, &name, &quorum);
         Self {
-            name: text(&info.name),
+            way_out: reasons.iter().map(way_out).collect(),
+            suspended: reasons.iter().map(|&reason| reason.to_owned()).collect(),
+            suspended_ms: info.suspended_ms,
+            suspended_since_s: (info.suspended_since_ms > 0)
+                .then(|| info.suspended_since_ms as f64 / 1000.0),
+            name,
+            quorum,
             node_id: info.node_id,
             role: state_name(Role::from_number(info.role).map(Role::name), info.role),
             protocol: state_name(
                 Protocol::from_number(info.protocol).map(Protocol::name),
                 info.protocol,
             ),
-            suspended: reasons.map(|(_, name)| (*name).to_owned()).collect(),
-            suspended_ms: info.suspended_ms,
             devices: Vec::new(),
             connections: Vec::new(),
+        }
+    }
+}
+
+impl From<&ResourceInfo> for Quorum {
+    fn from(info: &ResourceInfo) -> Self {
+        let ids = |set: u32| NodeSet(set).iter().map(NodeId::get).collect::<Vec<_>>();
+        let voters = ids(info.voters);
+        let state = match (voters.is_empty(), info.has_quorum) {
+            (true, _) => "off",
+            (false, 0) => "no",
+            (false, _) => "yes",
+        };
+        let on_no_quorum = OnNoQuorum::from_number(info.on_no_quorum).unwrap_or_default();
+        Self {
+            state: state.to_owned(),
+            needed: if voters.is_empty() {
+                0
+            } else {
+                voters.len() as u32 / 2 + 1
+            },
+            voters,
+            present: ids(info.voters_present),
+            on_no_quorum: on_no_quorum.name().to_owned(),
         }
     }
 }

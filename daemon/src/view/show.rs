@@ -5,8 +5,9 @@
 use super::model::Resource;
 use crate::kernel::netlink::request::{Request, Value};
 use weft_uapi::limits::SECTOR_BYTES;
-use weft_uapi::netlink::{spec, Attribute, Command};
-use weft_uapi::state::{ConnectionState, DiskState, Protocol};
+use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command};
+use weft_uapi::state::{ConnectionState, DiskState, OnNoQuorum, Protocol};
+use weft_uapi::units::NodeSet;
 
 /// The commands that would make these resources as they are.
 pub fn requests(resources: &[Resource]) -> Vec<Request> {
@@ -16,9 +17,9 @@ pub fn requests(resources: &[Resource]) -> Vec<Request> {
 fn resource(resource: &Resource) -> Vec<Request> {
     let about = |command| Request::about(command, &resource.name);
     let protocol = Protocol::from_name(&resource.protocol).unwrap_or(Protocol::C);
-    let new = about(Command::NewResource)
-        .number(Attribute::NodeId, resource.node_id)
-        .number(Attribute::Protocol, protocol.number());
+    let on_no_quorum = OnNoQuorum::from_name(&resource.quorum.on_no_quorum).unwrap_or_default();
+    let new = about(Command::NewResource).number(Attribute::NodeId, resource.node_id);
+    let new = with_options(new, protocol, resource.quorum.voters(), on_no_quorum);
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
             .number(Attribute::Volume, device.volume)
@@ -61,6 +62,22 @@ fn resource(resource: &Resource) -> Vec<Request> {
         .collect()
 }
 
+/// A request with the options that are not as they are anyway.
+pub fn with_options(
+    request: Request,
+    protocol: Protocol,
+    voters: NodeSet,
+    on_no_quorum: OnNoQuorum,
+) -> Request {
+    let request = request.number(Attribute::Protocol, protocol.number());
+    if voters.is_empty() {
+        return request;
+    }
+    request
+        .number(Attribute::Voters, voters.0)
+        .number(Attribute::OnNoQuorum, on_no_quorum.number())
+}
+
 /// Requests as they are typed, one per line.
 pub fn text(requests: &[Request]) -> String {
     let lines: Vec<_> = requests.iter().map(command_line).collect();
@@ -82,17 +99,33 @@ pub fn command_line(request: &Request) -> String {
         }
         match value {
             Value::Flag => {}
-            Value::U32(number) if *attribute == Attribute::Protocol => {
-                words.push(
-                    Protocol::from_number(*number)
-                        .map_or_else(|| number.to_string(), |p| p.name().to_owned()),
-                );
-            }
-            Value::U32(number) => words.push(number.to_string()),
+            Value::U32(number) => words.push(number_text(*attribute, *number)),
             Value::Text(text) => words.push(quoted(text)),
         }
     }
     words.join(" ")
+}
+
+/// What an empty set of nodes is called.
+pub const NO_NODES: &str = "none";
+
+/// A number as it is typed.
+pub fn number_text(attribute: Attribute, number: u32) -> String {
+    match attribute.kind() {
+        AttributeKind::Choice(choices) => {
+            let found = choices.iter().find(|(choice, _)| *choice == number);
+            found.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+        }
+        AttributeKind::Nodes if number == 0 => NO_NODES.to_owned(),
+        AttributeKind::Nodes => {
+            let ids: Vec<_> = NodeSet(number)
+                .iter()
+                .map(|node| node.to_string())
+                .collect();
+            ids.join(",")
+        }
+        _ => number.to_string(),
+    }
 }
 
 /// A word for the shell.
@@ -123,5 +156,12 @@ mod tests {
         assert_eq!(command_line(&request), "weftsetup options r0 --protocol A");
         let request = Request::about(Command::Primary, "r0").flag(Attribute::Force, true);
         assert_eq!(command_line(&request), "weftsetup primary r0 --force");
+        let request = Request::about(Command::Options, "r0")
+            .number(Attribute::Voters, 0b1011)
+            .number(Attribute::OnNoQuorum, OnNoQuorum::Fail.number());
+        assert_eq!(
+            command_line(&request),
+            "weftsetup options r0 --voters 0,1,3 --on-no-quorum io-error"
+        );
     }
 }

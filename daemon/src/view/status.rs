@@ -2,7 +2,8 @@
 
 //! The state in words: what is, and where something is not as it should be, why and what to do.
 
-use super::model::{Connection, Device, PeerDevice, Resource};
+use super::model::{Connection, Device, PeerDevice, Quorum, Resource};
+use super::suspension;
 use super::units::{size, span};
 use std::fmt::Write;
 use std::time::Duration;
@@ -23,13 +24,19 @@ fn resource(resource: &Resource) -> String {
         "{}  {}  protocol {}\n",
         resource.name, resource.role, resource.protocol
     );
-    for reason in &resource.suspended {
-        let (why, way_out) = suspension(reason, &resource.name);
-        let since = span(Duration::from_millis(resource.suspended_ms));
+    if resource.quorum.is_on() {
+        line(&mut out, 1, &quorum(&resource.quorum));
+    }
+    for (reason, way_out) in resource.suspended.iter().zip(&resource.way_out) {
+        let why = suspension::why(reason);
+        let time = span(Duration::from_millis(resource.suspended_ms));
+        let since = resource.suspended_since_s.unwrap_or_default();
         line(
             &mut out,
             1,
-            &format!("I/O has been waiting for {since}: {why}; {way_out}"),
+            &format!(
+                "I/O has been waiting for {time} (since {since:.3} s of uptime): {why}; {way_out}"
+            ),
         );
     }
     for device in &resource.devices {
@@ -55,23 +62,17 @@ fn line(out: &mut String, depth: usize, text: &str) {
     let _ = writeln!(out, "{:1$}{text}", "", 2 * depth);
 }
 
-/// Why I/O waits, and what ends it.
-fn suspension(reason: &str, resource: &str) -> (&'static str, String) {
-    match reason {
-        "transition" => (
-            "a handshake or a new generation has to be recorded first",
-            "it goes on by itself".to_owned(),
-        ),
-        "no-data" => (
-            "no up-to-date data can be reached",
-            format!("connect a peer that has them: weft up {resource} there, weft wait-connect {resource} here"),
-        ),
-        "broken" => (
-            "an internal rule was broken and the resource stopped to protect the data",
-            format!("dmesg | grep weft, then weft down {resource} and weft up {resource}"),
-        ),
-        _ => ("for a reason that this version does not know", "dmesg | grep weft".to_owned()),
+/// Who votes, who is there, and what that means.
+fn quorum(quorum: &Quorum) -> String {
+    let (present, all) = (quorum.present.len(), quorum.voters.len());
+    let mut text = format!(
+        "quorum {}  {present} of {all} voters present, {} needed",
+        quorum.state, quorum.needed
+    );
+    if quorum.state == "no" {
+        let _ = write!(text, "; without quorum: {}", quorum.on_no_quorum);
     }
+    text
 }
 
 fn device(device: &Device) -> String {
@@ -196,6 +197,9 @@ fn peer_device(peer: &PeerDevice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weft_uapi::state::OnNoQuorum;
+    use weft_uapi::status::{ResourceInfo, SUSPENDED_NO_DATA, SUSPENDED_QUORUM};
+    use zerocopy::FromZeros;
 
     fn sample() -> Resource {
         let peer_device = PeerDevice {
@@ -243,8 +247,11 @@ mod tests {
             node_id: 0,
             role: "primary".to_owned(),
             protocol: "C".to_owned(),
+            quorum: Quorum::default(),
             suspended: vec![],
             suspended_ms: 0,
+            suspended_since_s: None,
+            way_out: vec![],
             devices: vec![device],
             connections: vec![connection],
         }
@@ -271,13 +278,50 @@ mod tests {
 
     #[test]
     fn suspended_io_shows_reason_duration_and_way_out() {
-        let mut resource = sample();
-        resource.suspended = vec!["no-data".to_owned()];
-        resource.suspended_ms = 61_000;
-        let text = text(&[resource]);
-        let want =
-            "I/O has been waiting for 1 min 1 s: no up-to-date data can be reached; connect a peer";
+        let info = ResourceInfo {
+            suspended: SUSPENDED_NO_DATA,
+            suspended_ms: 61_000,
+            suspended_since_ms: 5_250,
+            ..FromZeros::new_zeroed()
+        };
+        let text = text(&[Resource::from(&info)]);
+        let want = "I/O has been waiting for 1 min 1 s (since 5.250 s of uptime): no up-to-date data can be reached; \
+                    connect a peer";
         assert!(text.contains(want), "{text}");
+    }
+
+    #[test]
+    fn a_lost_quorum_shows_who_is_missing_and_what_to_try() {
+        let mut info = ResourceInfo {
+            voters: 0b111,
+            voters_present: 0b111,
+            has_quorum: 1,
+            on_no_quorum: OnNoQuorum::Suspend.number(),
+            ..FromZeros::new_zeroed()
+        };
+        let shown = text(&[Resource::from(&info)]);
+        assert!(
+            shown.contains("  quorum yes  3 of 3 voters present, 2 needed\n"),
+            "{shown}"
+        );
+        (info.voters_present, info.has_quorum) = (0b001, 0);
+        info.suspended = SUSPENDED_QUORUM;
+        let shown = text(&[Resource::from(&info)]);
+        let wanted = [
+            "  quorum no  1 of 3 voters present, 2 needed; without quorum: suspend-io\n",
+            "start the missing voters (node 1, 2)",
+            "--on-no-quorum io-error",
+        ];
+        for part in wanted {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+
+    #[test]
+    fn without_voters_nothing_is_said_about_quorum() {
+        let resource = Resource::from(&ResourceInfo::new_zeroed());
+        assert_eq!(resource.quorum.state, "off");
+        assert!(!text(&[resource]).contains("quorum"));
     }
 
     #[test]

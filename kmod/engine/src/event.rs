@@ -4,9 +4,9 @@
 
 use crate::host::Host;
 use crate::load::LoadedDisk;
-use crate::quorum::Quorum;
+use crate::quorum::OnNoQuorum;
 use weft_uapi::state::Protocol;
-use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
+use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
 
 /// One input of the engine.
@@ -88,7 +88,7 @@ pub enum Event<'a, H: Host> {
         /// Whether a daemon owns the control device.
         served: bool,
         /// The nodes.
-        connected: weft_uapi::units::NodeSet,
+        connected: NodeSet,
     },
     /// [`crate::Engine::deadline`] has come.
     Timer,
@@ -155,16 +155,22 @@ pub enum Command {
     },
     /// Demotes this node; refused while a device is open.
     Secondary,
-    /// Changes who has a vote.
-    SetQuorum {
+    /// Changes options.
+    SetOptions {
         /// From now on.
-        quorum: Quorum,
+        options: Options,
     },
-    /// Changes the protocol.
-    SetProtocol {
-        /// For writes from now on.
-        protocol: Protocol,
-    },
+}
+
+/// Options of a resource; `None` stays as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// When writes are complete.
+    pub protocol: Option<Protocol>,
+    /// Who has a vote; the empty set: votes do not count.
+    pub voters: Option<NodeSet>,
+    /// What becomes of requests without quorum.
+    pub on_no_quorum: Option<OnNoQuorum>,
 }
 
 /// What a request of the application asks for.

@@ -12,6 +12,7 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target` | resync |
 //! | `change`, `role` | generation records; promotion and demotion |
+//! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
 
 mod attach;
@@ -24,6 +25,7 @@ mod exchange;
 mod mirror;
 mod negotiate;
 mod objects;
+mod options;
 mod peer_op;
 mod place;
 mod received;
@@ -62,6 +64,8 @@ pub struct Config {
     pub node: NodeId,
     /// Protocol to begin with.
     pub protocol: Protocol,
+    /// Quorum to begin with.
+    pub quorum: Quorum,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
     pub requests_max: usize,
     /// Extents of the activity log that are hot at the same time, at most [`weft_uapi::ondisk::AL_EXTENTS`] and at
@@ -83,7 +87,7 @@ pub struct Engine<H: Host> {
     peers: H::Slab<Option<Peer>>,
     is_served: bool,
     reachable: NodeSet,
-    suspended_since: Option<Time>,
+    standing: options::Standing,
 }
 
 /// A packet as it came in.
@@ -100,7 +104,7 @@ impl<H: Host> Engine<H> {
         Ok(Self {
             config,
             protocol: config.protocol,
-            quorum: Quorum::default(),
+            quorum: config.quorum,
             role: Role::Secondary,
             transition: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
@@ -108,7 +112,7 @@ impl<H: Host> Engine<H> {
             peers: H::slab(NODES_MAX, || None)?,
             is_served: false,
             reachable: NodeSet::EMPTY,
-            suspended_since: None,
+            standing: options::Standing::default(),
         })
     }
 
@@ -209,12 +213,7 @@ impl<H: Host> Engine<H> {
                 break;
             }
         }
-        let is_suspended = self.suspended() != 0;
-        match self.suspended_since {
-            None if is_suspended => self.suspended_since = Some(cx.now),
-            Some(_) if !is_suspended => self.suspended_since = None,
-            _ => {}
-        }
+        self.tell_standing(cx);
     }
 
     fn facts(&self) -> Facts {
@@ -365,19 +364,7 @@ impl<H: Host> Engine<H> {
                 discard_my_data,
             } => self.on_connect(cx, peer, discard_my_data),
             Command::Disconnect { peer } => self.on_disconnect(cx, peer),
-            Command::SetQuorum { quorum } => {
-                self.quorum = quorum;
-                for volume in self.each_volume_mut() {
-                    volume.recheck = true;
-                }
-                cx.notify(Object::Resource);
-                Ok(())
-            }
-            Command::SetProtocol { protocol } => {
-                self.protocol = protocol;
-                cx.notify(Object::Resource);
-                Ok(())
-            }
+            Command::SetOptions { options } => return self.on_options(cx, token, options),
         };
         cx.reply(token, result);
     }

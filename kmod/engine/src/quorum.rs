@@ -2,17 +2,8 @@
 
 //! Who has a vote, and what happens to requests without a majority.
 
+pub use weft_uapi::state::OnNoQuorum;
 use weft_uapi::units::NodeSet;
-
-/// What becomes of requests while no majority of the voters knows the current generation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OnNoQuorum {
-    /// They wait.
-    #[default]
-    Suspend,
-    /// They fail.
-    Fail,
-}
 
 /// The voters of a resource. The same on all of them, or it is no quorum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

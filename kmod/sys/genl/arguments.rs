@@ -105,6 +105,11 @@ fn text_of(bytes: &[u8]) -> Option<&str> {
 fn is_valid(bytes: &[u8], kind: AttributeKind) -> bool {
     match kind {
         AttributeKind::U32(max) => number_of(bytes).is_some_and(|number| number <= max),
+        AttributeKind::Choice(choices) => {
+            let number = number_of(bytes);
+            choices.iter().any(|(choice, _)| number == Some(*choice))
+        }
+        AttributeKind::Nodes => number_of(bytes).is_some(),
         AttributeKind::U64 => bytes.len() == size_of::<u64>(),
         AttributeKind::Text(max) => {
             text_of(bytes).is_some_and(|text| !text.is_empty() && text.len() <= max)

@@ -40,7 +40,9 @@ fn entry(spec: &CommandSpec, number: u32) -> bindings::nla_policy {
         .filter(takes)
         .map(Attribute::kind)
     {
-        Some(AttributeKind::U32(_)) => plain(bindings::NLA_U32, 0),
+        Some(AttributeKind::U32(_) | AttributeKind::Choice(_) | AttributeKind::Nodes) => {
+            plain(bindings::NLA_U32, 0)
+        }
         Some(AttributeKind::U64) => plain(bindings::NLA_U64, 0),
         Some(AttributeKind::Text(bytes_max)) => plain(bindings::NLA_NUL_STRING, bytes_max as u16),
         Some(AttributeKind::Flag) => plain(bindings::NLA_FLAG, 0),

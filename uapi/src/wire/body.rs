@@ -137,8 +137,8 @@ pub struct PromoteBody {
     pub term: U64,
     /// Answer: a [`crate::refusal::Refusal`], 0 when granted.
     pub refusal: U32,
-    /// Must be zero.
-    pub reserved: U32,
+    /// Nodes that vote as far as the sender knows, bit `n` for node `n`; they must be the same on both sides.
+    pub voters: U32,
 }
 
 /// Start of a bitmap packet's body; the words follow.

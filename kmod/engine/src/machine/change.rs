@@ -171,7 +171,8 @@ impl<H: Host> Volume<H> {
         let has_lost = !self.lost_members(node).intersection(recorded).is_empty();
         // With quorum nobody reads before a majority knows that the lost member is one.
         let wants_shrink = core::mem::take(&mut self.wants_shrink) || cx.facts.quorum.is_on();
-        if wants_shrink && has_lost && cx.facts.is_primary() {
+        let wants_record = (wants_shrink && has_lost) || core::mem::take(&mut self.wants_vote);
+        if wants_record && cx.facts.is_primary() {
             self.begin_change(cx, Reason::Shrink, self.term());
         } else if let Some(promotion) = self
             .wants_promotion

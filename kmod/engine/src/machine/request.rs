@@ -273,7 +273,9 @@ impl<H: Host> Volume<H> {
 
     /// Whether it is not known by a majority of the voters that this node goes on without the members that it lost.
     pub(super) fn lacks_quorum<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
-        let is_unsure = self.stalled.is_some() || !self.lost_members(cx.facts.node).is_empty();
+        let is_unsure = self.stalled.is_some()
+            || self.wants_vote
+            || !self.lost_members(cx.facts.node).is_empty();
         cx.facts.quorum.is_on() && is_unsure
     }
 

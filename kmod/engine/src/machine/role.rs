@@ -106,6 +106,7 @@ impl<H: Host> Engine<H> {
             if let Some(line) = self.line_to(peer) {
                 let body = PromoteBody {
                     term: term.0.into(),
+                    voters: self.quorum.voters.0.into(),
                     ..PromoteBody::new_zeroed()
                 };
                 cx.send(
@@ -181,6 +182,8 @@ impl<H: Host> Engine<H> {
             NodeId::all().any(|other| self.peer(other).is_some_and(|peer| peer.is_promised));
         let refusal = if self.role == Role::Primary || other_primary {
             Some(Refusal::PeerPrimary)
+        } else if body.voters.get() != self.quorum.voters.0 {
+            Some(Refusal::VotersDiffer)
         } else if self.transition.is_some()
             || is_promised
             || self.each_volume().any(Volume::is_busy)
@@ -225,7 +228,7 @@ impl<H: Host> Engine<H> {
         let body = PromoteBody {
             term: term.0.into(),
             refusal: refusal.map_or(0, Refusal::number).into(),
-            ..PromoteBody::new_zeroed()
+            voters: self.quorum.voters.0.into(),
         };
         cx.send(line, header, body.as_bytes());
     }

@@ -21,15 +21,21 @@ const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / 512) as u64;
 impl<H: Host> Engine<H> {
     /// Status of the resource.
     pub fn resource_info(&self, now: Time) -> ResourceInfo {
+        let suspended_since = self.standing.suspended_since;
         ResourceInfo {
             name: self.config.name,
             node_id: self.config.node.get().into(),
             role: self.role.number(),
             protocol: self.protocol.number(),
             suspended: self.suspended(),
-            suspended_ms: self.suspended_since.map_or(0, |since| now.ms_since(since)),
+            suspended_ms: suspended_since.map_or(0, |since| now.ms_since(since)),
             volumes: u32::try_from(self.volumes().count()).unwrap_or(0),
             peers: u32::try_from(self.peers().count()).unwrap_or(0),
+            voters: self.quorum.voters.0,
+            voters_present: self.voters_present().0,
+            has_quorum: (self.quorum.is_on() && self.has_quorum()).into(),
+            on_no_quorum: self.quorum.on_lost.number(),
+            suspended_since_ms: suspended_since.map_or(0, |since| since.ms_since(Time(0)).max(1)),
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) wants_promotion: Option<Promotion>,
     /// A record without the lost members is wanted.
     pub(super) wants_shrink: bool,
+    /// Others vote than before: a record is wanted that a majority of them knows.
+    pub(super) wants_vote: bool,
     /// A majority went on without this primary: it is one no more, and its requests fail.
     pub(super) is_overtaken: bool,
     /// Everything that waits is to be looked at again.
@@ -109,6 +111,7 @@ impl<H: Host> Volume<H> {
             required: NodeSet::EMPTY,
             wants_promotion: None,
             wants_shrink: false,
+            wants_vote: false,
             is_overtaken: false,
             recheck: false,
             is_starved: false,

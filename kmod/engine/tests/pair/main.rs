@@ -7,6 +7,7 @@ mod attach;
 mod host;
 mod hostile;
 mod promotion;
+mod quorum;
 mod resync;
 mod rig;
 mod split_brain;

@@ -11,15 +11,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use weft_engine::effect::{Data, IoError};
-use weft_engine::event::{Command, DiskError, Event, Io, Op, Token};
+use weft_engine::event::{Command, DiskError, Event, Io, Op, Options, Token};
 use weft_engine::host::Time;
 use weft_engine::load::{DiskInfo, LoadedDisk};
+use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, Protocol};
-use weft_uapi::units::{Minor, NodeId, Sector, SessionId, VolumeId};
+use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
 use wire::Wires;
 
 pub(crate) const VOLUME: VolumeId = VolumeId(0);
@@ -55,18 +56,21 @@ pub(crate) struct Rig {
     wires: Wires,
     next: u64,
     buffers: Vec<Rc<[u8]>>,
+    /// What every node is configured with.
+    quorum: Quorum,
 }
 
 fn layout() -> Layout {
     Layout::new(MetaKind::Internal, SECTORS, SECTORS, 7).unwrap()
 }
 
-fn new_engine(number: usize) -> Engine<RigHost> {
+fn new_engine(number: usize, quorum: Quorum) -> Engine<RigHost> {
     let name = padded_name("r0").unwrap();
     Engine::new(Config {
         name,
         node: node(number),
         protocol: Protocol::C,
+        quorum,
         requests_max: 32,
         al_extents: AL_EXTENTS,
     })
@@ -100,8 +104,12 @@ impl Rig {
 
     /// Nodes that know each other; no disk attached, not connected.
     pub(crate) fn with(nodes: usize) -> Self {
+        Self::configured(nodes, Quorum::default())
+    }
+
+    fn configured(nodes: usize, quorum: Quorum) -> Self {
         let nodes = (0..nodes).map(|number| Node {
-            engine: new_engine(number),
+            engine: new_engine(number, quorum),
             disk: blank_disk(number),
             forced: Vec::new(),
             is_failing: false,
@@ -118,6 +126,7 @@ impl Rig {
             wires: Wires::default(),
             next: 0,
             buffers: Vec::new(),
+            quorum,
         };
         rig.numbers().for_each(|number| rig.configure(number));
         rig
@@ -130,9 +139,24 @@ impl Rig {
 
     /// Connected, synced nodes; node 0 is primary.
     pub(crate) fn synced(nodes: usize) -> Self {
-        let mut rig = Self::with(nodes);
+        Self::with(nodes).sync()
+    }
+
+    /// As [`Self::synced`]; all nodes vote.
+    pub(crate) fn voting(nodes: usize) -> Self {
+        let voters = (0..nodes).map(node).fold(NodeSet::EMPTY, NodeSet::with);
+        let quorum = Quorum {
+            voters,
+            ..Quorum::default()
+        };
+        Self::configured(nodes, quorum).sync()
+    }
+
+    fn sync(self) -> Self {
+        let mut rig = self;
         rig.numbers().for_each(|number| rig.attach(number));
         rig.connect();
+        rig.idle();
         rig.command(0, Command::Primary { force: true }).unwrap();
         rig.idle();
         rig.assert_equal();
@@ -208,6 +232,18 @@ impl Rig {
     fn token(&mut self) -> Token {
         self.next += 1;
         Token(self.next)
+    }
+
+    pub(crate) fn set_options(&mut self, number: usize, options: Options) -> Result<(), Refusal> {
+        self.command(number, Command::SetOptions { options })
+    }
+
+    pub(crate) fn set_protocol(&mut self, number: usize, protocol: Protocol) {
+        let options = Options {
+            protocol: Some(protocol),
+            ..Options::default()
+        };
+        self.set_options(number, options).unwrap();
     }
 
     pub(crate) fn command(&mut self, number: usize, command: Command) -> Result<(), Refusal> {
@@ -489,7 +525,7 @@ impl Rig {
 
     /// The node's power fails; all it had written is on its disk.
     pub(crate) fn crash(&mut self, number: usize) {
-        self.nodes[number].engine = new_engine(number);
+        self.nodes[number].engine = new_engine(number, self.quorum);
         self.nodes[number].queue.clear();
         self.drop_wires(number);
         self.idle();

@@ -10,7 +10,7 @@ use weft_uapi::state::{DiskState, Protocol, ReplicationState};
 fn each_protocol_completes_writes_and_keeps_the_disks_equal() {
     for protocol in [Protocol::A, Protocol::B, Protocol::C] {
         let mut rig = Rig::pair();
-        assert_eq!(rig.command(0, Command::SetProtocol { protocol }), Ok(()));
+        rig.set_protocol(0, protocol);
         for at in 0..40u8 {
             assert_eq!(
                 rig.write(0, u64::from(at) * 3, at, 1536),
@@ -84,8 +84,7 @@ fn writes_during_the_initial_sync_reach_both() {
 fn writes_complete_under_protocol_a_outlive_an_outage_and_a_demotion() {
     let mut rig = Rig::pair();
     rig.write(0, 0, 1, 4096).unwrap();
-    let protocol = Protocol::A;
-    rig.command(0, Command::SetProtocol { protocol }).unwrap();
+    rig.set_protocol(0, Protocol::A);
     rig.break_wire();
     assert_eq!(rig.write(0, 0, 2, 4096), Ok(()));
     rig.cut_at_once();
@@ -99,8 +98,7 @@ fn writes_complete_under_protocol_a_outlive_an_outage_and_a_demotion() {
 #[test]
 fn a_write_complete_under_protocol_b_outlives_the_primary() {
     let mut rig = Rig::pair();
-    let protocol = Protocol::B;
-    rig.command(0, Command::SetProtocol { protocol }).unwrap();
+    rig.set_protocol(0, Protocol::B);
     rig.set_late(1, true);
     let write = rig.begin_write(0, 40_000, 2, 4096);
     rig.idle();

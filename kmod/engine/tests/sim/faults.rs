@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::link::{pair, Cable};
 use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
-use weft_engine::event::Command;
+use weft_engine::event::{Command, Options};
 use weft_uapi::state::Protocol;
 
 impl World {
@@ -87,7 +87,11 @@ impl World {
         for node in 0..self.nodes.len() {
             let requests = self.nodes[node].app.outstanding.values_mut();
             requests.for_each(|request| request.is_safe &= protocol == Protocol::C);
-            self.command(node, Command::SetProtocol { protocol });
+            let options = Options {
+                protocol: Some(protocol),
+                ..Options::default()
+            };
+            self.command(node, Command::SetOptions { options });
         }
     }
 

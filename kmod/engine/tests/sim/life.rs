@@ -9,8 +9,9 @@ use crate::io::Doing;
 use crate::link::pair;
 use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
-use weft_engine::event::{Command, Event};
+use weft_engine::event::{Command, Event, Options};
 use weft_engine::load::{LoadedDisk, Read};
+use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::state::{ReplicationState, Role};
@@ -20,7 +21,7 @@ use weft_uapi::units::{Minor, NodeSet, Sector};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Setup {
     NewDevice,
-    SetQuorum,
+    SetOptions,
     NewPeer(usize),
     Attach,
     Connect(usize),
@@ -35,6 +36,10 @@ impl World {
             name: padded_name("r0").unwrap(),
             node: node_id(node),
             protocol: self.protocol,
+            quorum: Quorum {
+                voters: self.quorum.voters,
+                ..Quorum::default()
+            },
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),
         };
@@ -72,7 +77,7 @@ impl World {
         }
         steps.insert(0, Setup::NewDevice);
         if self.quorum.is_on() {
-            steps.insert(1, Setup::SetQuorum);
+            steps.insert(1, Setup::SetOptions);
         }
         steps
     }
@@ -89,9 +94,12 @@ impl World {
                     minor: Minor(0),
                 },
             ),
-            Setup::SetQuorum => {
-                let quorum = self.quorum;
-                self.command(node, Command::SetQuorum { quorum });
+            Setup::SetOptions => {
+                let options = Options {
+                    on_no_quorum: Some(self.quorum.on_lost),
+                    ..Options::default()
+                };
+                self.command(node, Command::SetOptions { options });
             }
             Setup::NewPeer(peer) => {
                 let peer = node_id(peer);

@@ -4,7 +4,7 @@
 
 use super::{layout, node, Rig, VOLUME};
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
-use weft_uapi::status::PeerVolumeInfo;
+use weft_uapi::status::{PeerVolumeInfo, ResourceInfo};
 use weft_uapi::units::SessionId;
 
 impl Rig {
@@ -41,7 +41,11 @@ impl Rig {
     }
 
     pub(crate) fn role(&self, number: usize) -> Role {
-        Role::from_number(self.nodes[number].engine.resource_info(self.now).role).unwrap()
+        Role::from_number(self.resource(number).role).unwrap()
+    }
+
+    pub(crate) fn resource(&self, number: usize) -> ResourceInfo {
+        self.nodes[number].engine.resource_info(self.now)
     }
 
     fn replica(&self, number: usize, peer: usize) -> PeerVolumeInfo {

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What administrators choose, and how that stands: who votes and is there, and whether requests have to wait.
+
+use super::context::Context;
+use super::Engine;
+use crate::effect::{Level, Object};
+use crate::event::{Options, Token};
+use crate::host::{Host, Output, Time};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{ConnectionState, Role};
+use weft_uapi::units::{NodeId, NodeSet};
+
+/// What listeners were told last.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Standing {
+    /// Why requests wait, bits `SUSPENDED_*`.
+    suspended: u32,
+    pub(super) suspended_since: Option<Time>,
+    voters_present: NodeSet,
+    has_quorum: bool,
+}
+
+impl<H: Host> Engine<H> {
+    /// Changes options; all of them or none.
+    #[inline(never)]
+    pub(super) fn on_options<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        token: Token,
+        options: Options,
+    ) {
+        let known = self
+            .peers()
+            .fold(NodeSet::of(self.config.node), NodeSet::with);
+        let voters = options.voters.unwrap_or_default();
+        if let Some(stranger) = voters.iter().find(|&voter| !known.contains(voter)) {
+            return cx.refuse(token, Refusal::NoSuchVoter, format_args!("node {stranger}"));
+        }
+        self.protocol = options.protocol.unwrap_or(self.protocol);
+        let before = self.quorum;
+        self.quorum.voters = options.voters.unwrap_or(before.voters);
+        self.quorum.on_lost = options.on_no_quorum.unwrap_or(before.on_lost);
+        // What a majority of the former voters knows, one of these may not.
+        let wants_vote = self.quorum.voters != before.voters && self.role == Role::Primary;
+        for volume in self.each_volume_mut() {
+            volume.wants_vote |= wants_vote;
+            volume.recheck = true;
+        }
+        cx.notify(Object::Resource);
+        cx.reply(token, Ok(()));
+    }
+
+    /// The voters that are connected, and this node if it is one.
+    pub(super) fn voters_present(&self) -> NodeSet {
+        let is_connected = |id: &NodeId| {
+            let peer = self.peer(*id);
+            *id == self.config.node
+                || peer.is_some_and(|peer| peer.connection() == ConnectionState::Connected)
+        };
+        let voters = self.quorum.voters.iter().filter(is_connected);
+        voters.fold(NodeSet::EMPTY, NodeSet::with)
+    }
+
+    /// Whether this node is with a majority of the voters, which knows the current record if this node is primary.
+    pub(super) fn has_quorum(&self) -> bool {
+        self.quorum.has_majority(self.voters_present())
+            && self.each_volume().all(|volume| volume.stalled.is_none())
+    }
+
+    /// Tells listeners when it changes who is there to vote, or whether requests wait.
+    pub(super) fn tell_standing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let before = self.standing;
+        let suspended = self.suspended();
+        let now = Standing {
+            suspended,
+            suspended_since: (suspended != 0).then(|| before.suspended_since.unwrap_or(cx.now)),
+            voters_present: self.voters_present(),
+            has_quorum: self.has_quorum(),
+        };
+        self.standing = now;
+        if before.has_quorum != now.has_quorum && self.quorum.is_on() {
+            let level = if now.has_quorum {
+                Level::Info
+            } else {
+                Level::Warn
+            };
+            cx.log(
+                level,
+                format_args!(
+                    "quorum {}: {} of {} voters present, {} needed",
+                    if now.has_quorum { "yes" } else { "no" },
+                    now.voters_present.len(),
+                    self.quorum.voters.len(),
+                    self.quorum.needed()
+                ),
+            );
+        }
+        let tell = |standing: &Standing| {
+            (
+                standing.suspended,
+                standing.voters_present,
+                standing.has_quorum,
+            )
+        };
+        if tell(&before) != tell(&now) {
+            cx.notify(Object::Resource);
+        }
+    }
+}
