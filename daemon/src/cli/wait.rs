@@ -101,15 +101,21 @@ pub(super) fn in_sync(resource: &Resource) -> Standing {
         return Standing::Waiting(format!("volume {}: {}", device.volume, device.disk_state));
     }
     let established = ReplicationState::Established.name();
-    let open = peers()
-        .find(|peer| peer.replication_state != established || peer.peer_disk_state != uptodate);
-    match open {
-        Some(peer) => Standing::Waiting(format!(
-            "volume {}: {}, the peer's disk {}",
-            peer.volume, peer.replication_state, peer.peer_disk_state
-        )),
-        None => Standing::Done,
+    for connection in &resource.connections {
+        let open = connection
+            .peer_devices
+            .iter()
+            .find(|peer| peer.replication_state != established || peer.peer_disk_state != uptodate);
+        if let Some(peer) = open {
+            let (volume, peer_disk) = (peer.volume, &peer.peer_disk_state);
+            return Standing::Waiting(format!(
+                "{}: volume {volume}: {}, its disk {peer_disk}",
+                name(connection),
+                peer.replication_state
+            ));
+        }
     }
+    Standing::Done
 }
 
 fn name(connection: &Connection) -> String {
@@ -313,5 +319,24 @@ mod tests {
             panic!("not syncing");
         };
         assert_eq!(progress.text(), " 25.0 %  250 B/s  3 s left");
+    }
+
+    #[test]
+    fn the_peer_that_is_waited_for_is_named_and_several_syncs_are_one() {
+        let mut resource = resource("connected", "established", "uptodate", "uptodate");
+        let mut gamma = resource.connections[0].clone();
+        gamma.name = "gamma".to_owned();
+        gamma.peer_devices[0].replication_state = "bitmap-source".to_owned();
+        resource.connections.push(gamma);
+        let waiting = "gamma: volume 0: bitmap-source, its disk uptodate".to_owned();
+        assert_eq!(in_sync(&resource), Standing::Waiting(waiting));
+        for connection in &mut resource.connections {
+            connection.peer_devices[0].replication_state = "sync-source".to_owned();
+        }
+        resource.connections[1].peer_devices[0].resync_done_bytes = 750;
+        let Standing::Syncing(progress) = in_sync(&resource) else {
+            panic!("not syncing");
+        };
+        assert_eq!(progress.text(), " 50.0 %  1000 B/s  3 s left");
     }
 }
