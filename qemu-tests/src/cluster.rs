@@ -76,6 +76,23 @@ impl Cluster {
         &self.machines
     }
 
+    /// Does the same on all machines at the same time; fails if one of them does.
+    pub fn each(&self, act: impl Fn(&Machine) -> Result<()> + Sync) -> Result<()> {
+        thread::scope(|scope| {
+            let machines = self.machines.iter();
+            let acts: Vec<_> = machines
+                .map(|machine| scope.spawn(|| act(machine)))
+                .collect();
+            // All are joined: nothing of a failed test may go on.
+            let ends: Vec<_> = acts
+                .into_iter()
+                .map(thread::ScopedJoinHandle::join)
+                .collect();
+            ends.into_iter()
+                .try_for_each(|end| end.map_err(|_| anyhow!("panicked"))?)
+        })
+    }
+
     /// What joins them.
     pub fn network(&self) -> &Network {
         &self.network
@@ -263,16 +280,7 @@ impl Cluster {
         for machine in &self.machines {
             machine.switch_on()?;
         }
-        thread::scope(|scope| {
-            let boots: Vec<_> = self
-                .machines
-                .iter()
-                .map(|machine| scope.spawn(|| machine.await_boot()))
-                .collect();
-            boots
-                .into_iter()
-                .try_for_each(|boot| boot.join().map_err(|_| anyhow!("panicked"))?)
-        })
+        self.each(Machine::await_boot)
     }
 }
 

@@ -262,6 +262,12 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it has printed something more on either output.
+    pub fn wait_for_output(&mut self, deadline: Deadline) -> Result<()> {
+        ensure!(!self.ended, "{}: ended", self.describe());
+        self.receive(deadline)
+    }
+
     /// What it has printed so far.
     pub fn output_so_far(&mut self) -> &Output {
         while let Ok(message) = self.messages.try_recv() {

@@ -22,8 +22,9 @@ pub mod cluster;
 pub mod disk;
 pub mod dmesg;
 pub mod guest;
+pub mod mirror;
 pub mod net;
-pub mod pair;
+pub mod view;
 pub mod vm;
 pub mod wire;
 
@@ -37,5 +38,6 @@ pub use cluster::{Builder, Cluster};
 pub use disk::{Disk, Survivors};
 pub use guest::{Command, Output, Process};
 pub use net::Network;
+pub use view::View;
 pub use vm::Machine;
 pub use wait::{eventually, Deadline};

@@ -2,11 +2,11 @@
 //! Disks of other kinds than the usual one, and in other moods.
 
 use anyhow::{ensure, Result};
-use weft_qemu_tests::pair::{
-    self, ensure_equal_disks, ensure_refused, wait_for, wait_uptodate, View, DEVICE, LONG_PATIENCE,
+use weft_qemu_tests::mirror::{
+    self, ensure_equal_disks, ensure_refused, wait_for, wait_uptodate, DEVICE, LONG_PATIENCE,
     PATIENCE,
 };
-use weft_qemu_tests::{Cluster, Command, Machine};
+use weft_qemu_tests::{Cluster, Command, Machine, View};
 
 /// Says the volume's block size in the configuration.
 fn say_block_size(node: &Machine, bytes: u32) -> Result<()> {
@@ -37,15 +37,16 @@ fn use_device(node: &Machine) -> Result<()> {
 
 #[test]
 fn disks_with_different_logical_blocks_work_together_in_the_larger_ones() {
-    pair::machines(64).block_len_of(1, 4096).test(|cluster| {
+    mirror::pair(64).block_len_of(1, 4096).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
-        for node in cluster.nodes() {
-            pair::prepare(node)?;
-            node.sh("weft create-md r0 && weft up r0")?;
-        }
-        for node in cluster.nodes() {
+        cluster.each(|node| {
+            mirror::prepare(node)?;
+            node.sh("weft create-md r0 && weft up r0").map(drop)
+        })?;
+        for (node, peer) in [(alpha, beta), (beta, alpha)] {
             wait_for(node, "the difference to be reported", |view| {
-                view.connection() == "standalone" && view.reason().contains("block-size")
+                let peer = view.peer(peer);
+                peer.connection() == "standalone" && peer.reason().contains("block-size")
             })?;
         }
 
@@ -59,9 +60,7 @@ fn disks_with_different_logical_blocks_work_together_in_the_larger_ones() {
             say_block_size(node, 4096)?;
             node.sh("weft up r0")?;
         }
-        for node in cluster.nodes() {
-            node.sh("weft wait-connect r0 --timeout 60")?;
-        }
+        cluster.each(mirror::wait_connected)?;
         alpha.sh("weft primary --force r0")?;
         wait_uptodate(cluster)?;
         use_device(alpha)?;
@@ -77,9 +76,9 @@ fn disks_with_different_logical_blocks_work_together_in_the_larger_ones() {
 
 #[test]
 fn disks_with_large_logical_blocks_need_no_configuration() {
-    let machines = pair::machines(64).block_len_of(0, 4096);
+    let machines = mirror::pair(64).block_len_of(0, 4096);
     machines.block_len_of(1, 4096).test(|cluster| {
-        pair::weave(cluster)?;
+        mirror::weave(cluster)?;
         use_device(cluster.node(0))?;
         wait_uptodate(cluster)?;
         ensure_equal_disks(cluster)?;
@@ -106,10 +105,7 @@ fn a_disk_with_zones_is_refused() {
 
 #[test]
 fn a_disk_that_is_short_of_memory_is_tried_again() {
-    let config = "[cluster]\nname = \"tests\"\nsecurity = \"none\"\n\
-         [[node]]\nname = \"alpha\"\nid = 0\naddress = \"10.9.0.1:7790\"\n\
-         [[resource]]\nname = \"r0\"\n\
-         [[resource.volume]]\nid = 0\nminor = 0\ndisk = \"/dev/loop0\"\n";
+    let config = mirror::config(1).replace("/dev/disk/by-serial/data", "/dev/loop0");
     let machine = Cluster::new(1).file("/etc/weft/weft.toml", 0o644, config);
     machine.test(|cluster| {
         let node = cluster.node(0);

@@ -2,20 +2,13 @@
 //! One machine: the module comes and goes, and refuses what it must.
 
 use anyhow::{ensure, Result};
-use weft_qemu_tests::pair::{self, ensure_refused, View, DEVICE, LONG_PATIENCE, PATIENCE};
-use weft_qemu_tests::{eventually, Builder, Cluster, Command, Machine};
+use weft_qemu_tests::mirror::{self, ensure_refused, DEVICE, LONG_PATIENCE, PATIENCE};
+use weft_qemu_tests::{eventually, Builder, Command, Machine, View};
 
 const DISK_MIB: u64 = 64;
 
 fn one_machine() -> Builder {
-    Cluster::new(1).disks(&[("data", DISK_MIB << 20)]).file(
-        "/etc/weft/weft.toml",
-        0o644,
-        "[cluster]\nname = \"tests\"\nsecurity = \"none\"\n\
-         [[node]]\nname = \"alpha\"\nid = 0\naddress = \"10.9.0.1:7790\"\n\
-         [[resource]]\nname = \"r0\"\n\
-         [[resource.volume]]\nid = 0\nminor = 0\ndisk = \"/dev/disk/by-serial/data\"\nmeta = \"internal\"\n",
-    )
+    mirror::machines(1, DISK_MIB)
 }
 
 /// Creates metadata and makes the only node primary.
@@ -294,7 +287,7 @@ fn a_reader_whose_memory_is_long_in_coming_holds_nobody_up() {
 fn a_second_daemon_is_refused_while_the_first_serves() {
     one_machine().test(|cluster| {
         let node = cluster.node(0);
-        pair::prepare(node)?;
+        mirror::prepare(node)?;
         ensure_refused(node, "weftd", &["weftd"])?;
         node.sh("pkill -TERM -x weftd").map(drop)
     });

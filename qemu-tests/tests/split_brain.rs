@@ -2,27 +2,27 @@
 //! Two histories of one device are reported, never merged.
 
 use anyhow::{ensure, Result};
-use weft_qemu_tests::pair::{self, ensure_equal_disks, wait_for, wait_uptodate, View, DEVICE};
-use weft_qemu_tests::{Cluster, Machine};
+use weft_qemu_tests::mirror::{
+    self, ensure_equal_disks, wait_for, wait_lost, wait_uptodate, DEVICE,
+};
+use weft_qemu_tests::{Cluster, Machine, View};
 
 /// Lets both nodes be primary while apart, each with a write of its own, and
 /// joins them again.
 fn fork(cluster: &Cluster) -> Result<()> {
     let (alpha, beta) = (cluster.node(0), cluster.node(1));
-    pair::weave(cluster)?;
+    mirror::weave(cluster)?;
     cluster.network().cut_both(0, 1);
-    for node in [alpha, beta] {
-        wait_for(node, "the cut to be noticed", |view| {
-            view.connection() != "connected"
-        })?;
-    }
+    wait_lost(alpha, beta)?;
+    wait_lost(beta, alpha)?;
     beta.sh("weft primary r0")?;
     write(alpha, "alpha was here")?;
     write(beta, "beta was here")?;
     cluster.network().heal_all();
-    for node in [alpha, beta] {
+    for (node, peer) in [(alpha, beta), (beta, alpha)] {
         wait_for(node, "the split brain to be reported", |view| {
-            view.connection() == "standalone" && view.reason().contains("split brain")
+            let peer = view.peer(peer);
+            peer.connection() == "standalone" && peer.reason().contains("split brain")
         })?;
     }
     Ok(())
@@ -44,16 +44,12 @@ fn first_words(node: &Machine) -> Result<String> {
 
 #[test]
 fn a_split_brain_is_reported_on_both_sides_and_neither_is_overwritten() {
-    pair::machines(64).test(|cluster| {
+    mirror::pair(64).test(|cluster| {
         fork(cluster)?;
-        for node in cluster.nodes() {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        for (node, peer) in [(alpha, beta), (beta, alpha)] {
             let view = View::of(node)?;
-            ensure!(
-                view.rule() == "forked",
-                "{}: rule {}",
-                node.name(),
-                view.rule()
-            );
+            ensure!(view.peer(peer).rule() == "forked", "{}", view.summary());
             ensure!(
                 view.role() == "primary" && view.disk() == "uptodate",
                 "{}",
@@ -66,18 +62,18 @@ fn a_split_brain_is_reported_on_both_sides_and_neither_is_overwritten() {
             );
             node.sh("dmesg | grep -i 'split brain'")?;
         }
-        ensure!(first_words(cluster.node(0))? == "alpha was here");
-        ensure!(first_words(cluster.node(1))?.starts_with("beta was here"));
+        ensure!(first_words(alpha)? == "alpha was here");
+        ensure!(first_words(beta)?.starts_with("beta was here"));
         Ok(())
     });
 }
 
 #[test]
 fn the_victim_that_was_chosen_takes_over_the_other_data() {
-    pair::machines(64).test(|cluster| {
+    mirror::pair(64).test(|cluster| {
         fork(cluster)?;
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
-        pair::ensure_refused(
+        mirror::ensure_refused(
             beta,
             "weftsetup connect r0 0 --discard-my-data",
             &["discard-primary"],

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use weft_qemu_tests::pair::{self, Scribe, View, DEVICE, LONG_PATIENCE, PATIENCE};
-use weft_qemu_tests::{eventually, Cluster, Command, Machine};
+use weft_qemu_tests::mirror::{self, Scribe, DEVICE, LONG_PATIENCE};
+use weft_qemu_tests::{eventually, Cluster, Command, Machine, View};
 
 const DISK_MIB: u64 = 512;
 /// Acknowledged records after which the power is cut.
@@ -84,17 +84,18 @@ impl Progress {
     }
 }
 
-/// Shows the sync towards `source`'s peer until both disks are uptodate; returns its bytes.
-fn watch_sync(cluster: &Cluster, target: usize) -> Result<u64> {
+/// Shows the sync from `source` to `target` until both disks are uptodate; returns its bytes.
+fn watch_sync(cluster: &Cluster, source: &Machine, target: &Machine) -> Result<u64> {
     let (since, mut progress) = (Instant::now(), Progress::new());
     let total = eventually("the sync to end", LONG_PATIENCE, || {
-        let view = View::of(cluster.node(target))?;
-        if view.replication() == "sync-target" {
-            progress.show(view.resync_done(), view.resync_total(), since);
+        let view = View::of(target)?;
+        let peer = view.peer(source);
+        if peer.replication() == "sync-target" {
+            progress.show(peer.resync_done(), peer.resync_total(), since);
         }
-        Ok(view.is_settled().then(|| view.resync_total()))
+        Ok(view.is_settled().then(|| peer.resync_total()))
     })?;
-    pair::wait_uptodate(cluster)?;
+    mirror::wait_uptodate(cluster)?;
     if progress.terminal {
         println!();
     }
@@ -106,7 +107,7 @@ fn tell(story: &mut Story, cluster: &Cluster) -> Result<()> {
 
     story.step("A disk of each machine becomes one half of a mirror");
     for machine in cluster.nodes() {
-        pair::prepare(machine)?;
+        mirror::prepare(machine)?;
         story.type_in(machine, "weft create-md r0")?;
         story.type_in(machine, "weft up r0")?;
     }
@@ -114,7 +115,7 @@ fn tell(story: &mut Story, cluster: &Cluster) -> Result<()> {
 
     story.step("alpha becomes primary; its disk is copied to beta");
     story.type_in(alpha, "weft primary --force r0")?;
-    let copied = watch_sync(cluster, 1)?;
+    let copied = watch_sync(cluster, alpha, beta)?;
     story.say(&format!("{} MiB copied", copied >> 20));
     story.type_in(alpha, "weft status r0")?;
 
@@ -149,9 +150,7 @@ fn tell(story: &mut Story, cluster: &Cluster) -> Result<()> {
     ));
 
     story.step("beta takes over");
-    pair::wait_for(beta, "beta to notice", |view| {
-        view.connection() != "connected"
-    })?;
+    mirror::wait_lost(beta, alpha)?;
     story.say(&format!(
         "beta noticed after {:.1} s",
         cut.elapsed().as_secs_f64()
@@ -183,11 +182,9 @@ fn tell(story: &mut Story, cluster: &Cluster) -> Result<()> {
         "cp -a /usr/lib/udev /mnt/usr/ 2>/dev/null; date >/mnt/usr/note; sync",
     )?;
     alpha.start()?;
-    pair::rejoin(alpha)?;
-    eventually("alpha to be connected", PATIENCE, || {
-        Ok((View::of(alpha)?.connection() == "connected").then_some(()))
-    })?;
-    let fetched = watch_sync(cluster, 0)?;
+    mirror::rejoin(alpha)?;
+    mirror::wait_connected(alpha)?;
+    let fetched = watch_sync(cluster, beta, alpha)?;
     let size: u64 = beta
         .sh(&format!("blockdev --getsize64 {DEVICE}"))?
         .parse()?;
@@ -199,11 +196,11 @@ fn tell(story: &mut Story, cluster: &Cluster) -> Result<()> {
     ));
     ensure!(fetched < size / 2, "that is not a partial resync");
     story.type_in(beta, "umount /mnt && weft secondary r0")?;
-    pair::wait_uptodate(cluster)?;
+    mirror::wait_uptodate(cluster)?;
     story.type_in(alpha, "weft status r0")?;
 
     story.step("Both disks, compared byte by byte from outside");
-    pair::ensure_equal_disks(cluster)?;
+    mirror::ensure_equal_disks(cluster)?;
     story.say("the data areas are identical");
     cluster.check_kernel_logs()?;
     story.say("no kernel has warned of anything");
@@ -216,7 +213,7 @@ fn show() -> Result<Duration> {
         step: 0,
     };
     story.step("Two machines are switched on");
-    let cluster = pair::machines(DISK_MIB).boot("demo").context("booting")?;
+    let cluster = mirror::pair(DISK_MIB).boot("demo").context("booting")?;
     let told = tell(&mut story, &cluster);
     if told.is_err() {
         println!(
