@@ -204,8 +204,8 @@ impl Builder {
         let boot = Arc::new(Boot::find()?);
         let folder = RunFolder::new(test)?;
         check_path(folder.path())?;
-        let initramfs = folder.path().join("initramfs");
-        self.write_initramfs(&boot, &initramfs)?;
+        let payload = folder.path().join("payload");
+        self.write_payload(&boot, &payload)?;
         let network = Network::new(self.nodes);
         let machine = |node| {
             let disks = self.own_disks.get(&node).unwrap_or(&self.disks);
@@ -218,7 +218,7 @@ impl Builder {
                 name: name(node),
                 hardware: self.hardware.clone(),
                 boot: Arc::clone(&boot),
-                initramfs: initramfs.clone(),
+                payload: payload.clone(),
                 network: network.clone(),
                 disks: disks.collect::<Result<_>>()?,
                 folder: folder.path().to_owned(),
@@ -233,17 +233,11 @@ impl Builder {
         })
     }
 
-    /// The image's initramfs and behind it an archive with all that is ours, so
-    /// that a rebuilt product needs no new image.
-    fn write_initramfs(&self, boot: &Boot, path: &Path) -> Result<()> {
-        let mut file = fs::File::create(path)?;
-        let mut base = fs::File::open(&boot.initramfs)
-            .context("there is no guest image; next: scripts/setup")?;
-        io::copy(&mut base, &mut file)?;
-        let mut archive = Archive::new(BufWriter::new(file));
-        let mut add = |path: &str, mode, content: &[u8]| {
-            archive.add(&format!("payload/{path}"), mode, content)
-        };
+    /// An archive with all that is ours, so that a rebuilt product needs no new
+    /// image.
+    fn write_payload(&self, boot: &Boot, path: &Path) -> Result<()> {
+        let mut archive = Archive::new(BufWriter::new(fs::File::create(path)?));
+        let mut add = |path: &str, mode, content: &[u8]| archive.add(path, mode, content);
         add("usr/local/lib/weft-tests/start", 0o755, START_SCRIPT)?;
         add("etc/hosts", 0o644, self.hosts().as_bytes())?;
         let products = products()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Archives in the form the kernel unpacks at boot ("newc").
+//! Archives in the form of the kernel's own ("newc").
 
 use std::{
     collections::BTreeSet,

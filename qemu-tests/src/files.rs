@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 /// The cache folder that the scripts use as well.
 pub(crate) fn cache() -> Result<PathBuf> {
@@ -39,6 +39,10 @@ impl Boot {
                 .into_owned(),
         };
         let home = kernels.join(&release);
+        ensure!(
+            home.join("guest.img").exists(),
+            "there is no guest image for {release}; next: scripts/setup"
+        );
         Ok(Boot {
             kernel: home.join("vmlinux"),
             initramfs: home.join("initramfs"),

@@ -32,6 +32,7 @@ mod cpio;
 mod files;
 mod qemu;
 mod random;
+mod template;
 mod wait;
 
 pub use cluster::{Builder, Cluster};

@@ -23,15 +23,24 @@ use nix::{
 
 use crate::{
     files::{cache, Boot},
+    template,
     wait::Deadline,
     wire::PORT_NAME,
 };
 
+/// The program that runs machines.
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
+/// Everything the kernel says goes to the console; an oops ends the machine. Clocks
+/// and timers of a virtual machine are fine, but a busy host fails their tests;
+/// tests of ciphers only cost time.
+const KERNEL_PARAMETERS: &str = "console=ttyS0 earlyprintk=ttyS0 panic=-1 oops=panic \
+    mitigations=off net.ifnames=0 no_timer_check tsc=reliable cryptomgr.notests=1 \
+    rcupdate.rcu_cpu_stall_timeout=120";
 /// How long the probe of the host's virtualisation may take; it needs a second.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a machine is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hardware {
     pub(crate) memory_mib: u32,
     pub(crate) vcpus: u32,
@@ -45,9 +54,9 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// A machine that boots `boot` with the given initramfs and parameters.
-    fn new(accelerator: &str, hardware: &Hardware, boot: &Boot, initramfs: &Path) -> Self {
-        let mut command = Command::new("qemu-system-x86_64");
+    /// A machine that boots `boot` with these parameters.
+    fn new(accelerator: &str, hardware: &Hardware, boot: &Boot, parameters: &str) -> Self {
+        let mut command = Command::new(PROGRAM);
         command
             .args([
                 "-nodefaults",
@@ -62,7 +71,8 @@ impl Qemu {
             .arg("-kernel")
             .arg(&boot.kernel)
             .arg("-initrd")
-            .arg(initramfs)
+            .arg(&boot.initramfs)
+            .args(["-append", parameters])
             .stdin(Stdio::null());
         match accelerator {
             "kvm" => command.args(["-accel", "kvm", "-cpu", "host"]),
@@ -74,23 +84,53 @@ impl Qemu {
         }
     }
 
-    /// A test machine on the best accelerator that works here.
-    pub(crate) fn machine(hardware: &Hardware, boot: &Boot, initramfs: &Path) -> Result<Self> {
-        let mut qemu = Qemu::new(accelerator(boot)?, hardware, boot, initramfs);
-        qemu.option("-device", "virtio-rng-pci");
-        qemu.option(
-            "-blockdev",
-            &format!(
-                "driver=file,node-name=image,read-only=on,filename={}",
-                boot.image.display()
-            ),
-        );
-        qemu.option("-device", "virtio-blk-pci,drive=image");
+    /// A machine that gets as far as waiting for its payload.
+    pub(crate) fn blank(hardware: &Hardware, boot: &Boot) -> Result<Self> {
+        let mut qemu = Qemu::new(accelerator(boot)?, hardware, boot, KERNEL_PARAMETERS);
+        // Tells a kernel that goes on from a template to think of new random numbers.
+        qemu.option("-device", "vmgenid,guid=auto");
+        qemu.read_only_disk("image", &boot.image);
         Ok(qemu)
     }
 
-    pub(crate) fn parameters(&mut self, parameters: &str) {
-        self.option("-append", parameters);
+    /// A test machine on the best accelerator that works here.
+    pub(crate) fn machine(hardware: &Hardware, boot: &Boot) -> Result<Self> {
+        let mut qemu = Qemu::blank(hardware, boot)?;
+        if accelerator(boot)? == "tcg" {
+            let template = template::of(hardware, boot)?;
+            qemu.option("-incoming", &format!("file:{}", template.display()));
+        }
+        qemu.option("-device", "virtio-rng-pci");
+        Ok(qemu)
+    }
+
+    /// All that distinguishes the machine so far from another one, as text.
+    pub(crate) fn description(&self) -> String {
+        format!("{:?}", self.command)
+    }
+
+    /// What the machine waits for: an archive with all that is ours.
+    pub(crate) fn payload(&mut self, archive: &Path) {
+        self.read_only_disk("payload", archive);
+    }
+
+    fn read_only_disk(&mut self, serial: &str, file: &Path) {
+        let file = file.display();
+        self.option(
+            "-blockdev",
+            &format!("driver=file,node-name={serial},read-only=on,filename={file}"),
+        );
+        self.option(
+            "-device",
+            &format!("virtio-blk-pci,drive={serial},serial={serial}"),
+        );
+    }
+
+    /// Control of QEMU itself.
+    pub(crate) fn monitor(&mut self, stream: impl Into<OwnedFd>) {
+        let fd = self.share(stream);
+        self.option("-chardev", &format!("socket,id=monitor,fd={fd}"));
+        self.option("-mon", "chardev=monitor,mode=control");
     }
 
     /// Appends the serial console to a file.
@@ -235,8 +275,8 @@ fn kvm_works(boot: &Boot) -> Result<bool> {
         memory_mib: 256,
         vcpus: 2,
     };
-    let mut qemu = Qemu::new("kvm", &hardware, boot, &boot.initramfs);
-    qemu.parameters("rdinit=/bin/busybox quiet -- poweroff -f");
+    let parameters = "rdinit=/bin/busybox quiet -- poweroff -f";
+    let qemu = Qemu::new("kvm", &hardware, boot, parameters);
     let mut child = qemu.start(Path::new("/dev/null"))?;
     let deadline = Deadline::after(PROBE_LIMIT);
     while !deadline.is_over() {

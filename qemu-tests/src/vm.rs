@@ -37,20 +37,13 @@ use crate::{
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
 
-/// Everything the kernel says goes to the console; an oops ends the machine. Clocks
-/// and timers of a virtual machine are fine, but a busy host fails their tests;
-/// tests of ciphers only cost time.
-const KERNEL_PARAMETERS: &str = "console=ttyS0 earlyprintk=ttyS0 panic=-1 oops=panic \
-    mitigations=off net.ifnames=0 no_timer_check tsc=reliable cryptomgr.notests=1 \
-    rcupdate.rcu_cpu_stall_timeout=120";
-
 /// A machine of a [`crate::Cluster`].
 pub struct Machine {
     pub(crate) node: usize,
     pub(crate) name: String,
     pub(crate) hardware: Hardware,
     pub(crate) boot: Arc<Boot>,
-    pub(crate) initramfs: PathBuf,
+    pub(crate) payload: PathBuf,
     pub(crate) network: Network,
     pub(crate) disks: Vec<Disk>,
     /// Where its logs and its transcript lie.
@@ -96,8 +89,7 @@ impl Machine {
     pub(crate) fn switch_on(&self) -> Result<()> {
         let mut life = self.life();
         ensure!(life.is_none(), "{} is on already", self.name);
-        let mut qemu = Qemu::machine(&self.hardware, &self.boot, &self.initramfs)?;
-        qemu.parameters(&self.kernel_parameters());
+        let mut qemu = Qemu::machine(&self.hardware, &self.boot)?;
         qemu.console(&self.console_log());
         qemu.network(self.network.plug(self.node)?, &net::mac(self.node));
         let (ours, theirs) = UnixStream::pair()?;
@@ -110,6 +102,7 @@ impl Machine {
             qemu.disk(theirs, disk.serial(), disk.block_len());
             disk_servers.push(disk.serve(ours));
         }
+        qemu.payload(&self.payload);
         *life = Some(Life {
             qemu: qemu.start(&self.log("qemu"))?,
             guest,
@@ -229,9 +222,13 @@ impl Machine {
         Ok(output.stdout)
     }
 
-    /// Loads the module and what it depends on.
+    /// Loads the module and what it depends on. It came along beside the image's
+    /// index of modules, which does not know it.
     pub fn load_module(&self) -> Result<()> {
-        self.sh("modprobe weft").map(drop)
+        self.sh("module=/lib/modules/$(uname -r)/extra/weft.ko
+             for needed in $(modinfo --field depends $module | tr , ' '); do modprobe $needed; done
+             insmod $module")
+            .map(drop)
     }
 
     /// Everything that all its lives have printed on the console.
@@ -251,12 +248,6 @@ impl Machine {
     pub fn complaints(&self) -> Result<Vec<String>> {
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(dmesg::complaints(&self.console()?, &expected))
-    }
-
-    fn kernel_parameters(&self) -> String {
-        let Machine { name, .. } = self;
-        let address = self.address();
-        format!("{KERNEL_PARAMETERS} guest.name={name} guest.address={address}")
     }
 
     fn log(&self, kind: &str) -> PathBuf {

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The harness itself: what tests build on must be true.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use anyhow::ensure;
-use weft_qemu_tests::{disk::Operation, eventually, Cluster, Command, Survivors};
+use anyhow::{ensure, Result};
+use weft_qemu_tests::{disk::Operation, eventually, Cluster, Command, Machine, Survivors};
 
 const PING: &str = "ping -c 1 -W 1";
 const DISK: &str = "/dev/disk/by-serial/data";
@@ -63,6 +66,29 @@ fn a_command_ends_although_what_it_started_holds_its_output() {
         ensure!(printed == "done");
         Ok(())
     });
+}
+
+#[test]
+fn every_life_has_random_numbers_of_its_own_and_the_time_of_day() {
+    Cluster::new(2).test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        let begun = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        beta.power_cut()?;
+        let first = beta.start().and_then(|()| random_numbers(beta))?;
+        beta.power_cut()?;
+        beta.start()?;
+        // Hardware clocks count whole seconds.
+        ensure!(beta.sh("date +%s")?.parse::<u64>()? + 1 >= begun);
+        let all = [first, random_numbers(beta)?, random_numbers(alpha)?].join("\n");
+        let different: BTreeSet<&str> = all.lines().collect();
+        ensure!(different.len() == 6, "{all}");
+        Ok(())
+    });
+}
+
+/// Two lines that no other life of a machine should print.
+fn random_numbers(machine: &Machine) -> Result<String> {
+    machine.sh("cat /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | base64")
 }
 
 #[test]

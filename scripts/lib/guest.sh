@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # What the test machines boot: the kernel, a read-only root image that all of
-# them share, and an initramfs that finds it. Nothing in them is ours.
+# them share, and an initramfs that finds it. Nothing in them is ours: that comes as
+# a disk of its own.
 
 GUEST_PACKAGES=(
 	bash coreutils util-linux mount procps psmisc kmod iproute2 iputils-ping ethtool
