@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
+    time::Instant,
 };
 
 use anyhow::{anyhow, Context, Result};
@@ -21,7 +22,7 @@ use crate::{
     files::{products, Boot, RunFolder},
     net::Network,
     qemu::Hardware,
-    vm::{address, check_path, name, Machine},
+    vm::{address, check_path, name, Machine, Spent},
 };
 
 const START_SCRIPT: &[u8] = include_bytes!("../guest/start");
@@ -111,6 +112,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// Switches everything off, and says in one line what the test took since it began.
+    fn cost(&self, begun: Instant) -> String {
+        let mut sum = Spent::default();
+        for machine in &self.machines {
+            machine.switch_off();
+            let Spent {
+                lives,
+                booting,
+                processors,
+            } = machine.cost();
+            sum.lives += lives;
+            sum.booting += booting;
+            sum.processors += processors;
+        }
+        format!(
+            "{:.1} s; {} boots of {:.1} s; {:.1} s of processors",
+            begun.elapsed().as_secs_f64(),
+            sum.lives,
+            sum.booting.as_secs_f64() / f64::from(sum.lives.max(1)),
+            sum.processors.as_secs_f64(),
+        )
+    }
+
     /// Keeps logs and transcripts beyond the cluster's life; returns where.
     pub fn keep_artefacts(&self) -> Result<PathBuf> {
         self.folder.keep()
@@ -174,6 +198,7 @@ impl Builder {
     where
         F: FnOnce(&Cluster) -> Result<()>,
     {
+        let begun = Instant::now();
         let cluster = self
             .build(&test_name::<F>())
             .expect("describing the cluster");
@@ -182,12 +207,13 @@ impl Builder {
             body(&cluster)
         }));
         let logs = cluster.check_kernel_logs();
+        println!("{}", cluster.cost(begun));
         if matches!(outcome, Ok(Ok(()))) && logs.is_ok() {
             return;
         }
         match cluster.keep_artefacts() {
-            Ok(kept) => eprintln!("logs and transcripts: {}", kept.display()),
-            Err(error) => eprintln!("logs and transcripts are lost: {error:#}"),
+            Ok(kept) => eprintln!("console logs and transcripts: {}", kept.display()),
+            Err(error) => eprintln!("console logs and transcripts are lost: {error:#}"),
         }
         if let Err(complaint) = logs {
             eprintln!("{complaint:#}");
@@ -224,6 +250,7 @@ impl Builder {
                 folder: folder.path().to_owned(),
                 life: Mutex::new(None),
                 expected: Mutex::new(Vec::new()),
+                spent: Mutex::new(Spent::default()),
             })
         };
         Ok(Cluster {
@@ -296,8 +323,8 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
 /// The path of the test function that a closure was written in.
 fn test_name<F>() -> String {
     let name = any::type_name::<F>();
-    name.split("::{{closure}}")
-        .next()
-        .unwrap_or(name)
+    let path = name.split("::{{closure}}").next();
+    path.and_then(|path| path.split_once("::"))
+        .map_or(name, |(_program, path)| path)
         .replace("::", ".")
 }

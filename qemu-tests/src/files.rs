@@ -3,7 +3,7 @@
 //! a run, and what a failed test leaves behind.
 
 use std::{
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -112,7 +112,11 @@ fn remove_orphans(runs: &Path) -> Result<()> {
         let path = entry?.path();
         let pid = path.extension().and_then(|pid| pid.to_str());
         if pid.is_none_or(|pid| !Path::new("/proc").join(pid).exists()) {
-            fs::remove_dir_all(&path)?;
+            match fs::remove_dir_all(&path) {
+                // Another test, which begins at the same time, was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.with_context(|| format!("removing {}", path.display()))?,
+            }
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{bail, ensure, Context, Result};
@@ -50,11 +50,23 @@ pub struct Machine {
     pub(crate) folder: PathBuf,
     pub(crate) life: Mutex<Option<Life>>,
     pub(crate) expected: Mutex<Vec<String>>,
+    pub(crate) spent: Mutex<Spent>,
+}
+
+/// What a machine's lives have cost.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Spent {
+    pub(crate) lives: u32,
+    /// From the switch to the first command.
+    pub(crate) booting: Duration,
+    /// Of the host.
+    pub(crate) processors: Duration,
 }
 
 /// What exists while a machine is on.
 pub(crate) struct Life {
     qemu: Child,
+    born: Instant,
     guest: Arc<Guest>,
     from_machine: Receiver<Message>,
     disk_servers: Vec<JoinHandle<io::Result<()>>>,
@@ -105,6 +117,7 @@ impl Machine {
         qemu.payload(&self.payload);
         *life = Some(Life {
             qemu: qemu.start(&self.log("qemu"))?,
+            born: Instant::now(),
             guest,
             from_machine,
             disk_servers,
@@ -116,7 +129,12 @@ impl Machine {
         let life = self.life();
         let life = life.as_ref().with_context(|| self.is_off())?;
         match life.from_machine.recv_timeout(BOOT_LIMIT) {
-            Ok(Message::Ready) => Ok(()),
+            Ok(Message::Ready) => {
+                let mut spent = self.spent();
+                spent.lives += 1;
+                spent.booting += life.born.elapsed();
+                Ok(())
+            }
             Ok(other) => bail!("{}: unexpected {other:?}", self.name),
             Err(RecvTimeoutError::Timeout) => bail!("{}: no boot in {BOOT_LIMIT:?}", self.name),
             Err(RecvTimeoutError::Disconnected) => {
@@ -136,9 +154,7 @@ impl Machine {
 
     /// Takes its power away, with a choice of what the disks' caches save.
     pub fn power_cut_sparing(&self, survivors: Survivors) -> Result<()> {
-        let mut life = self.take_life()?;
-        life.qemu.kill()?;
-        self.bury(life)?;
+        self.end()?;
         for disk in &self.disks {
             disk.power_cut(survivors)?;
         }
@@ -250,6 +266,15 @@ impl Machine {
         Ok(dmesg::complaints(&self.console()?, &expected))
     }
 
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its lives have cost, those that are over.
+    pub(crate) fn cost(&self) -> Spent {
+        *self.spent()
+    }
+
     fn log(&self, kind: &str) -> PathBuf {
         self.folder.join(format!("{}.{kind}.log", self.name))
     }
@@ -289,6 +314,19 @@ impl Machine {
         Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
 
+    /// Ends what is left of it.
+    pub(crate) fn switch_off(&self) {
+        // It may be off, or have ended by itself; nothing else can go wrong here.
+        let _ = self.end();
+    }
+
+    fn end(&self) -> Result<()> {
+        let mut life = self.take_life()?;
+        self.spent().processors += processor_time(life.qemu.id());
+        life.qemu.kill()?;
+        self.bury(life).map(drop)
+    }
+
     /// Waits for what belongs to a life that is over. A request that was already
     /// on its way to a disk still takes effect there.
     fn bury(&self, mut life: Life) -> Result<ExitStatus> {
@@ -306,12 +344,20 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if let Some(mut life) = self.life().take() {
-            // It may have ended by itself; nothing else can go wrong here.
-            let _ = life.qemu.kill();
-            let _ = self.bury(life);
-        }
+        self.switch_off();
     }
+}
+
+/// What a process has used of processors; nothing if it is gone.
+fn processor_time(pid: u32) -> Duration {
+    /// Of all machines that Linux runs on today.
+    const TICKS_PER_SECOND: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
 /// The address of a node.

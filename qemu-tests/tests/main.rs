@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Tests in whole machines, one topic a file.
+
+mod disks;
+mod failover;
+mod harness;
+mod mirror;
+mod module;
+mod split_brain;
+mod three;
