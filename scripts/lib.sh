@@ -44,10 +44,16 @@ cached() {
 	printf '%s\n' "$key" >"$stamp.new" && mv "$stamp.new" "$stamp"
 }
 
-# Waits until no other set-up works in this cache, and keeps others out.
+# Waits until no other set-up or build works in this cache, and keeps others out.
 lock_cache() {
-	mkdir -p "$CACHE" && exec 9>"$CACHE/lock"
-	flock --nonblock 9 || { say "waiting for another set-up in $CACHE" && flock 9; }
+	local holder
+	mkdir -p "$CACHE" && exec 9>>"$CACHE/lock"
+	if ! flock --nonblock 9; then
+		holder=$(cat "$CACHE/lock")
+		say "waiting for another set-up or build in $CACHE (process ${holder:-unknown})"
+		flock 9
+	fi
+	printf '%s\n' $$ >"$CACHE/lock"
 }
 
 # What the host's cargo knows about registries and proxies is valid here too.
