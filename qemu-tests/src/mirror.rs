@@ -15,9 +15,9 @@ use crate::{
 pub const DEVICE: &str = "/dev/weft0";
 /// How long a change of state may take; generous, since emulated machines share
 /// a busy host.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// How long a sync of a test's disk, or a long load, may take.
-pub const LONG_PATIENCE: Duration = Duration::from_secs(400);
+pub const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// Bytes that a load has written before a test goes on.
 const LOAD_MIN: u64 = 1 << 20;
 

@@ -35,7 +35,7 @@ use crate::{
 /// How long a machine may take to boot or to switch itself off; on an emulated
 /// processor and a busy host that is much longer than usual.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(180);
 
 /// A machine of a [`crate::Cluster`].
 pub struct Machine {

@@ -11,7 +11,7 @@ use weft_qemu_tests::{disk::Operation, eventually, Cluster, Command, Machine, Su
 
 const PING: &str = "ping -c 1 -W 1";
 const DISK: &str = "/dev/disk/by-serial/data";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 fn a_command_returns_its_exit_code_and_both_outputs() {
