@@ -33,6 +33,7 @@ fill_initramfs() {
 	install --mode=755 "$REPO/qemu-tests/guest/init" "$folder/init"
 }
 
+# Leaves the kernel and the root image.
 make_guest() {
 	local kernel home work
 	kernel=$(kernel_version)
@@ -41,8 +42,6 @@ make_guest() {
 	rm -rf --one-file-system "$work"
 	debian_tree "$work/tree" "${GUEST_PACKAGES[@]}"
 	install_guest_modules "$kernel" "$work/tree"
-	fill_initramfs "$kernel" "$work/tree" "$work/initramfs"
-	(cd "$work/initramfs" && enter sh -c 'find . | cpio --quiet --create --format=newc --owner=0:0') >"$home/initramfs.new"
 	rm -f "$home/guest.img.new"
 	enter mke2fs -q -t ext4 -m 0 -O ^has_journal -L weft-guest -d "$work/tree" "$home/guest.img.new" 2G
 	rm -rf --one-file-system "$work"
@@ -50,6 +49,20 @@ make_guest() {
 	enter "$home/tree/scripts/extract-vmlinux" "$home/vmlinuz" >"$home/vmlinux.new" 2>/dev/null ||
 		die "cannot decompress $home/vmlinuz"
 	mv "$home/vmlinux.new" "$home/vmlinux"
-	mv "$home/initramfs.new" "$home/initramfs"
 	mv "$home/guest.img.new" "$home/guest.img"
+}
+
+# Leaves the initramfs. It changes more often than the image, and is quickly made.
+make_initramfs() {
+	local kernel home work
+	kernel=$(kernel_version)
+	home=$KERNELS/$kernel work=$CACHE/initramfs.new
+	say "making the initramfs for $kernel"
+	rm -rf --one-file-system "$work"
+	mkdir -p "$work/tree/usr/lib" && ln -s usr/lib "$work/tree/lib"
+	install_guest_modules "$kernel" "$work/tree"
+	fill_initramfs "$kernel" "$work/tree" "$work/initramfs"
+	(cd "$work/initramfs" && enter sh -c 'find . | cpio --quiet --create --format=newc --owner=0:0') >"$home/initramfs.new"
+	rm -rf --one-file-system "$work"
+	mv "$home/initramfs.new" "$home/initramfs"
 }
