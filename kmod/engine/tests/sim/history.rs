@@ -168,6 +168,11 @@ impl History {
         self.amnesties.insert(generation);
     }
 
+    /// How many generations there were.
+    pub(crate) fn generations(&self) -> usize {
+        self.generations.len()
+    }
+
     pub(crate) fn is_forgiven(&self, generation: u64) -> bool {
         self.amnesties.contains(&generation)
     }

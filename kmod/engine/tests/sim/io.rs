@@ -13,6 +13,9 @@ use weft_engine::event::{Cookie, DiskError, Event, Io, Op as Kind};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::ondisk::{Superblock, AL_BLOCKS, FLAG_INCONSISTENT};
 
+/// More generations than any honest run needs.
+const GENERATIONS_MAX: usize = 1000;
+
 /// An operation of the disk that the engine waits for.
 pub(crate) enum Doing {
     Read {
@@ -160,6 +163,10 @@ impl World {
                 );
             };
             let known = !self.history.record(superblock.generation);
+            if self.history.generations() > GENERATIONS_MAX {
+                let text = format!("{GENERATIONS_MAX} generations and no end");
+                return self.fail("progress", text);
+            }
             let is_own = superblock.generation.writer == Some(node_id(node));
             let this = &self.nodes[node];
             if !known && (this.is_forcing || (this.is_void && is_own)) {
