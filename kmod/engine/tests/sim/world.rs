@@ -57,6 +57,7 @@ pub(crate) struct Tally {
     pub resyncs: u64,
     pub split_brains: u64,
     pub sessions: u64,
+    pub generations: u64,
     pub reach: Reach,
 }
 
@@ -64,14 +65,15 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} events, {} writes, {} crashes, {} promotions, {} resyncs, {} split brains, {} sessions",
+            "{} events, {} writes, {} crashes, {} promotions, {} resyncs, {} split brains, {} sessions, {} generations",
             self.moments,
             self.writes,
             self.crashes,
             self.promotions,
             self.resyncs,
             self.split_brains,
-            self.sessions
+            self.sessions,
+            self.generations
         )?;
         self.reach.fmt(f)
     }
@@ -86,6 +88,7 @@ impl Tally {
         self.resyncs += other.resyncs;
         self.split_brains += other.split_brains;
         self.sessions += other.sessions;
+        self.generations += other.generations;
         self.reach.add(&other.reach);
     }
 }
@@ -327,6 +330,7 @@ impl World {
         }
         self.tally.moments = self.moment;
         self.tally.writes = self.history.len() as u64;
+        self.tally.generations = self.history.generations() as u64;
         self.violation.clone().map_or(Ok(self.tally.clone()), Err)
     }
 
