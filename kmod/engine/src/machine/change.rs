@@ -120,7 +120,8 @@ impl<H: Host> Volume<H> {
         self.run_stalled(cx);
     }
 
-    /// A record that every member has is in force once a majority of the voters knows it.
+    /// A record that every member has is in force once a majority of the voters knows it. One without writer needs
+    /// none: nothing is written in it, so it forks nothing.
     fn run_stalled<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let Some(change) = self.stalled else {
             return;
@@ -138,7 +139,7 @@ impl<H: Host> Volume<H> {
                 }
                 Reason::Shrink | Reason::Grow(_) => self.wants_shrink = true,
             }
-        } else if cx.facts.quorum.has_majority(knowers) {
+        } else if change.record.writer.is_none() || cx.facts.quorum.has_majority(knowers) {
             self.stalled = None;
             if let Some(disk) = self.disk.as_mut() {
                 disk.confirm();
@@ -163,12 +164,16 @@ impl<H: Host> Volume<H> {
                 .is_some_and(|disk| disk.marked(*peer) == 0);
             replica.wants_member && replica.replication == ReplicationState::SyncSource && is_clean
         });
-        let joining = joining.map(|(peer, _)| peer);
+        let named = self.joining_by_stalled();
+        let joining = joining
+            .map(|(peer, _)| peer)
+            .filter(|peer| !named.contains(*peer));
         let recorded = self
             .disk
             .as_ref()
             .map_or(NodeSet::EMPTY, |disk| disk.superblock.generation.members);
-        let has_lost = !self.lost_members(node).intersection(recorded).is_empty();
+        let lost = self.lost_members(node).intersection(recorded);
+        let has_lost = lost.0 & !named.0 != 0;
         // With quorum nobody reads before a majority knows that the lost member is one.
         let wants_shrink = core::mem::take(&mut self.wants_shrink) || cx.facts.quorum.is_on();
         let wants_record = (wants_shrink && has_lost) || core::mem::take(&mut self.wants_vote);
@@ -191,6 +196,14 @@ impl<H: Host> Volume<H> {
             joining.filter(|_| self.leader(&cx.facts).is_none_or(|leader| leader == node))
         {
             self.begin_change(cx, Reason::Grow(peer), self.term());
+        }
+    }
+
+    /// Who is to become a member by a record that waits for a majority: another record would bring that no nearer.
+    fn joining_by_stalled(&self) -> NodeSet {
+        match self.stalled.map(|change| change.reason) {
+            Some(Reason::Grow(peer)) => NodeSet::of(peer).intersection(self.receivers()),
+            _ => NodeSet::EMPTY,
         }
     }
 
@@ -406,17 +419,17 @@ impl<H: Host> Volume<H> {
         if !holders.contains(cx.facts.node) || disk.has_flag(FLAG_INCONSISTENT) {
             return Ok(());
         }
-        let met = self.replicas.iter().zip(NodeId::all());
-        let met = met.filter(|(replica, _)| {
-            replica
-                .as_ref()
-                .is_some_and(|replica| replica.session.is_some())
-        });
-        let met = met.fold(NodeSet::EMPTY, |set, (_, node)| set.with(node));
         for other in holders.without(cx.facts.node).without(peer).iter() {
-            if !met.contains(other) {
-                // The maker has seen which image of its disk that is.
-                disk.set_seen(other, Incarnation(0), 0);
+            let replica = self.replicas.get_mut(other.index()).and_then(Option::as_mut);
+            let replica = replica.filter(|replica| replica.session.is_some());
+            let said = replica.as_ref().and_then(|replica| replica.round.peer);
+            // The maker has seen which image of its disk that is, and that it holds everything now.
+            let (incarnation, attach) = said.map_or((Incarnation(0), 0), |said| {
+                (said.side.incarnation, said.side.attach_id)
+            });
+            disk.set_seen(other, incarnation, attach);
+            if let Some(replica) = replica.filter(|replica| replica.is_waiting) {
+                replica.round.renew(cx.now);
             }
             disk.set_since(other, id);
             if let Some(slot) = disk.slot(other) {
