@@ -27,6 +27,7 @@ mod negotiate;
 mod objects;
 mod options;
 mod peer_op;
+mod peer_record;
 mod place;
 mod received;
 mod replica;

@@ -186,7 +186,7 @@ impl<H: Host> Volume<H> {
             && self.change.is_none()
             && !self
                 .each_replica()
-                .any(|(_, replica)| replica.adopting.is_some())
+                .any(|(_, replica)| replica.adopting.is_some() || replica.awaits_force.is_some())
     }
 
     fn send_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, round: u32) {
@@ -233,6 +233,8 @@ impl<H: Host> Volume<H> {
             replica.round.since = cx.now;
         }
         replica.round.peer = Some(said);
+        // It is not in the middle of a change.
+        replica.awaits_force = None;
         replica.peer_disk = said.disk;
         cx.notify(Object::PeerVolume(peer, self.id));
         self.recheck = true;
@@ -455,7 +457,7 @@ impl<H: Host> Volume<H> {
         is_leader
     }
 
-    /// Another node leads: what is fetched here would lack its writes.
+    /// Whoever fetches here would lack what another node has.
     pub(super) fn stop_sources(&mut self, now: Time) {
         for peer in self.sessions().iter() {
             let is_source = self
@@ -515,6 +517,8 @@ impl<H: Host> Volume<H> {
         target: Target,
     ) {
         self.on_decided(cx, peer, rule, ReplicationState::BitmapTarget);
+        // What others would fetch from here it does not have itself.
+        self.stop_sources(cx.now);
         // A primary that may not write, while the others went on.
         self.is_overtaken |= cx.facts.is_primary();
         let now = cx.now;

@@ -49,6 +49,9 @@ pub(super) struct Replica<H: Host> {
     pub(super) is_flush_running: bool,
     /// A generation record of the peer that is being made durable here, and the superblock to wait for.
     pub(super) adopting: Option<Adopting>,
+    /// A record without writer that the peer made, durable here and not known to be in force: who holds the same is
+    /// about to be told.
+    pub(super) awaits_force: Option<GenerationId>,
     /// Everything up to here is stable there.
     pub(super) stable: Seq,
     /// The last flush sent.
@@ -121,6 +124,7 @@ impl<H: Host> Replica<H> {
             flushing: None,
             is_flush_running: false,
             adopting: None,
+            awaits_force: None,
             stable: Seq(0),
             flush_sent: Seq(0),
             trim_sent: Seq(0),
@@ -151,6 +155,7 @@ impl<H: Host> Replica<H> {
         self.flush_wanted = Seq(0);
         self.flushing = None;
         self.adopting = None;
+        self.awaits_force = None;
         self.stable = Seq(0);
         self.flush_sent = Seq(0);
         self.trim_sent = Seq(0);

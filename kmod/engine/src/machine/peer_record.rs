@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Generation records that a peer makes: made durable here, acknowledged, and at last said to be in force.
+
+use super::context::{ensure, Context, Fault};
+use super::replica::Adopting;
+use super::volume::Volume;
+use crate::effect::Object;
+use crate::host::{Host, Output};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::state::{DiskState, ReplicationState};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
+use weft_uapi::wire::{GenerationBody, InForceBody};
+use zerocopy::FromBytes;
+
+impl<H: Host> Volume<H> {
+    /// A peer made a new record.
+    #[inline(never)]
+    pub(super) fn on_generation<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let body = GenerationBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed generation"))?;
+        let record = body
+            .generation
+            .decode()
+            .ok_or(Fault("the peer sent a malformed generation"))?;
+        let is_own_matter = cx.facts.is_primary() || self.change.is_some();
+        ensure(
+            !is_own_matter && record.writer.is_none_or(|writer| writer == peer),
+            "the peer made a generation that is not its to make",
+        )?;
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_mut(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
+            return Err(Fault("the peer sent a generation to a node without disk"));
+        };
+        let current = disk.superblock.generation;
+        if record.id == current.id && replica.adopting.is_none() {
+            // It came by way of a third node.
+            self.acknowledge_generation(cx, peer, record.id);
+            return Ok(());
+        }
+        let follows =
+            record.parent == current.id && record.id != current.id && record.term >= current.term;
+        ensure(
+            follows,
+            "the peer's generation does not follow the current one",
+        )?;
+        ensure(
+            replica.accepts && replica.adopting.is_none(),
+            "the peer sent a generation out of turn",
+        )?;
+        let is_member = record.members.contains(cx.facts.node);
+        let is_finished = replica
+            .target
+            .as_ref()
+            .is_some_and(|target| target.is_finished);
+        // A member of long ago may be named that has lost its data since: it stays unfinished.
+        let joins = is_member && is_finished && disk.has_flag(FLAG_INCONSISTENT);
+        let after = replica.received.last();
+        let (now, leads) = (cx.now, record.writer == Some(peer));
+        replica.adopting = Some(Adopting {
+            id: record.id,
+            superblock: None,
+            record: Some((record, after)),
+            joins,
+        });
+        if leads {
+            self.stop_sources(now);
+        }
+        self.recheck = true;
+        Ok(())
+    }
+
+    /// Writes a peer's record once everything that came before it is on disk.
+    ///
+    /// INVARIANT: a record that makes this node a member claims all writes before it, also those that were complete
+    /// without this node; the superblock's flush makes them stable with it.
+    fn write_adopted(&mut self, peer: NodeId) {
+        // A failed disk lost what was to be done before.
+        if self.disk_state() == DiskState::Failed {
+            return;
+        }
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_mut(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
+            return;
+        };
+        let waiting = replica
+            .adopting
+            .filter(|adopting| adopting.superblock.is_none());
+        let Some((adopting, (record, after))) =
+            waiting.and_then(|adopting| Some((adopting, adopting.record?)))
+        else {
+            return;
+        };
+        if replica.received.done_upto() < after {
+            return;
+        }
+        if adopting.joins {
+            // INVARIANT: what was fetched is noted towards everybody else, on disk, before it counts. It also keeps a
+            // power cut soon after from bringing back the bits of the whole sync.
+            if !disk.are_bitmaps_written() {
+                self.recheck |= !core::mem::replace(&mut disk.wants_bitmaps, true);
+                return;
+            }
+        }
+        let dropped = NodeSet(disk.superblock.generation.members.0 & !record.members.0);
+        disk.go_on(record);
+        disk.set_since(peer, record.id);
+        if adopting.joins {
+            // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
+            disk.set_flag(FLAG_INCONSISTENT, false);
+            disk.set_flag(FLAG_WRITER_ACTIVE, false);
+        }
+        replica.accepts = false;
+        replica.adopting = Some(Adopting {
+            superblock: Some(disk.touch()),
+            ..adopting
+        });
+        // What is not known to be stable everywhere, a member that leaves may lack (G5).
+        for node in dropped.without(disk.superblock.node).iter() {
+            for span in replica.received.spans() {
+                disk.mark(node, span);
+            }
+        }
+        self.required = record.members;
+        self.recheck = true;
+    }
+
+    /// A peer's record may have become durable here.
+    #[inline(never)]
+    pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        self.write_adopted(peer);
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_ref(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
+            return;
+        };
+        let durable = |adopting: &Adopting| {
+            adopting
+                .superblock
+                .is_some_and(|number| disk.is_durable(number))
+        };
+        let Some(adopting) = replica.adopting.filter(durable) else {
+            return;
+        };
+        if replica.replication == ReplicationState::BitmapTarget {
+            return;
+        }
+        replica.adopting = None;
+        replica.accepts = true;
+        let record = adopting
+            .record
+            .filter(|(record, _)| record.writer.is_none());
+        replica.awaits_force = record.map(|(record, _)| record.id);
+        if adopting.joins {
+            replica.target = None;
+            replica.progress.ended = Some(cx.now);
+        }
+        // The source has the newest data by definition, and equal ones from now on.
+        let is_equal = replica.target.is_none() && !disk.has_flag(FLAG_INCONSISTENT);
+        replica.receives = is_equal;
+        if is_equal {
+            self.set_replication(cx, peer, ReplicationState::Established);
+            self.set_disk_state(cx, DiskState::UpToDate);
+        }
+        self.acknowledge_generation(cx, peer, adopting.id);
+        cx.notify(Object::Volume(self.id));
+        self.recheck = true;
+    }
+
+    /// The maker of the current record says who has it: they all hold the same, but for what is under way.
+    ///
+    /// INVARIANT: a member had every write before the record when it made the record durable, and gets every later one;
+    /// so the bits towards it are of no use any more, but for those that stand for writes under way (G4).
+    #[inline(never)]
+    pub(super) fn on_in_force<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let malformed = Fault("the peer sent a malformed record");
+        let body = InForceBody::read_from_bytes(body).map_err(|_| malformed)?;
+        let (id, holders) = (
+            GenerationId(body.generation.get()),
+            NodeSet(body.holders.get()),
+        );
+        ensure(body.reserved.get() == 0, "the peer sent a malformed record")?;
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.awaits_force = None;
+            if let Some(said) = replica.round.peer.as_mut() {
+                said.is_stalled = false;
+            }
+        }
+        self.recheck = true;
+        let Some(disk) = self.disk.as_mut() else {
+            return Ok(());
+        };
+        let generation = disk.superblock.generation;
+        if generation.id != id {
+            let target = self
+                .replica_mut(peer)
+                .and_then(|replica| replica.target.as_mut());
+            if let Some(target) = target.filter(|target| target.line.current().id == id) {
+                target.line.confirm();
+            }
+            return Ok(());
+        }
+        disk.confirm();
+        let holders = holders.intersection(generation.members);
+        if !holders.contains(cx.facts.node) || disk.has_flag(FLAG_INCONSISTENT) {
+            return Ok(());
+        }
+        for other in holders.without(cx.facts.node).without(peer).iter() {
+            let replica = self
+                .replicas
+                .get_mut(other.index())
+                .and_then(Option::as_mut);
+            let replica = replica.filter(|replica| replica.session.is_some());
+            let said = replica.as_ref().and_then(|replica| replica.round.peer);
+            // The maker has seen which image of its disk that is, and that it holds everything now.
+            let (incarnation, attach) = said.map_or((Incarnation(0), 0), |said| {
+                (said.side.incarnation, said.side.attach_id)
+            });
+            disk.set_seen(other, incarnation, attach);
+            if let Some(replica) = replica.filter(|replica| replica.is_waiting) {
+                replica.round.renew(cx.now);
+            }
+            disk.set_since(other, id);
+            if let Some(slot) = disk.slot(other) {
+                disk.bits.clear_all(slot);
+            }
+            disk.wants_bitmaps = true;
+        }
+        self.mark_unlogged();
+        Ok(())
+    }
+}
