@@ -9,8 +9,8 @@
 mod body;
 
 pub use body::{
-    BitmapBody, GenerationBody, HelloBody, InForceBody, PromoteBody, StateBody, STATE_CRASHED,
-    STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED, STATE_STALLED,
+    BitmapBody, DiskBody, GenerationBody, HelloBody, InForceBody, PromoteBody, StateBody,
+    STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED, STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;

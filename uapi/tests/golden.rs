@@ -39,6 +39,7 @@ fn superblock() -> Superblock {
         7,
     );
     block.sequence = 42;
+    block.former_attaches[0] = 0xeeee;
     block.flags = FLAG_WRITER_ACTIVE;
     block.generation = Generation {
         id: GenerationId(0xaaaa),
@@ -115,6 +116,7 @@ fn state() -> StateBody {
     state.source = 1.into();
     state.written = 0xaaaa.into();
     state.block_bytes = 4096.into();
+    state.former_attaches[0] = 0xeeee.into();
     state
 }
 

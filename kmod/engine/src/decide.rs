@@ -10,6 +10,7 @@
 //! ends is a generation that never came into force.
 
 use crate::ancestry::Ancestry;
+use weft_uapi::limits::ATTACHES_MAX;
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 
 /// What one side knows of its disk and of the other side.
@@ -25,7 +26,9 @@ pub struct Side {
     pub attach_id: u64,
     /// Highest incarnation of the other side's disk that it saw.
     pub seen_incarnation: Incarnation,
-    /// Attach id of the other side's disk that it saw last.
+    /// Ids of the attaches of its disk before this one, the newest first; 0: none.
+    pub former_attaches: [u64; ATTACHES_MAX],
+    /// Attach id of the other side's disk that it saw last; 0: none that counts.
     pub seen_attach_id: u64,
     /// The newest generation that the other side acknowledged to it as durable; always in its own line, and so
     /// forgotten when it takes over a line without it.
@@ -242,11 +245,16 @@ fn decided(rule: Rule, outcome: Outcome) -> Option<Decision> {
 }
 
 impl Side {
-    /// Whether `peer` saw a newer image of this disk (G7).
+    /// Whether `peer` saw another image of this disk than this one came from (G7): a newer one, or another disk in its
+    /// place. An attach of long ago is forgotten: then only the number can tell.
     pub(crate) fn is_rolled_back(&self, peer: &Self) -> bool {
-        let same_attach =
-            self.incarnation == peer.seen_incarnation && self.attach_id == peer.seen_attach_id;
-        self.incarnation <= peer.seen_incarnation && !same_attach
+        let oldest_known = self.incarnation.0.saturating_sub(ATTACHES_MAX as u64);
+        !self.was_attached_as(peer.seen_attach_id) && peer.seen_incarnation.0 >= oldest_known.max(1)
+    }
+
+    /// Whether this or a former attach of the disk, as far as it remembers, had this id.
+    pub(crate) fn was_attached_as(&self, id: u64) -> bool {
+        id != 0 && (self.attach_id == id || self.former_attaches.contains(&id))
     }
 
     /// Whether everything on this disk was also on `peer`'s once. A peer that is far ahead has forgotten the generation

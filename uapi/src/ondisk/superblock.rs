@@ -7,7 +7,7 @@ use super::layout::MetaKind;
 use super::MetaBlock;
 use crate::control::name_of;
 use crate::crc32c::crc32c;
-use crate::limits::{ANCESTRY_MAX, NAME_MAX, NODES_MAX, VOLUMES_MAX};
+use crate::limits::{ANCESTRY_MAX, ATTACHES_MAX, NAME_MAX, NODES_MAX, VOLUMES_MAX};
 use crate::status::Name;
 use crate::units::{GenerationId, Incarnation, NodeId, Term, VolumeId};
 use crate::version::ONDISK_VERSION;
@@ -51,6 +51,7 @@ struct Raw {
     seen_attach_id: [U64; NODES_MAX],
     slot_of_node: [u8; NODES_MAX],
     written: U64,
+    former_attaches: [U64; ATTACHES_MAX],
 }
 
 // The last four bytes of a block are its checksum.
@@ -99,6 +100,8 @@ pub struct Superblock {
     pub slot_of_node: [Option<u8>; NODES_MAX],
     /// The newest generation of the line in which somebody could write; [`GenerationId::NONE`]: the current one.
     pub written: GenerationId,
+    /// Ids of the attaches before the last one, the newest first; 0: none.
+    pub former_attaches: [u64; ATTACHES_MAX],
 }
 
 /// Why a block is not a superblock.
@@ -144,7 +147,27 @@ impl Superblock {
             seen_attach_id: [0; NODES_MAX],
             slot_of_node: [None; NODES_MAX],
             written: GenerationId::NONE,
+            former_attaches: [0; ATTACHES_MAX],
         }
+    }
+
+    /// Ids of all attaches that are remembered, the newest first; 0: none.
+    pub fn known_attaches(&self) -> [u64; ATTACHES_MAX] {
+        let mut known = self.former_attaches;
+        if self.attach_id != 0 {
+            known.rotate_right(1);
+            if let Some(newest) = known.first_mut() {
+                *newest = self.attach_id;
+            }
+        }
+        known
+    }
+
+    /// One more attach, with a random id.
+    pub fn begin_attach(&mut self, id: u64) {
+        self.former_attaches = self.known_attaches();
+        self.incarnation = Incarnation(self.incarnation.0.saturating_add(1));
+        self.attach_id = id;
     }
 
     /// The block on disk.
@@ -203,6 +226,7 @@ impl Raw {
         self.seen_attach_id = block.seen_attach_id.map(U64::new);
         self.slot_of_node = block.slot_of_node.map(|slot| slot.unwrap_or(SLOT_NONE));
         self.written = U64::new(block.written.0);
+        self.former_attaches = block.former_attaches.map(U64::new);
     }
 
     /// The typed form, or `None` when a field is out of its range.
@@ -254,6 +278,7 @@ impl Raw {
                 .slot_of_node
                 .map(|slot| (slot != SLOT_NONE).then_some(slot)),
             written: GenerationId(self.written.get()),
+            former_attaches: self.former_attaches.map(U64::get),
         })
     }
 }

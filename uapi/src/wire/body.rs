@@ -2,7 +2,7 @@
 
 //! Bodies of packets that do not carry device data.
 
-use crate::limits::{is_block_size, ANCESTRY_MAX, NODES_MAX};
+use crate::limits::{is_block_size, ANCESTRY_MAX, ATTACHES_MAX, NODES_MAX};
 use crate::ondisk::RawGeneration;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -78,6 +78,8 @@ pub struct StateBody {
     pub block_bytes: U32,
     /// Must be zero.
     pub reserved: U32,
+    /// Ids of the attaches of the sender's disk before this one, the newest first; 0: none.
+    pub former_attaches: [U64; ATTACHES_MAX],
 }
 
 /// Bit of [`StateBody::flags`]: an unfinished sync target.
@@ -127,6 +129,18 @@ pub struct InForceBody {
     pub holders: U32,
     /// Must be zero.
     pub reserved: U32,
+    /// Per node, for the holders: incarnation and attach id of the disk that has it.
+    pub disks: [DiskBody; NODES_MAX],
+}
+
+/// Which image of a disk a node has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DiskBody {
+    /// How often the disk was attached.
+    pub incarnation: U64,
+    /// Random id of its last attach.
+    pub attach_id: U64,
 }
 
 /// Question and answer of a promotion.

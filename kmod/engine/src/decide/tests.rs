@@ -43,6 +43,7 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         ancestry: line(ids, NodeSet::of(node(id))),
         incarnation: Incarnation(5),
         attach_id: 50,
+        former_attaches: [0; ATTACHES_MAX],
         seen_incarnation: Incarnation(5),
         seen_attach_id: 50,
         since: GenerationId(since),
@@ -77,6 +78,7 @@ fn small_world(id: u32) -> Vec<Side> {
                         world.push(Side {
                             ancestry: line,
                             seen_incarnation: Incarnation(seen),
+                            seen_attach_id: seen * 10,
                             is_dirty: flags & 1 != 0,
                             is_inconsistent: flags & 2 != 0,
                             is_writer: flags & 4 != 0,
@@ -214,6 +216,56 @@ fn an_older_image_of_a_disk_is_overwritten_in_full() {
     let mut restored = side(0, &[1], 1);
     restored.attach_id = 51;
     check(&restored, &side(1, &[1], 1), Rule::RolledBack, FULL_TARGET);
+}
+
+#[test]
+fn a_disk_is_known_by_its_attaches_and_not_by_their_number() {
+    let peer = side(1, &[1], 1);
+    let attached = |former: &[u64], incarnation| {
+        let mut disk = side(0, &[1], 1);
+        disk.attach_id = 51;
+        disk.incarnation = Incarnation(incarnation);
+        for (place, &id) in disk.former_attaches.iter_mut().zip(former) {
+            *place = id;
+        }
+        disk
+    };
+    // The disk that was met, attached again.
+    check(
+        &attached(&[49, 50], 7),
+        &peer,
+        Rule::SameGeneration,
+        Outcome::None,
+    );
+    // Another disk, or an image of the one before, attached more often than the one that was met.
+    check(
+        &attached(&[49, 48], 8),
+        &peer,
+        Rule::RolledBack,
+        FULL_TARGET,
+    );
+    // It was attached so often that it has forgotten.
+    let often = 6 + ATTACHES_MAX as u64;
+    check(
+        &attached(&[49, 48], often),
+        &peer,
+        Rule::SameGeneration,
+        Outcome::None,
+    );
+    check(
+        &attached(&[49, 48], often - 1),
+        &peer,
+        Rule::RolledBack,
+        FULL_TARGET,
+    );
+    let mut stranger = peer;
+    (stranger.seen_incarnation, stranger.seen_attach_id) = (Incarnation(0), 0);
+    check(
+        &attached(&[], 1),
+        &stranger,
+        Rule::SameGeneration,
+        Outcome::None,
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::load::LoadedDisk;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::DiskState;
-use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
+use weft_uapi::units::{GenerationId, NodeId, NodeSet};
 
 impl<H: Host> Volume<H> {
     /// Takes a disk, or refuses it.
@@ -57,8 +57,7 @@ impl<H: Host> Volume<H> {
             disk.ensure_slot(peer);
         }
         // INVARIANT: an incarnation is durable before anything else is allowed with the disk (G7).
-        disk.superblock.incarnation = Incarnation(disk.superblock.incarnation.0.saturating_add(1));
-        disk.superblock.attach_id = cx.random_id();
+        disk.superblock.begin_attach(cx.random_id());
         disk.touch();
         self.required = disk.superblock.generation.members;
         self.disk.put(disk).map_err(|_| Refusal::NoMemory)?;

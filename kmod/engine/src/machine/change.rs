@@ -22,7 +22,7 @@ use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITE
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, PacketKind, FLAG_YES};
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 /// Why a record is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,14 +157,12 @@ impl<H: Host> Volume<H> {
             return;
         }
         let node = cx.facts.node;
-        let named = self.joining_by_stalled();
-        let joining = NodeSet(self.finished_targets().0 & !named.0);
+        let joining = self.finished_targets();
         let recorded = self
             .disk
             .as_ref()
             .map_or(NodeSet::EMPTY, |disk| disk.superblock.generation.members);
-        let lost = self.lost_members(node).intersection(recorded);
-        let has_lost = lost.0 & !named.0 != 0;
+        let has_lost = !self.lost_members(node).intersection(recorded).is_empty();
         // With quorum nobody reads before a majority knows that the lost member is one.
         let wants_shrink = core::mem::take(&mut self.wants_shrink) || cx.facts.quorum.is_on();
         let wants_record = (wants_shrink && has_lost) || core::mem::take(&mut self.wants_vote);
@@ -201,18 +199,11 @@ impl<H: Host> Volume<H> {
         };
         let finished = self.each_replica().filter(|(peer, replica)| {
             replica.wants_member
+                && !replica.is_whole()
                 && replica.replication == ReplicationState::SyncSource
                 && disk.marked(*peer) == 0
         });
         finished.fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer))
-    }
-
-    /// Who is to become a member by a record that waits for a majority: another record would bring that no nearer.
-    fn joining_by_stalled(&self) -> NodeSet {
-        match self.stalled.map(|change| change.reason) {
-            Some(Reason::Grow(peers)) => peers.intersection(self.receivers()),
-            _ => NodeSet::EMPTY,
-        }
     }
 
     /// Peers whose disk is going: they answer for no record any more, and the round that they asked for waits for this
@@ -265,12 +256,10 @@ impl<H: Host> Volume<H> {
         term: Term,
     ) {
         let (node, id) = (cx.facts.node, GenerationId(cx.random_id()));
-        let unfinished = |set: NodeSet, (peer, replica): (NodeId, &Replica<H>)| match replica.source
-        {
-            Some(_) => set.with(peer),
-            None => set,
-        };
-        let unfinished = self.each_replica().fold(NodeSet::EMPTY, unfinished);
+        let unfinished = self
+            .each_replica()
+            .filter(|(_, replica)| replica.source.is_some() && !replica.is_whole());
+        let unfinished = unfinished.fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer));
         // One that is leaving answers for no record, so it is in none.
         let present = NodeSet(self.receivers().0 & !self.departing().0).with(node);
         let had = NodeSet(self.required.with(node).0 & !unfinished.0);
@@ -354,14 +343,11 @@ impl<H: Host> Volume<H> {
         self.change = None;
         self.required = change.record.members;
         self.tell_in_force(cx, &change);
-        match change.reason {
-            Reason::Shrink => {}
-            Reason::Promotion { .. } => self.set_disk_state(cx, DiskState::UpToDate),
-            Reason::Grow(peers) => {
-                for peer in peers.intersection(change.record.members).iter() {
-                    self.on_member(cx, peer);
-                }
-            }
+        if matches!(change.reason, Reason::Promotion { .. }) {
+            self.set_disk_state(cx, DiskState::UpToDate);
+        }
+        for peer in change.record.members.without(cx.facts.node).iter() {
+            self.on_member(cx, peer);
         }
         self.recheck = true;
     }
@@ -371,11 +357,16 @@ impl<H: Host> Volume<H> {
         let holders = change.holders.intersection(change.record.members);
         // One that was lost since may have lost more than that.
         let holders = holders.intersection(self.receivers());
-        let body = InForceBody {
-            generation: change.record.id.0.into(),
-            holders: holders.with(cx.facts.node).0.into(),
-            reserved: 0.into(),
-        };
+        let mut body = InForceBody::new_zeroed();
+        body.generation = change.record.id.0.into();
+        body.holders = holders.with(cx.facts.node).0.into();
+        for (peer, place) in NodeId::all().zip(&mut body.disks) {
+            let holder = self.replica(peer).filter(|_| holders.contains(peer));
+            if let Some(said) = holder.and_then(|replica| replica.round.peer) {
+                place.incarnation = said.side.incarnation.0.into();
+                place.attach_id = said.side.attach_id.into();
+            }
+        }
         for peer in change.knowers.intersection(self.receivers()).iter() {
             if let Some(line) = self.line(peer) {
                 cx.send(
@@ -391,7 +382,8 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     fn on_member<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         let now = cx.now;
-        let Some(replica) = self.replica_mut(peer).filter(|replica| replica.receives) else {
+        let is_target = |replica: &&mut Replica<H>| replica.source.is_some() && replica.is_whole();
+        let Some(replica) = self.replica_mut(peer).filter(is_target) else {
             return;
         };
         replica.wants_member = false;
@@ -439,6 +431,7 @@ impl<H: Host> Volume<H> {
         if let Some(replica) = self.replicas.get_mut(peer.index()).and_then(Option::as_mut) {
             if let (Some(source), Some(said)) = (replica.source.as_mut(), replica.round.peer) {
                 source.is_peer_ready = true;
+                source.has_joined |= is_complete && replica.wants_member;
                 // Its disk says what it lacks: this image may be met again.
                 disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
             }

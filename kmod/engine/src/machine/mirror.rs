@@ -298,9 +298,9 @@ impl<H: Host> Volume<H> {
             self.complete(cx, number, Err(IoError::NoQuorum), None);
             return;
         }
-        let stable = self.each_replica().filter(|(_, replica)| {
-            replica.receives && replica.source.is_none() && replica.stable >= seq
-        });
+        let stable = self
+            .each_replica()
+            .filter(|(_, replica)| replica.is_whole() && replica.stable >= seq);
         let stable = stable.fold(NodeSet::of(cx.facts.node), |set, (peer, _)| set.with(peer));
         if self.required.0 & !stable.0 != 0 || self.is_broken {
             self.send_flushes(cx, seq);

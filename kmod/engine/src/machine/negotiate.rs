@@ -346,7 +346,7 @@ impl<H: Host> Volume<H> {
                 }
             }
             Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
-            Outcome::SyncTarget { .. } if !self.choose_source(cx, peer) => {}
+            Outcome::SyncTarget { .. } if !self.choose_source(cx.now, said) => {}
             Outcome::SyncTarget { full } => {
                 self.on_target(
                     cx,
@@ -442,17 +442,18 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// Whether this disk fetches from `peer` from now on. A primary takes the place of another source; of two others
+    /// Whether this disk fetches from who said that from now on. A primary takes the place of another source; of two others
     /// the first one stays, and this one learns of it by a new round.
-    fn choose_source<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) -> bool {
+    fn choose_source(&mut self, now: Time, said: &Said) -> bool {
+        let peer = said.side.node;
         let Some(other) = self.source_node().filter(|&other| other != peer) else {
             return true;
         };
-        let is_leader = cx.facts.leaders.contains(peer);
+        let is_leader = said.stance.leader == Some(peer);
         let dropped = if is_leader { other } else { peer };
         if let Some(replica) = self.replica_mut(dropped) {
             replica.forget_decision();
-            replica.round.renew(cx.now);
+            replica.round.renew(now);
         }
         is_leader
     }
@@ -500,6 +501,7 @@ impl<H: Host> Volume<H> {
                 pages: Pages::new(full),
                 stable_by: None,
                 is_peer_ready: false,
+                has_joined: false,
             });
             replica.progress = Progress {
                 started: now,

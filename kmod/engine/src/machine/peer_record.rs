@@ -220,17 +220,25 @@ impl<H: Host> Volume<H> {
         if !holders.contains(cx.facts.node) || disk.has_flag(FLAG_INCONSISTENT) {
             return Ok(());
         }
-        for other in holders.without(cx.facts.node).without(peer).iter() {
+        let others = holders.without(cx.facts.node).without(peer);
+        for (other, met) in NodeId::all().zip(&body.disks) {
+            if !others.contains(other) {
+                continue;
+            }
             let replica = self
                 .replicas
                 .get_mut(other.index())
                 .and_then(Option::as_mut);
             let replica = replica.filter(|replica| replica.session.is_some());
             let said = replica.as_ref().and_then(|replica| replica.round.peer);
-            // The maker has seen which image of its disk that is, and that it holds everything now.
-            let (incarnation, attach) = said.map_or((Incarnation(0), 0), |said| {
-                (said.side.incarnation, said.side.attach_id)
-            });
+            // What this node has met itself counts if it came from that.
+            let (incarnation, attach) = said
+                .map(|said| said.side)
+                .filter(|side| side.was_attached_as(met.attach_id.get()))
+                .map_or(
+                    (Incarnation(met.incarnation.get()), met.attach_id.get()),
+                    |side| (side.incarnation, side.attach_id),
+                );
             disk.set_seen(other, incarnation, attach);
             if let Some(replica) = replica.filter(|replica| replica.is_waiting) {
                 replica.round.renew(cx.now);

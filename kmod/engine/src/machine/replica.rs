@@ -178,6 +178,11 @@ impl<H: Host> Replica<H> {
         self.target = None;
     }
 
+    /// Whether it gets every write and lacks no earlier one.
+    pub(super) fn is_whole(&self) -> bool {
+        self.receives && self.source.is_none_or(|source| source.has_joined)
+    }
+
     /// A data packet goes out that will be acknowledged.
     pub(super) fn count_sent(&mut self, bytes: u32) {
         self.unacked = self.unacked.saturating_add(1);

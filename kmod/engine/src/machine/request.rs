@@ -14,7 +14,6 @@
 use super::context::Context;
 use super::cookie::Work;
 use super::disk::Disk;
-use super::replica::Replica;
 use super::volume::{Owner, Volume, PEER_OPS};
 use crate::activity_log::Begin;
 use crate::effect::{Data, Effect, IoError};
@@ -289,10 +288,9 @@ impl<H: Host> Volume<H> {
     ///
     /// One that gets writes but lacks earlier ones, an unfinished target, is as good as lost.
     pub(super) fn lost_members(&self, node: NodeId) -> NodeSet {
-        let is_whole = |replica: &Replica<H>| replica.receives && replica.source.is_none();
         let whole = self
             .each_replica()
-            .filter(|(_, replica)| is_whole(replica))
+            .filter(|(_, replica)| replica.is_whole())
             .fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer));
         NodeSet(self.required.without(node).0 & !whole.0)
     }

@@ -45,6 +45,7 @@ impl Said {
             ancestry: line,
             incarnation: Incarnation(body.incarnation.get()),
             attach_id: body.attach_id.get(),
+            former_attaches: body.former_attaches.map(U64::get),
             seen_incarnation: Incarnation(body.seen_incarnation.get()),
             seen_attach_id: body.seen_attach_id.get(),
             since: GenerationId(body.since.get()),
@@ -92,19 +93,22 @@ fn node_of(number: U16) -> Option<NodeId> {
 }
 
 impl<H: Host> Volume<H> {
-    /// The primary whose writes this disk gets, all of them. One without disk leads nobody, nor one that must not write.
+    /// The primary whose writes this disk gets, all of them. One without disk leads nobody, nor one that must not write
+    /// or that fetches itself.
     pub(super) fn leader(&self, facts: &Facts) -> Option<NodeId> {
         let leads = |node: &NodeId| {
             if *node == facts.node {
-                return self.has_running_disk() && self.stalled.is_none();
+                let fetches = self.source_node().is_some();
+                return self.has_running_disk() && self.stalled.is_none() && !fetches;
             }
             self.replica(*node).is_some_and(|replica| {
-                let is_stalled = replica.round.peer.is_some_and(|said| said.is_stalled);
+                let may_write = |said: Said| !said.is_stalled && said.stance.source.is_none();
                 let is_there = !matches!(
                     replica.peer_disk,
                     DiskState::Diskless | DiskState::Unknown | DiskState::Failed
                 );
-                replica.receives && is_there && !is_stalled && replica.verdict.is_none()
+                let may_write = replica.round.peer.is_none_or(may_write);
+                replica.receives && is_there && may_write && replica.verdict.is_none()
             })
         };
         facts.leaders.iter().find(leads)
@@ -159,6 +163,7 @@ impl<H: Host> Volume<H> {
         body.ancestry = superblock.ancestry.map(|id| U64::new(id.0));
         body.incarnation = U64::new(superblock.incarnation.0);
         body.attach_id = U64::new(superblock.attach_id);
+        body.former_attaches = superblock.former_attaches.map(U64::new);
         body.seen_incarnation = U64::new(
             superblock
                 .seen_incarnation

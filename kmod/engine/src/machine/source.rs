@@ -25,6 +25,8 @@ pub(super) struct Source {
     pub(super) stable_by: Option<u64>,
     /// The target's record is durable.
     pub(super) is_peer_ready: bool,
+    /// The target has a record durable that names it as a member. It is one for good when such a record is in force.
+    pub(super) has_joined: bool,
 }
 
 impl<H: Host> Volume<H> {

@@ -8,7 +8,9 @@ use crate::link::{pair, Cable};
 use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::{Command, Options};
+use weft_uapi::limits::ATTACHES_MAX;
 use weft_uapi::state::Protocol;
+use weft_uapi::units::Incarnation;
 
 impl World {
     /// Something goes wrong, or an administrator does something.
@@ -150,13 +152,17 @@ impl World {
         self.nodes[node].exchange_disk(image);
     }
 
-    /// Whether the data would outlive it, and every other disk has seen a later attach than the next one of the image: an
-    /// image that is not older than that cannot be told from the disk itself.
+    /// Whether the data would outlive it, and every other disk has seen a later attach than those of the image: an image
+    /// of the same attach cannot be told from the disk itself.
     fn is_older_image(&self, node: usize, image: &Disk) -> bool {
-        let next = image.superblock().map(|block| block.incarnation.0 + 1);
+        let known = image.superblock().map(|block| block.known_attaches());
         let has_seen = |peer: usize| {
-            let block = self.nodes[peer].superblock();
-            block.map(|block| block.seen_incarnation[node].0) >= next
+            let Some(block) = self.nodes[peer].superblock() else {
+                return false;
+            };
+            let seen = (block.seen_incarnation[node], block.seen_attach_id[node]);
+            let is_known = |known: [u64; ATTACHES_MAX]| known.contains(&seen.1);
+            seen.0 != Incarnation(0) && (seen.1 == 0 || !known.is_some_and(is_known))
         };
         let mut peers = self.peers(node);
         let is_canary = self.plan.canary == Some(Canary::HideRollback);
