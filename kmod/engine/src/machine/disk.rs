@@ -183,10 +183,16 @@ impl<H: Host> Disk<H> {
     }
 
     /// Takes a line of generations over; what peers acknowledged outside of it is forgotten.
+    ///
+    /// A line that goes on from this one has all of this one's past, also what it is too short to name.
     pub(super) fn set_ancestry(&mut self, line: &Ancestry) {
+        let goes_on = line.contains(self.superblock.generation.id);
         self.superblock.generation = line.current();
         self.superblock.ancestry = *line.former();
         self.superblock.written = line.written_before();
+        if goes_on {
+            return;
+        }
         for since in self
             .superblock
             .since
