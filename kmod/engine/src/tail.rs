@@ -170,6 +170,11 @@ impl<H: Host> Tail<H> {
         Seq(self.next)
     }
 
+    /// Number of the last entry; 0 before the first.
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.next.saturating_sub(1))
+    }
+
     /// Everything up to this number is stable everywhere and was removed.
     pub fn trimmed(&self) -> Seq {
         Seq(self.head.saturating_sub(1))

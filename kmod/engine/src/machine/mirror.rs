@@ -229,10 +229,7 @@ impl<H: Host> Volume<H> {
     /// Starts a flush for the application, here and at every receiver.
     pub(super) fn start_flush<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
         let (volume, node) = (self.id, cx.facts.node);
-        let (local_upto, seq) = (
-            self.covered_here(node),
-            Seq(self.tail.next_seq().0.saturating_sub(1)),
-        );
+        let (local_upto, seq) = (self.covered_here(node), self.tail.last_seq());
         let (Some(disk), Some(request)) = (self.disk.as_mut(), self.requests.get_mut(number))
         else {
             return;
@@ -369,8 +366,10 @@ impl<H: Host> Volume<H> {
         let Some(disk) = self.disk.as_mut() else {
             return;
         };
+        let last = self.tail.last_seq();
         self.tail_flush.is_wanted = false;
         self.tail_flush.local = Some(covered);
+        self.tail_flush.asked = last;
         self.tail_flush.last_write = cx.now;
         disk.io_pending = disk.io_pending.saturating_add(1);
         let cookie = Work::TailFlush.cookie(self.id);
@@ -380,7 +379,7 @@ impl<H: Host> Volume<H> {
             io: FLUSH,
             data: Data::None,
         });
-        self.send_flushes(cx, Seq(self.tail.next_seq().0.saturating_sub(1)));
+        self.send_flushes(cx, last);
         // A peer whose log is full waits for this.
         let trimmed = self.trimmed(cx);
         for peer in self.receivers().iter() {

@@ -595,7 +595,8 @@ impl<H: Host> Volume<H> {
             return true;
         };
         if disk.stage == Stage::Running && disk.log.referenced() > 0 {
-            if !self.tail_flush.is_wanted && self.tail_flush.local.is_none() {
+            // One that was asked for and takes long at a peer is not asked for again and again.
+            if !self.tail_flush.is_wanted && self.tail_flush.asked != self.tail.last_seq() {
                 self.tail_flush.is_wanted = true;
                 self.recheck = true;
             }

@@ -45,6 +45,8 @@ pub(super) struct TailFlush {
     pub(super) is_wanted: bool,
     /// The local half is under way and covers the tail up to here.
     pub(super) local: Option<Seq>,
+    /// This disk and the peers were asked last to make everything up to here stable.
+    pub(super) asked: Seq,
     /// When the last write was made.
     pub(super) last_write: Time,
 }
