@@ -421,10 +421,15 @@ impl<H: Host> Volume<H> {
         rule: &'static str,
         replication: ReplicationState,
     ) {
+        let discards = self
+            .replica(peer)
+            .is_some_and(|replica| replica.round.discards);
         self.on_decided(cx, peer, rule, replication);
         self.stop_mirroring(peer);
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_waiting = true;
+            // Nothing has been given up yet.
+            replica.round.discards = discards;
         }
     }
 
