@@ -209,8 +209,9 @@ impl<H: Host> Engine<H> {
             }
             self.run_sessions(cx);
             cx.facts = self.facts();
+            let transition = self.transition;
             self.run_role(cx);
-            if !self.each_volume().any(|volume| volume.recheck) {
+            if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
                 break;
             }
         }
