@@ -110,3 +110,61 @@ fn a_primary_whose_disk_fails_reports_errors_and_loses_nothing() {
     rig.assert_equal();
     assert_eq!(rig.disk_state(0), DiskState::UpToDate);
 }
+
+#[test]
+fn two_disks_attached_at_once_come_to_one_decision() {
+    let mut rig = Rig::pair();
+    rig.demote(0);
+    for steps in 0..40 {
+        rig.detach(0);
+        rig.detach(1);
+        let first = rig.order_attach(0, 512);
+        rig.steps(steps);
+        let second = rig.order_attach(1, 512);
+        assert_eq!([rig.reply(first), rig.reply(second)], [Ok(()), Ok(())]);
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn a_disk_attached_under_load_gets_every_write() {
+    let mut rig = Rig::pair();
+    for steps in (0..120).step_by(5) {
+        rig.detach(1);
+        let writes: Vec<u64> = (0..20)
+            .map(|at| rig.begin_write(0, at * 8, steps as u8 + 1, 4096))
+            .collect();
+        rig.steps(steps);
+        let attach = rig.order_attach(1, 512);
+        assert_eq!(rig.write(0, 800, steps as u8 + 1, 4096), Ok(()));
+        assert_eq!(rig.reply(attach), Ok(()));
+        rig.idle();
+        assert!(writes
+            .into_iter()
+            .all(|write| rig.result(write) == Some(Ok(()))));
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn a_disk_attached_decides_by_the_same_rule_as_a_node_that_connects() {
+    let mut rules = Vec::new();
+    for is_attach in [true, false] {
+        let mut rig = Rig::pair();
+        if is_attach {
+            rig.detach(1);
+        } else {
+            rig.isolate(1);
+        }
+        assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+        if is_attach {
+            rig.attach(1);
+        } else {
+            rig.heal();
+        }
+        rig.assert_whole();
+        assert_eq!(rig.resynced(0, 1), 8);
+        rules.push(rig.rule(1, 0));
+    }
+    assert_eq!(rules, ["behind", "behind"]);
+}

@@ -4,12 +4,16 @@
 //! the file does not say otherwise.
 
 mod attach;
+mod decisions;
+mod diskless;
 mod host;
 mod hostile;
+mod older_data;
 mod promotion;
 mod quorum;
 mod resync;
 mod rig;
 mod split_brain;
+mod table;
 mod three;
 mod writes;

@@ -93,3 +93,150 @@ fn a_synced_pair_swaps_its_roles_within_the_session() {
     rig.assert_equal();
     assert_eq!(rig.session(0, 1), session);
 }
+
+const PROMOTE: Command = Command::Primary { force: false };
+
+#[test]
+fn the_role_goes_round_three_nodes_and_takes_every_write_along() {
+    let mut rig = Rig::synced(3);
+    for turn in 1..7usize {
+        let (from, to) = ((turn - 1) % 3, turn % 3);
+        rig.demote(from);
+        assert_eq!(rig.promote(to), Ok(()));
+        assert_eq!(rig.primaries(), [to]);
+        assert_eq!(rig.write(to, turn as u64 * 8, turn as u8, 4096), Ok(()));
+    }
+    rig.assert_whole();
+    assert_eq!(rig.read_disk(1, 48, 4096), vec![6; 4096]);
+}
+
+#[test]
+fn of_two_that_are_promoted_at_once_one_leads_at_most() {
+    for nodes in [2, 3] {
+        let mut rig = Rig::synced(nodes);
+        for steps in 0..40 {
+            let leader = rig.primaries()[0];
+            rig.demote(leader);
+            let first = rig.order(0, PROMOTE);
+            rig.steps(steps);
+            let second = rig.order(1, PROMOTE);
+            let results = [rig.reply(first), rig.reply(second)];
+            rig.idle();
+            let won = results.iter().filter(|result| result.is_ok()).count();
+            assert_eq!(won, rig.primaries().len(), "{steps} {results:?}");
+            assert!(won <= 1, "{steps} {results:?}");
+            if won == 0 {
+                assert_eq!(rig.promote(0), Ok(()));
+            }
+            let leader = rig.primaries()[0];
+            assert_eq!(rig.write(leader, 0, steps as u8, 4096), Ok(()));
+        }
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn a_promotion_during_the_demotion_of_another_never_makes_two_primaries() {
+    let mut rig = Rig::pair();
+    for steps in 0..40 {
+        let old = rig.primaries()[0];
+        let new = 1 - old;
+        assert_eq!(rig.write(old, 0, steps as u8, 4096), Ok(()));
+        let demotion = rig.order(old, Command::Secondary);
+        rig.steps(steps);
+        let promotion = rig.order(new, PROMOTE);
+        assert_eq!(rig.reply(demotion), Ok(()));
+        if let Err(refusal) = rig.reply(promotion) {
+            assert_eq!(refusal, Refusal::PeerPrimary, "after {steps} steps");
+            rig.idle();
+            assert_eq!(rig.promote(new), Ok(()));
+        }
+        rig.idle();
+        assert_eq!(rig.primaries(), [new]);
+        let written = rig.read(new, 0, 4096);
+        assert_eq!(written, Ok(vec![steps as u8; 4096]));
+    }
+}
+
+#[test]
+fn a_promotion_at_any_step_of_a_handshake_is_done_or_refused_and_known_to_the_peer() {
+    let mut rig = Rig::pair();
+    for steps in 0..60 {
+        rig.demote(0);
+        rig.cut();
+        rig.heal_at_once();
+        rig.steps(steps);
+        let promotion = rig.order(0, PROMOTE);
+        let result = rig.reply(promotion);
+        rig.idle();
+        assert_eq!(
+            rig.command(1, PROMOTE).is_ok(),
+            result.is_err(),
+            "{steps}: {result:?}"
+        );
+        if result.is_err() {
+            assert_eq!(result, Err(Refusal::InTransition), "after {steps} steps");
+            rig.demote(1);
+            assert_eq!(rig.promote(0), Ok(()));
+        }
+        assert_eq!(rig.write(0, 0, steps as u8, 4096), Ok(()));
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn a_promotion_of_a_node_alone_waits_for_no_timer() {
+    let mut rig = Rig::pair();
+    rig.cut();
+    let promotion = rig.order(1, PROMOTE);
+    while rig.steps(1) {}
+    assert_eq!(rig.answered(promotion), Some(Ok(())));
+}
+
+#[test]
+fn no_request_is_left_over_when_a_peer_dies_or_the_role_goes() {
+    let mut rig = Rig::pair();
+    for steps in (0..120).step_by(3) {
+        let writes: Vec<u64> = (0..20u64)
+            .map(|at| rig.begin_write(0, at * 4, at as u8, 4096))
+            .collect();
+        rig.steps(steps);
+        rig.crash(1);
+        let demotion = rig.order(0, Command::Secondary);
+        assert_eq!(rig.reply(demotion), Ok(()));
+        for write in writes {
+            assert_eq!(rig.result(write), Some(Ok(())), "after {steps} steps");
+        }
+        rig.restart(1);
+        assert_eq!(rig.promote(0), Ok(()));
+    }
+    rig.assert_whole();
+}
+
+#[test]
+fn a_secondary_that_only_another_secondary_reaches_is_outdated_until_the_primary_is_back() {
+    let mut rig = Rig::synced(3);
+    rig.cut_pair(0, 2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    assert_eq!(rig.disk_state(2), DiskState::Outdated);
+    assert_eq!(rig.promote(2), Err(Refusal::NoUpToDateDisk));
+    rig.crash(2);
+    rig.restart_alone(2);
+    assert_eq!(rig.disk_state(2), DiskState::Outdated, "it is on record");
+    assert_eq!(rig.promote(2), Err(Refusal::NoUpToDateDisk));
+    rig.crash(2);
+    rig.heal();
+    rig.restart(2);
+    rig.assert_whole();
+}
+
+#[test]
+fn a_secondary_that_reaches_nobody_is_not_outdated_by_being_alone() {
+    let mut rig = Rig::synced(3);
+    rig.write(0, 0, 1, 4096).unwrap();
+    rig.isolate(2);
+    rig.crash(0);
+    rig.crash(1);
+    assert_eq!(rig.promote(2), Ok(()));
+    assert_eq!(rig.read(2, 0, 4096), Ok(vec![1; 4096]));
+}

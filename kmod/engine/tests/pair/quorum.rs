@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Three nodes that vote.
+//! R8: whoever reaches a majority of the voters goes on, and nobody else.
 
 use crate::rig::{node, Rig};
 use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Options};
 use weft_engine::quorum::OnNoQuorum;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::Role;
+use weft_uapi::state::{DiskState, Role};
 use weft_uapi::status::SUSPENDED_QUORUM;
 use weft_uapi::units::NodeSet;
+
+const PROMOTE: Command = Command::Primary { force: false };
 
 fn voters(voters: u32) -> Options {
     Options {
@@ -32,7 +34,7 @@ fn standing(rig: &Rig, number: usize) -> (u32, u32, bool) {
 }
 
 #[test]
-fn an_isolated_primary_waits_and_says_why_and_goes_on_with_a_majority() {
+fn r8_an_isolated_primary_waits_and_says_why_and_goes_on_with_a_majority() {
     let mut rig = Rig::voting(3);
     assert_eq!(standing(&rig, 0), (0b111, 0b111, true));
     assert_eq!(rig.resource(0).suspended, 0);
@@ -53,7 +55,7 @@ fn an_isolated_primary_waits_and_says_why_and_goes_on_with_a_majority() {
 }
 
 #[test]
-fn the_majority_promotes_and_the_old_primary_follows_it() {
+fn r8_the_majority_promotes_and_the_old_primary_follows_it() {
     let mut rig = Rig::voting(3);
     assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
     rig.isolate(0);
@@ -68,16 +70,7 @@ fn the_majority_promotes_and_the_old_primary_follows_it() {
 }
 
 #[test]
-fn a_minority_promotes_nobody() {
-    let mut rig = Rig::voting(3);
-    rig.crash(0);
-    rig.isolate(1);
-    let refused = rig.command(1, Command::Primary { force: false });
-    assert_eq!(refused, Err(Refusal::NoQuorum));
-}
-
-#[test]
-fn requests_that_wait_fail_once_they_shall_not_wait() {
+fn r8_requests_that_wait_fail_once_they_shall_not_wait() {
     let mut rig = Rig::voting(3);
     rig.isolate(0);
     let request = rig.begin_write(0, 0, 1, 4096);
@@ -123,4 +116,204 @@ fn a_voter_that_nobody_knows_is_refused_and_changes_nothing() {
     assert_eq!(rig.resource(0).voters, 0b111);
     rig.command(0, Command::NewPeer { peer: node(3) }).unwrap();
     assert_eq!(rig.set_options(0, voters(0b1011)), Ok(()));
+}
+
+#[test]
+fn r8_a_primary_that_was_overtaken_can_lead_again() {
+    let mut rig = Rig::voting(3);
+    for turn in 0..4u8 {
+        let old = rig.primaries()[0];
+        let new = (old + 1) % 3;
+        rig.isolate(old);
+        let write = rig.begin_write(old, 0, 100, 4096);
+        rig.idle();
+        assert_eq!(rig.promote(new), Ok(()));
+        assert_eq!(rig.write(new, 8, turn, 4096), Ok(()));
+        rig.heal();
+        assert_eq!(rig.result(write), Some(Err(IoError::NoQuorum)));
+        assert_eq!(rig.primaries(), [new]);
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn r8_a_minority_promotes_nobody() {
+    let mut rig = Rig::voting(3);
+    rig.demote(0);
+    rig.isolate(2);
+    assert_eq!(rig.promote(2), Err(Refusal::NoQuorum));
+    assert_eq!(
+        rig.command(2, Command::Primary { force: true }),
+        Err(Refusal::NoQuorum)
+    );
+    assert_eq!(rig.promote(0), Ok(()));
+    rig.heal();
+    rig.assert_whole();
+}
+
+#[test]
+fn r8_after_a_full_stop_nobody_leads_before_a_majority_is_back() {
+    let mut rig = Rig::voting(3);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    (0..3).for_each(|node| rig.crash(node));
+    rig.restart(2);
+    assert_eq!(rig.promote(2), Err(Refusal::NoQuorum));
+    rig.restart(1);
+    assert_eq!(rig.promote(2), Ok(()));
+    assert_eq!(rig.read(2, 0, 4096), Ok(vec![1; 4096]));
+    rig.restart(0);
+    rig.assert_whole();
+}
+
+#[test]
+fn r8_a_voter_without_the_newest_record_does_not_lead_a_majority() {
+    let mut rig = Rig::voting(3);
+    rig.isolate(2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.crash(0);
+    rig.heal_at_once();
+    let promotion = rig.order(2, PROMOTE);
+    let result = rig.reply(promotion);
+    rig.idle();
+    if result.is_err() {
+        assert_eq!(rig.promote(2), Ok(()), "it has caught up meanwhile");
+    }
+    assert_eq!(rig.read(2, 0, 4096), Ok(vec![1; 4096]));
+}
+
+#[test]
+fn r8_a_cluster_short_of_one_takes_it_in_again_and_can_lose_the_other() {
+    let mut rig = Rig::voting(3);
+    rig.crash(2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.restart(2);
+    rig.crash(1);
+    assert_eq!(rig.write(0, 8, 2, 4096), Ok(()));
+    rig.crash(0);
+    rig.restart(1);
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.read(1, 0, 4096), Ok(vec![1; 4096]));
+    assert_eq!(rig.read(1, 8, 4096), Ok(vec![2; 4096]));
+    rig.restart(0);
+    rig.assert_whole();
+}
+
+#[test]
+fn r8_a_primary_at_the_end_of_a_chain_counts_whom_it_reaches() {
+    let mut rig = Rig::voting(3);
+    rig.cut_pair(0, 2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.crash(1);
+    let write = rig.begin_write(0, 8, 2, 4096);
+    rig.wait(60_000);
+    assert!(!rig.is_complete(write), "nobody is in reach");
+    rig.restart(1);
+    assert_eq!(rig.result(write), Some(Ok(())));
+    rig.heal();
+    rig.assert_whole();
+}
+
+#[test]
+fn r8_the_middle_of_a_chain_leads_when_the_far_end_is_down() {
+    let mut rig = Rig::voting(5);
+    rig.demote(0);
+    rig.cut_pair(0, 2);
+    rig.crash(3);
+    rig.crash(4);
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.write(1, 0, 1, 4096), Ok(()));
+    rig.crash(2);
+    let write = rig.begin_write(1, 8, 2, 4096);
+    rig.wait(60_000);
+    assert!(!rig.is_complete(write), "two of five");
+    rig.restart(3);
+    assert_eq!(rig.result(write), Some(Ok(())));
+    rig.restart(2);
+    rig.restart(4);
+    rig.heal();
+    rig.assert_whole();
+}
+
+#[test]
+fn r8_a_record_that_no_majority_knows_is_not_data() {
+    let mut rig = Rig::voting(3);
+    rig.isolate(0);
+    let write = rig.begin_write(0, 0, 9, 4096);
+    rig.idle();
+    assert!(!rig.is_complete(write));
+    rig.crash(0);
+    assert_eq!(rig.promote(2), Ok(()));
+    assert_eq!(rig.write(2, 8, 2, 4096), Ok(()));
+    rig.heal();
+    rig.restart(0);
+    rig.assert_whole();
+    assert_eq!(rig.read_disk(0, 0, 4096), [0; 4096]);
+}
+
+#[test]
+fn r8_a_secondary_that_lost_sight_of_everybody_fetches_what_was_written_meanwhile() {
+    let mut rig = Rig::voting(3);
+    rig.isolate(2);
+    rig.wait(60_000);
+    rig.crash(2);
+    for at in 0..4u64 {
+        assert_eq!(rig.write(0, at * 8192, 3, 4096), Ok(()));
+    }
+    assert_eq!(rig.out_of_sync(0, 2), 32);
+    rig.heal();
+    rig.restart(2);
+    assert_eq!(rig.resynced(0, 2), 32);
+    rig.assert_whole();
+}
+
+#[test]
+fn r8_disks_that_go_and_come_in_turn_never_diverge() {
+    let mut rig = Rig::voting(3);
+    for turn in 0..6u8 {
+        let away = 1 + usize::from(turn) % 2;
+        rig.detach(away);
+        assert_eq!(rig.write(0, u64::from(turn) * 8, turn + 1, 4096), Ok(()));
+        rig.attach(away);
+        rig.idle();
+    }
+    rig.detach(1);
+    assert_eq!(rig.write(0, 80, 9, 4096), Ok(()));
+    rig.crash(0);
+    rig.attach(1);
+    rig.idle();
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.read(1, 80, 4096), Ok(vec![9; 4096]));
+    rig.restart(0);
+    rig.assert_whole();
+}
+
+#[test]
+fn r8_two_nodes_with_votes_stop_when_they_part() {
+    let mut rig = Rig::voting(2);
+    rig.cut();
+    let write = rig.begin_write(0, 0, 1, 4096);
+    rig.wait(60_000);
+    assert!(!rig.is_complete(write));
+    assert_eq!(rig.promote(1), Err(Refusal::NoQuorum));
+    rig.heal();
+    assert_eq!(rig.result(write), Some(Ok(())));
+    rig.assert_whole();
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}
+
+#[test]
+fn r8_two_promotions_at_once_in_two_halves_make_one_primary() {
+    let mut rig = Rig::voting(5);
+    rig.demote(0);
+    for (a, b) in [(0, 3), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)] {
+        rig.cut_pair(a, b);
+    }
+    let small = rig.order(3, PROMOTE);
+    let large = rig.order(0, PROMOTE);
+    assert_eq!(rig.reply(small), Err(Refusal::NoQuorum));
+    assert_eq!(rig.reply(large), Ok(()));
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.heal();
+    assert_eq!(rig.primaries(), [0]);
+    rig.assert_whole();
 }

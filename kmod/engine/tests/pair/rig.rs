@@ -3,6 +3,7 @@
 //! The rig of the scenarios: everything is carried out at once and in order, and nothing is ever lost unless a scenario
 //! cuts a wire or crashes a node. Faults at arbitrary moments are the simulator's business.
 
+mod machine;
 mod status;
 mod wire;
 
@@ -13,23 +14,31 @@ use std::rc::Rc;
 use weft_engine::effect::{Data, IoError};
 use weft_engine::event::{Command, DiskError, Event, Io, Op, Options, Token};
 use weft_engine::host::Time;
-use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
-use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock, AL_EXTENTS};
+use weft_uapi::ondisk::{Layout, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{DiskState, Protocol};
+use weft_uapi::state::Protocol;
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
 use wire::Wires;
 
+
 pub(crate) const VOLUME: VolumeId = VolumeId(0);
-/// 64 MiB: 16 extents.
+/// Sectors of a disk unless told otherwise. 64 MiB: 16 extents.
 const SECTORS: u64 = 131_072;
 const STEPS_MAX: usize = 100_000;
 
 pub(crate) fn node(number: usize) -> NodeId {
     NodeId::new(number as u32).unwrap()
+}
+
+pub(crate) fn all_vote(nodes: usize) -> Quorum {
+    let voters = (0..nodes).map(node).fold(NodeSet::EMPTY, NodeSet::with);
+    Quorum {
+        voters,
+        ..Quorum::default()
+    }
 }
 
 struct Node {
@@ -50,6 +59,8 @@ struct Node {
 }
 
 pub(crate) struct Rig {
+    /// Of every disk.
+    sectors: u64,
     nodes: Vec<Node>,
     out: Outbox,
     now: Time,
@@ -60,8 +71,8 @@ pub(crate) struct Rig {
     quorum: Quorum,
 }
 
-fn layout() -> Layout {
-    Layout::new(MetaKind::Internal, SECTORS, SECTORS, 7).unwrap()
+fn layout(sectors: u64) -> Layout {
+    Layout::new(MetaKind::Internal, sectors, sectors, 7).unwrap()
 }
 
 fn new_engine(number: usize, quorum: Quorum) -> Engine<RigHost> {
@@ -77,8 +88,8 @@ fn new_engine(number: usize, quorum: Quorum) -> Engine<RigHost> {
     .unwrap()
 }
 
-fn blank_disk(number: usize) -> Vec<u8> {
-    let mut disk = vec![0; SECTORS as usize * 512];
+fn blank_disk(number: usize, sectors: u64) -> Vec<u8> {
+    let mut disk = vec![0; sectors as usize * 512];
     let name = padded_name("r0").unwrap();
     let superblock = Superblock::created(
         name,
@@ -86,12 +97,12 @@ fn blank_disk(number: usize) -> Vec<u8> {
         node(number),
         50 + number as u64,
         MetaKind::Internal,
-        SECTORS,
+        sectors,
         7,
     );
     let mut block = [0; 4096];
     superblock.encode(&mut block);
-    let at = layout().superblock(0).0 as usize * 512;
+    let at = layout(sectors).superblock(0).0 as usize * 512;
     disk[at..at + 4096].copy_from_slice(&block);
     disk
 }
@@ -104,13 +115,14 @@ impl Rig {
 
     /// Nodes that know each other; no disk attached, not connected.
     pub(crate) fn with(nodes: usize) -> Self {
-        Self::configured(nodes, Quorum::default())
+        Self::configured(nodes, SECTORS, Quorum::default())
     }
 
-    fn configured(nodes: usize, quorum: Quorum) -> Self {
+    /// As [`Self::with`], with disks of so many sectors.
+    pub(crate) fn configured(nodes: usize, sectors: u64, quorum: Quorum) -> Self {
         let nodes = (0..nodes).map(|number| Node {
             engine: new_engine(number, quorum),
-            disk: blank_disk(number),
+            disk: blank_disk(number, sectors),
             forced: Vec::new(),
             is_failing: false,
             is_late: false,
@@ -120,6 +132,7 @@ impl Rig {
             sessions: BTreeMap::new(),
         });
         let mut rig = Self {
+            sectors,
             nodes: nodes.collect(),
             out: Outbox::default(),
             now: Time(1),
@@ -144,26 +157,17 @@ impl Rig {
 
     /// As [`Self::synced`]; all nodes vote.
     pub(crate) fn voting(nodes: usize) -> Self {
-        let voters = (0..nodes).map(node).fold(NodeSet::EMPTY, NodeSet::with);
-        let quorum = Quorum {
-            voters,
-            ..Quorum::default()
-        };
-        Self::configured(nodes, quorum).sync()
+        Self::configured(nodes, SECTORS, all_vote(nodes)).sync()
     }
 
-    fn sync(self) -> Self {
-        let mut rig = self;
-        rig.numbers().for_each(|number| rig.attach(number));
-        rig.connect();
-        rig.idle();
-        rig.command(0, Command::Primary { force: true }).unwrap();
-        rig.idle();
-        rig.assert_equal();
-        for number in rig.numbers() {
-            assert_eq!(rig.disk_state(number), DiskState::UpToDate, "node {number}");
-        }
-        rig
+    /// Attaches, connects and syncs blank nodes; node 0 becomes primary.
+    pub(crate) fn sync(mut self) -> Self {
+        self.numbers().for_each(|number| self.attach(number));
+        self.connect();
+        self.idle();
+        self.command(0, Command::Primary { force: true }).unwrap();
+        self.assert_whole();
+        self
     }
 
     fn numbers(&self) -> Range<usize> {
@@ -188,50 +192,23 @@ impl Rig {
             let peer = node(peer);
             self.command(number, Command::NewPeer { peer }).unwrap();
         }
+        self.serve(number, true);
     }
 
-    pub(crate) fn attach(&mut self, number: usize) {
-        self.attach_with_blocks(number, 512);
-    }
-
-    /// As [`Self::attach`]; the device has logical blocks of so many bytes.
-    pub(crate) fn attach_with_blocks(&mut self, number: usize, block_bytes: u32) {
-        let disk = &self.nodes[number].disk;
-        let block = |sector: Sector| -> MetaBlock {
-            disk[sector.0 as usize * 512..][..4096].try_into().unwrap()
-        };
-        let info = DiskInfo {
-            disk_sectors: SECTORS,
-            meta_sectors: SECTORS,
-            can_discard: true,
-            block_bytes,
-            volume: VOLUME,
-            node: node(number),
-            resource: padded_name("r0").unwrap(),
-            meta_kind: MetaKind::Internal,
-        };
-        let [first, second] = Layout::superblock_sectors(MetaKind::Internal, SECTORS).unwrap();
-        let mut loaded = LoadedDisk::<RigHost>::begin(info, &block(first), &block(second)).unwrap();
-        let reads: Vec<_> = loaded.reads().collect();
-        for (read, sector) in reads {
-            loaded.take(read, &block(sector));
-        }
-        loaded.finish().unwrap();
-        let token = self.token();
-        self.feed(
-            number,
-            Event::Attach {
-                token,
-                volume: VOLUME,
-                disk: &mut Some(loaded),
-            },
-        );
-        assert_eq!(self.reply(token), Ok(()));
+    /// The node's daemon serves, or is gone.
+    pub(crate) fn serve(&mut self, number: usize, served: bool) {
+        let connected = NodeSet::EMPTY;
+        self.feed(number, Event::Daemon { served, connected });
     }
 
     fn token(&mut self) -> Token {
         self.next += 1;
         Token(self.next)
+    }
+
+    pub(crate) fn command(&mut self, number: usize, command: Command) -> Result<(), Refusal> {
+        let token = self.order(number, command);
+        self.reply(token)
     }
 
     pub(crate) fn set_options(&mut self, number: usize, options: Options) -> Result<(), Refusal> {
@@ -246,11 +223,6 @@ impl Rig {
         self.set_options(number, options).unwrap();
     }
 
-    pub(crate) fn command(&mut self, number: usize, command: Command) -> Result<(), Refusal> {
-        let token = self.order(number, command);
-        self.reply(token)
-    }
-
     /// Gives a command and does not wait for the reply.
     pub(crate) fn order(&mut self, number: usize, command: Command) -> Token {
         let token = self.token();
@@ -260,13 +232,14 @@ impl Rig {
 
     pub(crate) fn reply(&mut self, token: Token) -> Result<(), Refusal> {
         self.run_until(|rig| rig.out.replies.iter().any(|(of, _)| *of == token));
-        let at = self
-            .out
-            .replies
-            .iter()
-            .position(|(of, _)| *of == token)
-            .expect("a reply");
-        self.out.replies.remove(at).1
+        self.answered(token).expect("a reply")
+    }
+
+    /// The reply to a command, if it has come.
+    pub(crate) fn answered(&mut self, token: Token) -> Option<Result<(), Refusal>> {
+        let mut replies = self.out.replies.iter();
+        let at = replies.position(|(of, _)| *of == token)?;
+        Some(self.out.replies.remove(at).1)
     }
 
     fn request(&mut self, number: usize, io: Io, buffer: Rc<[u8]>) -> Result<(), IoError> {
@@ -310,6 +283,18 @@ impl Rig {
         let request = self.begin_write(number, sector, byte, bytes);
         self.run_until(|rig| rig.is_complete(request));
         self.result(request).expect("a completion")
+    }
+
+    /// Begins an operation, with zeros if it writes, and does not wait for it.
+    pub(crate) fn begin_op(&mut self, number: usize, op: Op, sector: u64, bytes: u32) -> u64 {
+        let io = Io {
+            op,
+            sector: Sector(sector),
+            bytes,
+            fua: false,
+            preflush: false,
+        };
+        self.begin(number, io, vec![0; bytes as usize].into())
     }
 
     /// Begins a write and does not wait for it.
@@ -466,6 +451,11 @@ impl Rig {
         None
     }
 
+    /// Carries so many effects out; `false`: there were fewer.
+    pub(crate) fn steps(&mut self, count: usize) -> bool {
+        (0..count).all(|_| self.step())
+    }
+
     /// Steps until `done`, or until nothing is left to do.
     pub(crate) fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
         for _ in 0..STEPS_MAX {
@@ -517,26 +507,22 @@ impl Rig {
         }
     }
 
+    /// Metadata writes that waited fail; `false`: none did.
+    pub(crate) fn fail_late(&mut self, number: usize) -> bool {
+        let late = std::mem::take(&mut self.nodes[number].late);
+        let has_late = !late.is_empty();
+        for act in late {
+            if let Act::Meta(cookie, ..) = act {
+                let result = Err(DiskError);
+                self.feed(number, Event::MetaDone { cookie, result });
+            }
+        }
+        has_late
+    }
+
     /// Nothing happens for a while.
     pub(crate) fn wait(&mut self, milliseconds: u64) {
         self.idle();
         self.now = self.now.after_ms(milliseconds);
-    }
-
-    /// The node's power fails; all it had written is on its disk.
-    pub(crate) fn crash(&mut self, number: usize) {
-        self.nodes[number].engine = new_engine(number, self.quorum);
-        self.nodes[number].queue.clear();
-        self.drop_wires(number);
-        self.idle();
-    }
-
-    pub(crate) fn restart(&mut self, number: usize) {
-        self.configure(number);
-        self.attach(number);
-        for peer in self.peers(number) {
-            self.dial(number, peer, false);
-        }
-        self.idle();
     }
 }

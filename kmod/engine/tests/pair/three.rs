@@ -112,3 +112,112 @@ fn what_a_lost_member_lacks_is_known_to_the_other_one() {
     rig.assert_equal();
     assert_eq!(rig.read_disk(2, 0, 4096), vec![7; 4096]);
 }
+
+#[test]
+fn r7_a_resync_between_any_two_is_cut_at_any_step_and_ends_well() {
+    let mut rig = Rig::synced(3);
+    for (source, target) in [(0, 1), (1, 2), (2, 0)] {
+        let leader = rig.primaries()[0];
+        rig.demote(leader);
+        assert_eq!(rig.promote(source), Ok(()));
+        for steps in (0..150).step_by(5) {
+            rig.isolate(target);
+            assert_eq!(rig.write(source, 0, steps as u8, 65536), Ok(()));
+            rig.heal_at_once();
+            rig.steps(steps);
+            rig.cut_pair_at_once(source, target);
+            rig.idle();
+            rig.heal();
+            rig.assert_whole();
+        }
+    }
+}
+
+#[test]
+fn r7_a_source_that_dies_at_any_step_is_replaced_by_the_other_copy() {
+    let mut rig = Rig::synced(3);
+    for steps in (0..150).step_by(5) {
+        rig.isolate(2);
+        assert_eq!(rig.write(0, 0, steps as u8, 65536), Ok(()));
+        rig.heal_at_once();
+        rig.steps(steps);
+        rig.crash(0);
+        assert_eq!(rig.read_disk(2, 0, 4096), [steps as u8; 4096]);
+        assert_eq!(
+            rig.disk_state(2),
+            DiskState::UpToDate,
+            "after {steps} steps"
+        );
+        rig.restart(0);
+        rig.assert_whole();
+        assert_eq!(rig.promote(0), Ok(()));
+    }
+}
+
+#[test]
+fn r7_a_target_that_dies_at_any_step_goes_on_where_it_was() {
+    let mut rig = Rig::synced(3);
+    for steps in (0..150).step_by(5) {
+        rig.isolate(2);
+        assert_eq!(rig.write(0, 0, steps as u8, 65536), Ok(()));
+        rig.heal_at_once();
+        rig.steps(steps);
+        rig.crash(2);
+        rig.restart(2);
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn r7_two_targets_at_once_become_whole() {
+    let mut rig = Rig::synced(3);
+    for steps in (0..150).step_by(10) {
+        rig.cut();
+        assert_eq!(rig.write(0, 0, steps as u8, 65536), Ok(()));
+        rig.heal_at_once();
+        rig.steps(steps);
+        rig.cut_pair_at_once(0, 1);
+        rig.steps(steps);
+        rig.heal();
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn r7_a_target_that_is_promoted_right_after_its_resync_has_everything() {
+    let mut rig = Rig::synced(3);
+    for turn in 0..6u8 {
+        let old = rig.primaries()[0];
+        let new = (old + 1) % 3;
+        rig.isolate(new);
+        assert_eq!(rig.write(old, 0, turn, 65536), Ok(()));
+        rig.heal_at_once();
+        rig.run_until(|rig| rig.replication(new, old) == ReplicationState::SyncTarget);
+        rig.run_until(|rig| rig.disk_state(new) == DiskState::UpToDate);
+        rig.crash(old);
+        assert_eq!(rig.promote(new), Ok(()));
+        assert_eq!(rig.read(new, 0, 65536), Ok(vec![turn; 65536]));
+        rig.restart(old);
+        rig.assert_whole();
+    }
+}
+
+#[test]
+fn r7_what_a_crashed_primary_alone_had_is_undone_by_whoever_leads_next() {
+    let mut rig = Rig::synced(3);
+    rig.break_pair(0, 1);
+    rig.break_pair(0, 2);
+    let write = rig.begin_write(0, 0, 7, 4096);
+    rig.idle();
+    assert!(!rig.is_complete(write));
+    assert_eq!(rig.read_disk(0, 0, 4096), [7; 4096]);
+    rig.crash(0);
+    assert_eq!(rig.promote(1), Ok(()));
+    rig.cut_pair(0, 1);
+    rig.heal_pair(0, 2);
+    rig.restart(0);
+    rig.crash(1);
+    rig.restart(1);
+    rig.heal();
+    rig.assert_whole();
+}

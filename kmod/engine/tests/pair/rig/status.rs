@@ -2,7 +2,7 @@
 
 //! What the scenarios look at: the disks, and what the engines say of themselves.
 
-use super::{layout, node, Rig, VOLUME};
+use super::{node, Rig, VOLUME};
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 use weft_uapi::status::{PeerVolumeInfo, ResourceInfo};
 use weft_uapi::units::SessionId;
@@ -11,7 +11,7 @@ impl Rig {
     /// All disks hold the same data once nothing is left to do.
     pub(crate) fn assert_equal(&mut self) {
         self.idle();
-        let data = layout().data_sectors() as usize * 512;
+        let data = self.data_sectors() as usize * 512;
         let first = &self.nodes[0].disk[..data];
         for (number, this) in self.nodes.iter().enumerate().skip(1) {
             let different = first
@@ -84,11 +84,45 @@ impl Rig {
         info.connection == ConnectionState::StandAlone.number()
     }
 
+    /// Why the last session with the peer ended.
+    pub(crate) fn reason(&self, number: usize, peer: usize) -> String {
+        let info = self.nodes[number].engine.peer_info(node(peer), self.now);
+        String::from_utf8_lossy(&info.unwrap().reason)
+            .trim_end_matches('\0')
+            .to_owned()
+    }
+
     pub(crate) fn members(&self, number: usize) -> u32 {
         self.nodes[number]
             .engine
             .generation_info(VOLUME)
             .unwrap()
             .members
+    }
+
+    /// Every disk is up to date and in lockstep with every other one, and all hold the same data. Two that follow a
+    /// primary leave it to it what they may owe each other.
+    pub(crate) fn assert_whole(&mut self) {
+        self.assert_equal();
+        for number in self.numbers() {
+            assert_eq!(
+                self.disk_state(number),
+                DiskState::UpToDate,
+                "node {number}"
+            );
+            for peer in self.peers(number) {
+                let state = self.replication(number, peer);
+                assert_eq!(state, ReplicationState::Established, "{number} of {peer}");
+                if self.role(number) == Role::Primary {
+                    assert_eq!(self.out_of_sync(number, peer), 0, "{number} of {peer}");
+                }
+            }
+        }
+    }
+
+    /// The nodes that are primary.
+    pub(crate) fn primaries(&self) -> Vec<usize> {
+        let is_primary = |&number: &usize| self.role(number) == Role::Primary;
+        self.numbers().filter(is_primary).collect()
     }
 }

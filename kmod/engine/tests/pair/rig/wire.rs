@@ -173,8 +173,13 @@ impl Rig {
     /// Cuts one wire once everything has finished.
     pub(crate) fn cut_pair(&mut self, a: usize, b: usize) {
         self.idle();
-        self.cut_pairs(&[pair(a, b)]);
+        self.cut_pair_at_once(a, b);
         self.idle();
+    }
+
+    /// Cuts one wire without letting anything finish first.
+    pub(crate) fn cut_pair_at_once(&mut self, a: usize, b: usize) {
+        self.cut_pairs(&[pair(a, b)]);
     }
 
     /// Cuts a node off once everything has finished.
@@ -204,8 +209,13 @@ impl Rig {
     }
 
     pub(crate) fn heal(&mut self) {
-        self.wires = Wires::default();
+        self.heal_at_once();
         self.idle();
+    }
+
+    /// Heals all wires and lets nothing happen yet.
+    pub(crate) fn heal_at_once(&mut self) {
+        self.wires = Wires::default();
     }
 
     pub(crate) fn heal_pair(&mut self, a: usize, b: usize) {

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! R13: a blank or rolled-back replica is noticed and resynced, never trusted.
+
+use crate::rig::Rig;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{DiskState, ReplicationState};
+
+/// Turns the disk of `number` back to what it was before the last write of `writer`, and starts the node.
+fn roll_back(rig: &mut Rig, number: usize, writer: usize) {
+    rig.crash(number);
+    let image = rig.image(number);
+    rig.restart(number);
+    assert_eq!(rig.write(writer, 800, 7, 4096), Ok(()));
+    rig.crash(number);
+    rig.put_back(number, image);
+}
+
+#[test]
+fn r13_an_older_image_of_a_disk_is_fetched_anew_in_full() {
+    let mut rig = Rig::pair();
+    roll_back(&mut rig, 1, 0);
+    rig.restart(1);
+    assert_eq!(rig.rule(0, 1), "rolled-back");
+    assert_eq!(rig.resynced(0, 1), rig.data_sectors());
+    rig.assert_whole();
+    assert_eq!(rig.read_disk(1, 800, 4096), [7; 4096]);
+}
+
+#[test]
+fn r13_an_older_image_is_noticed_by_each_of_three() {
+    let mut rig = Rig::synced(3);
+    roll_back(&mut rig, 2, 0);
+    rig.cut_pair(0, 2);
+    rig.restart(2);
+    assert_eq!(rig.rule(1, 2), "rolled-back");
+    assert_ne!(rig.disk_state(2), DiskState::UpToDate);
+    rig.heal();
+    rig.assert_equal();
+    assert_eq!(rig.read_disk(2, 800, 4096), [7; 4096]);
+    assert_eq!(
+        (rig.disk_state(2), rig.members(0)),
+        (DiskState::UpToDate, 0b111)
+    );
+}
+
+#[test]
+fn r13_an_older_image_stays_noticed_when_the_sync_is_cut() {
+    let mut rig = Rig::pair();
+    roll_back(&mut rig, 1, 0);
+    rig.restart_alone(1);
+    rig.dial(1, 0, false);
+    for _ in 0..3 {
+        rig.run_until(|rig| rig.disk_state(1) == DiskState::Inconsistent);
+        rig.steps(20);
+        rig.cut_at_once();
+        rig.idle();
+        assert_eq!(rig.promote(1), Err(Refusal::NoUpToDateDisk));
+        rig.heal_at_once();
+    }
+    rig.idle();
+    rig.assert_whole();
+    assert_eq!(rig.read_disk(1, 800, 4096), [7; 4096]);
+}
+
+#[test]
+fn r13_an_older_image_that_went_on_waits_for_a_person() {
+    let mut rig = Rig::pair();
+    roll_back(&mut rig, 1, 0);
+    rig.cut();
+    rig.restart_alone(1);
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.write(1, 0, 9, 4096), Ok(()));
+    rig.demote(1);
+    rig.heal();
+    rig.dial(1, 0, false);
+    rig.idle();
+    assert!(rig.is_stand_alone(1, 0) && rig.is_stand_alone(0, 1));
+    assert_eq!(rig.rule(0, 1), "rolled-back");
+    assert_eq!(rig.read_disk(1, 0, 4096), [9; 4096]);
+    rig.reconnect();
+    rig.assert_whole();
+    assert_eq!(rig.read_disk(1, 0, 4096), [0; 4096]);
+}
+
+#[test]
+fn r13_a_former_primary_that_was_rolled_back_is_no_source() {
+    let mut rig = Rig::pair();
+    rig.demote(0);
+    assert_eq!(rig.promote(1), Ok(()));
+    roll_back(&mut rig, 0, 1);
+    rig.demote(1);
+    rig.restart(0);
+    assert_eq!(rig.rule(1, 0), "rolled-back");
+    rig.assert_whole();
+    assert_eq!(rig.read_disk(0, 800, 4096), [7; 4096]);
+}
+
+#[test]
+fn r13_a_blank_replacement_is_filled_in_full_whoever_it_was() {
+    for number in 0..2 {
+        let mut rig = Rig::pair();
+        assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+        rig.crash(number);
+        rig.replace_disk(number);
+        rig.restart_alone(number);
+        assert_eq!(rig.promote(number), Err(Refusal::NoUpToDateDisk));
+        rig.dial(number, 1 - number, false);
+        rig.idle();
+        assert_eq!(rig.rule(number, 1 - number), "rolled-back");
+        assert_eq!(rig.resynced(1 - number, number), rig.data_sectors());
+        rig.assert_whole();
+        assert_eq!(rig.read_disk(number, 0, 4096), [1; 4096]);
+    }
+}
+
+#[test]
+fn r13_a_disk_exchanged_while_connected_is_filled_in_full() {
+    let mut rig = Rig::pair();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.detach(1);
+    rig.replace_disk(1);
+    rig.attach(1);
+    rig.idle();
+    assert_eq!(rig.rule(1, 0), "rolled-back");
+    assert_eq!(rig.resynced(0, 1), rig.data_sectors());
+    rig.assert_whole();
+}
+
+#[test]
+fn r13_a_replacement_that_is_half_filled_is_nobodys_source() {
+    let mut rig = Rig::synced(3);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.demote(0);
+    rig.crash(2);
+    rig.replace_disk(2);
+    rig.cut_pair(1, 2);
+    rig.restart_alone(2);
+    rig.dial(2, 0, false);
+    rig.dial(2, 1, false);
+    rig.run_until(|rig| rig.replication(0, 2) == ReplicationState::SyncSource);
+    rig.steps(20);
+    rig.crash(0);
+    rig.heal_pair(1, 2);
+    assert_eq!(rig.read_disk(1, 0, 4096), [1; 4096]);
+    rig.restart(0);
+    rig.assert_whole();
+    assert_eq!(rig.read_disk(2, 0, 4096), [1; 4096]);
+}
+
+#[test]
+fn r13_a_copy_of_another_nodes_disk_is_not_attached_as_this_nodes() {
+    let mut rig = Rig::pair();
+    rig.crash(1);
+    let foreign = rig.image(0);
+    rig.put_back(1, foreign);
+    assert_eq!(rig.load_error(1), Some(Refusal::MetaForeign));
+}

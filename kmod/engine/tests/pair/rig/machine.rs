@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What people do with whole machines: they start, stop and lead; their disks come, go and are exchanged.
+
+use super::{blank_disk, layout, new_engine, node, Rig, VOLUME};
+use crate::host::RigHost;
+use weft_engine::event::{Command, Event, Token};
+use weft_engine::load::{DiskInfo, LoadedDisk};
+use weft_uapi::control::padded_name;
+use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::units::Sector;
+
+impl Rig {
+    pub(crate) fn attach(&mut self, number: usize) {
+        self.attach_with_blocks(number, 512);
+    }
+
+    /// As [`Self::attach`]; the device has logical blocks of so many bytes.
+    pub(crate) fn attach_with_blocks(&mut self, number: usize, block_bytes: u32) {
+        let token = self.order_attach(number, block_bytes);
+        assert_eq!(self.reply(token), Ok(()));
+    }
+
+    /// Hands the disk over and does not wait for the reply.
+    pub(crate) fn order_attach(&mut self, number: usize, block_bytes: u32) -> Token {
+        let disk = self.load(number, block_bytes).unwrap();
+        let (token, volume) = (self.token(), VOLUME);
+        self.feed(
+            number,
+            Event::Attach {
+                token,
+                volume,
+                disk: &mut Some(disk),
+            },
+        );
+        token
+    }
+
+    /// Why the node's disk is not even read to its end.
+    pub(crate) fn load_error(&self, number: usize) -> Option<Refusal> {
+        self.load(number, 512).err()
+    }
+
+    /// Reads the metadata of the node's disk, as a host does before it hands the disk over.
+    fn load(&self, number: usize, block_bytes: u32) -> Result<LoadedDisk<RigHost>, Refusal> {
+        let disk = &self.nodes[number].disk;
+        let block = |sector: Sector| -> MetaBlock {
+            disk[sector.0 as usize * 512..][..4096].try_into().unwrap()
+        };
+        let info = DiskInfo {
+            disk_sectors: self.sectors,
+            meta_sectors: self.sectors,
+            can_discard: true,
+            block_bytes,
+            volume: VOLUME,
+            node: node(number),
+            resource: padded_name("r0").unwrap(),
+            meta_kind: MetaKind::Internal,
+        };
+        let [first, second] = Layout::superblock_sectors(MetaKind::Internal, self.sectors).unwrap();
+        let mut loaded = LoadedDisk::begin(info, &block(first), &block(second))?;
+        let reads: Vec<_> = loaded.reads().collect();
+        for (read, sector) in reads {
+            loaded.take(read, &block(sector));
+        }
+        loaded.finish()?;
+        Ok(loaded)
+    }
+
+    /// Sectors of the device.
+    pub(crate) fn data_sectors(&self) -> u64 {
+        layout(self.sectors).data_sectors()
+    }
+
+    /// The node's power fails; all it had written is on its disk.
+    pub(crate) fn crash(&mut self, number: usize) {
+        let quorum = self.quorum;
+        let node = &mut self.nodes[number];
+        node.engine = new_engine(number, quorum);
+        node.queue.clear();
+        node.late.clear();
+        self.drop_wires(number);
+        self.idle();
+    }
+
+    /// Starts a node that crashed, with its disk.
+    pub(crate) fn restart(&mut self, number: usize) {
+        self.restart_alone(number);
+        self.dial_all(number);
+        self.idle();
+    }
+
+    /// Starts a node that crashed, with its disk; it wants no connection.
+    pub(crate) fn restart_alone(&mut self, number: usize) {
+        self.configure(number);
+        self.attach(number);
+    }
+
+    /// Starts a node that crashed, without its disk.
+    pub(crate) fn restart_diskless(&mut self, number: usize) {
+        self.configure(number);
+        self.dial_all(number);
+        self.idle();
+    }
+
+    fn dial_all(&mut self, number: usize) {
+        for peer in self.peers(number) {
+            self.dial(number, peer, false);
+        }
+    }
+
+    /// A new disk with fresh metadata takes the place of the node's, which is not attached.
+    pub(crate) fn replace_disk(&mut self, number: usize) {
+        self.nodes[number].disk = blank_disk(number, self.sectors);
+    }
+
+    /// A copy of all that the node's disk holds.
+    pub(crate) fn image(&self, number: usize) -> Vec<u8> {
+        self.nodes[number].disk.clone()
+    }
+
+    /// The node's disk, which is not attached, holds again what an image of it says.
+    pub(crate) fn put_back(&mut self, number: usize, image: Vec<u8>) {
+        self.nodes[number].disk = image;
+    }
+
+    pub(crate) fn promote(&mut self, number: usize) -> Result<(), Refusal> {
+        self.command(number, Command::Primary { force: false })
+    }
+
+    /// Makes the node secondary, which has to work, and lets everything settle.
+    pub(crate) fn demote(&mut self, number: usize) {
+        assert_eq!(self.command(number, Command::Secondary), Ok(()));
+        self.idle();
+    }
+
+    pub(crate) fn detach(&mut self, number: usize) {
+        assert_eq!(
+            self.command(number, Command::Detach { volume: VOLUME }),
+            Ok(())
+        );
+        self.idle();
+    }
+}
