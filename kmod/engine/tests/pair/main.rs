@@ -8,6 +8,7 @@ mod decisions;
 mod diskless;
 mod host;
 mod hostile;
+mod matrix;
 mod older_data;
 mod promotion;
 mod quorum;

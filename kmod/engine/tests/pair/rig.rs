@@ -4,6 +4,7 @@
 //! cuts a wire or crashes a node. Faults at arbitrary moments are the simulator's business.
 
 mod machine;
+mod probe;
 mod status;
 mod wire;
 
@@ -23,6 +24,7 @@ use weft_uapi::state::Protocol;
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
 use wire::Wires;
 
+pub(crate) use probe::Shape;
 
 pub(crate) const VOLUME: VolumeId = VolumeId(0);
 /// Sectors of a disk unless told otherwise. 64 MiB: 16 extents.

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! How the matrix looks at one node: its states, and what it has done since.
+
+use super::{layout, node, Rig, VOLUME};
+use crate::host::Act;
+use weft_engine::event::Op;
+use weft_uapi::ondisk::{Generation, AL_BLOCKS};
+use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
+use weft_uapi::units::{GenerationId, NodeId, NodeSet, Sector, Term};
+
+/// Role, disk, connection, replication, the peer's role and its disk, as people see them.
+pub(crate) type Shape = [&'static str; 6];
+
+impl Rig {
+    /// The node's states, towards a peer where there is one.
+    pub(crate) fn shape(&self, number: usize, peer: usize) -> Shape {
+        let (engine, peer) = (&self.nodes[number].engine, node(peer));
+        let volume = engine.volume_info(VOLUME, self.now);
+        let session = engine.peer_info(peer, self.now);
+        let replica = engine.peer_volume_info(peer, VOLUME, self.now);
+        let disk = |number| DiskState::from_number(number).map(DiskState::name);
+        let connection = |number| ConnectionState::from_number(number).map(ConnectionState::name);
+        let role = |number| Role::from_number(number).map(Role::name);
+        let replication =
+            |number| ReplicationState::from_number(number).map(ReplicationState::name);
+        [
+            Some(self.role(number).name()),
+            volume.and_then(|info| disk(info.disk_state)),
+            session.and_then(|info| connection(info.connection)),
+            replica.and_then(|info| replication(info.replication)),
+            session.and_then(|info| role(info.role)),
+            replica.and_then(|info| disk(info.peer_disk_state)),
+        ]
+        .map(|name| name.unwrap_or("gone"))
+    }
+
+    /// How many effects of the node wait to be carried out.
+    pub(crate) fn backlog(&self, number: usize) -> usize {
+        self.nodes[number].queue.len()
+    }
+
+    /// The kinds of the effects that have joined a backlog of the given length, each once.
+    pub(crate) fn effects_since(&self, number: usize, backlog: usize) -> Vec<&'static str> {
+        let mut kinds = Vec::new();
+        for act in self.nodes[number].queue.iter().skip(backlog) {
+            let kind = self.kind(act);
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        kinds
+    }
+
+    fn kind(&self, act: &Act) -> &'static str {
+        match act {
+            Act::Disk(_, io, _) => match io.op {
+                Op::Read => "reads",
+                Op::Flush => "flushes",
+                Op::Write | Op::Discard | Op::WriteZeroes { .. } => "writes",
+            },
+            Act::Meta(_, sector, _) => self.block_name(*sector),
+            Act::Send(_, parcel) => parcel.header.kind.name(),
+            Act::Offer(..) => "offers a session",
+            Act::EndSession(..) => "ends the session",
+        }
+    }
+
+    fn block_name(&self, sector: Sector) -> &'static str {
+        let layout = layout(self.sectors);
+        if [0, 1].map(|copy| layout.superblock(copy)).contains(&sector) {
+            "superblock"
+        } else if (0..AL_BLOCKS.into()).any(|index| layout.al_block(index) == sector) {
+            "log"
+        } else {
+            "bitmap"
+        }
+    }
+
+    /// A record that the peer could make next, if the node has a disk.
+    pub(crate) fn next_record(&self, number: usize, writer: NodeId) -> Option<Generation> {
+        let info = self.nodes[number].engine.generation_info(VOLUME)?;
+        Some(Generation {
+            id: GenerationId(u64::MAX),
+            parent: GenerationId(info.current),
+            term: Term(info.term),
+            writer: Some(writer),
+            members: NodeSet(info.members),
+        })
+    }
+}
