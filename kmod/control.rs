@@ -5,7 +5,7 @@
 //! It has one owner, the first opener until its descriptor is closed everywhere; the links that the owner accepted end
 //! with it. Messages and errors are those of `weft_uapi::control`. Never blocks.
 
-use crate::links::Offers;
+use crate::links::{Message, Offers};
 use crate::sys::file::{FileOps, PollQueue, Readiness};
 use crate::sys::misc::{DeviceFile, MiscDevice};
 use kernel::{
@@ -15,7 +15,7 @@ use kernel::{
     uaccess::{UserPtr, UserSlice},
 };
 use weft_uapi::control::{
-    name_of, LinkAccept, LinkOffer, NodeConnState, LINK_ACCEPT, MESSAGE_BYTES_MAX,
+    name_of, LinkAccept, Memory, NodeConnState, KEPT, LINK_ACCEPT, MESSAGE_BYTES_MAX, RECALLED,
 };
 use zerocopy::FromBytes;
 
@@ -51,16 +51,16 @@ impl DeviceFile for ControlFile {
     }
 
     fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize> {
-        const LENGTH: usize = size_of::<LinkOffer>();
-        if to.len() < LENGTH {
+        if to.len() < Message::BYTES_MAX {
             return Err(EINVAL);
         }
         let message = self.offers.take_message().ok_or(EAGAIN)?;
         // Without a lock: the reader's memory may be long in coming.
-        if to.copy_to_iter(message.as_bytes()) < LENGTH {
+        let bytes = message.as_bytes();
+        if to.copy_to_iter(bytes) < bytes.len() {
             return Err(EFAULT);
         }
-        Ok(LENGTH)
+        Ok(bytes.len())
     }
 
     fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize> {
@@ -93,6 +93,11 @@ impl FileOps for ControlFile {
         let bytes = buffer.get_mut(..length).ok_or(EINVAL)?;
         if from.copy_from_iter(bytes) < length {
             return Err(EFAULT);
+        }
+        if let Some(answer) = Memory::parse(bytes, &[RECALLED, KEPT]) {
+            let name = name_of(&answer.resource).ok_or(EINVAL)?;
+            self.offers.answered(name, &answer);
+            return Ok(length);
         }
         let message = NodeConnState::parse(bytes).ok_or(EINVAL)?;
         let name = name_of(&message.resource).ok_or(EINVAL)?;

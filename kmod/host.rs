@@ -53,12 +53,13 @@ impl Host {
         name: &str,
         node: NodeId,
         options: Options,
+        is_tie_breaker: bool,
     ) -> Result<(), Refusal> {
         let padded = padded_name(name)
             .filter(|_| !name.is_empty())
             .ok_or(Refusal::BadArgument)?;
-        let resource =
-            Resource::new(self.clone(), padded, node, options).map_err(|_| Refusal::NoMemory)?;
+        let resource = Resource::new(self.clone(), padded, node, options, is_tie_breaker)
+            .map_err(|_| Refusal::NoMemory)?;
         self.registry.insert(resource.clone())?;
         self.offers
             .introduce(|served, connected| resource.daemon_changed(served, connected));

@@ -21,6 +21,7 @@
 //! Lock order: `incoming` of a link, or the telling of the daemon → the resource's engine → the offers → `outgoing` of a
 //! link. Whoever ends a session may hold the engine's lock, so the end takes neither of the first two.
 
+mod asks;
 mod daemon;
 mod link;
 mod offer;
@@ -28,7 +29,7 @@ mod receive;
 mod send;
 mod table;
 
-pub(crate) use offer::{DaemonListener, Offers};
+pub(crate) use offer::{DaemonListener, Message, Offers};
 pub(crate) use table::Sessions;
 
 use crate::sys::file::Readiness;

@@ -39,7 +39,9 @@ impl Netlink {
         if command == Command::NewResource {
             let node = action::node(arguments, Attribute::NodeId).ok_or(EINVAL)?;
             let options = action::options(arguments)?;
-            return Ok(Outcome::Done(self.host.new_resource(name, node, options)));
+            let is_tie_breaker = arguments.flag(Attribute::TieBreaker);
+            let made = self.host.new_resource(name, node, options, is_tie_breaker);
+            return Ok(Outcome::Done(made));
         }
         let Some(action) = Action::parse(command, arguments)? else {
             return Ok(Outcome::Done(Err(Refusal::UnknownCommand)));

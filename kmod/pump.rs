@@ -20,8 +20,9 @@ use kernel::{
     sync::{lock::mutex::MutexGuard, Arc},
 };
 use weft_engine::effect::{Data, Effect, IoError};
-use weft_engine::event::{Cookie, DiskError, Event};
+use weft_engine::event::{Cookie, DiskError, Event, Kept};
 use weft_engine::host::{Host, NoMemory, Output, Time};
+use weft_uapi::control::{Memory, MessageHeader, KERN_KEEP, KERN_RECALL};
 use weft_uapi::limits::{META_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::MetaBlock;
 use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
@@ -339,6 +340,19 @@ impl Collector<'_> {
         }
     }
 
+    /// Asks the daemon for what this tie-breaker has to know after a restart.
+    fn ask(&self, kind: u32, volume: VolumeId, number: u64, kept: Kept) {
+        self.resource.host.offers.ask(Memory {
+            header: MessageHeader::of::<Memory>(kind),
+            volume: volume.0.into(),
+            reserved: 0,
+            number,
+            promised_term: kept.promised.0,
+            generation: kept.generation.into(),
+            resource: self.resource.padded_name(),
+        });
+    }
+
     fn order(&self, order: Order) {
         self.resource.order(order);
     }
@@ -390,6 +404,12 @@ impl Output<Kernel> for Collector<'_> {
                     result: result.map_err(Failure::from),
                 });
             }
+            Effect::Recall { volume } => self.ask(KERN_RECALL, volume, 0, Kept::default()),
+            Effect::Keep {
+                volume,
+                number,
+                kept,
+            } => self.ask(KERN_KEEP, volume, number, kept),
             Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
             Effect::CloseDisk { volume } => {
                 if let Some(disk) = self

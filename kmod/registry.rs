@@ -11,6 +11,7 @@ use kernel::{
     prelude::*,
     sync::{Arc, Mutex},
 };
+use weft_uapi::control::Memory;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{Minor, NodeSet};
 
@@ -132,6 +133,13 @@ impl DaemonListener for Registry {
                 next.daemon_changed(served, connected);
             }
             last = id;
+        }
+    }
+
+    fn daemon_answered(&self, resource: &str, answer: &Memory) {
+        // It may be gone meanwhile.
+        if let Some(resource) = self.find(resource) {
+            resource.daemon_answered(answer);
         }
     }
 }

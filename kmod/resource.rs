@@ -49,17 +49,17 @@ use kernel::{
 pub(crate) use orders::Order;
 use orders::Orders;
 use weft_engine::effect::Object;
-use weft_engine::event::{Event, Io, Options};
+use weft_engine::event::{Event, Io, Kept, Options};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
-use weft_uapi::control::name_of;
+use weft_uapi::control::{name_of, Memory as Answer, KEPT, RECALLED};
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
 use weft_uapi::ondisk::AL_EXTENTS;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Protocol;
 use weft_uapi::status::Name;
-use weft_uapi::units::{NodeId, NodeSet, SessionId, VolumeId};
+use weft_uapi::units::{NodeId, NodeSet, SessionId, Term, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
 
 /// Requests of applications in flight at most; more wait in the order of their arrival.
@@ -184,6 +184,8 @@ pub(crate) struct Rest {
     pub(crate) line: Option<CString>,
     volumes: KVec<Volume>,
     peer_names: KVec<Name>,
+    /// Peers that keep no disk and only vote.
+    tie_breakers: NodeSet,
     /// Gone once the resource was removed.
     in_use: Option<ModuleRef>,
 }
@@ -224,6 +226,7 @@ impl Resource {
         name: Name,
         node: NodeId,
         options: Options,
+        is_tie_breaker: bool,
     ) -> Result<Arc<Self>> {
         let memory = Memory::new()?;
         let engine = Engine::new(Config {
@@ -234,6 +237,7 @@ impl Resource {
                 voters: options.voters.unwrap_or_default(),
                 on_lost: options.on_no_quorum.unwrap_or_default(),
             },
+            is_tie_breaker,
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,
         })
@@ -245,6 +249,7 @@ impl Resource {
             line: None,
             volumes: KVec::new(),
             peer_names: KVec::from_elem([0; NAME_BYTES], NODES_MAX, GFP_KERNEL)?,
+            tie_breakers: NodeSet::EMPTY,
             in_use: Some(ModuleRef::get()?),
         };
         let state = State {
@@ -330,6 +335,11 @@ impl Resource {
             .unwrap_or([0; NAME_BYTES])
     }
 
+    /// Whether a peer keeps no disk and only votes.
+    pub(crate) fn is_tie_breaker(&self, peer: NodeId) -> bool {
+        self.state.lock().rest.tie_breakers.contains(peer)
+    }
+
     /// Has the memory in reserve that the engine's bounds imply for so many volumes. May sleep; not twice at the same
     /// time.
     fn reserve(&self, volumes: usize) -> Result {
@@ -378,6 +388,28 @@ impl Resource {
     /// The daemon came, went, or told which nodes it reaches.
     pub(crate) fn daemon_changed(self: &Arc<Self>, served: bool, connected: NodeSet) {
         self.feed(Event::Daemon { served, connected }, Patience::Hurry);
+    }
+
+    /// The daemon answered a question of the engine. One that does not make sense is ignored.
+    pub(crate) fn daemon_answered(self: &Arc<Self>, answer: &Answer) {
+        let Ok(volume) = u16::try_from(answer.volume).map(VolumeId) else {
+            return;
+        };
+        let event = match (answer.header.kind, answer.generation.decode()) {
+            (KEPT, _) => Event::Kept {
+                volume,
+                number: answer.number,
+            },
+            (RECALLED, Some(generation)) => Event::Recalled {
+                volume,
+                kept: Kept {
+                    promised: Term(answer.promised_term),
+                    generation,
+                },
+            },
+            _ => return,
+        };
+        self.feed(event, Patience::Hurry);
     }
 
     /// Sends an event about an object, later and in order.

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use weft_uapi::limits::NAME_MAX;
 use weft_uapi::state::{OnNoQuorum, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
@@ -66,6 +67,8 @@ pub struct Resource {
     pub protocol: Protocol,
     /// The nodes that have it.
     pub nodes: NodeSet,
+    /// Those of them that keep no disk.
+    pub tie_breakers: NodeSet,
     /// Those of them that vote; none: there is no quorum.
     pub voters: NodeSet,
     /// What becomes of requests without quorum.
@@ -83,7 +86,7 @@ pub struct Volume {
     pub minor: Minor,
     /// Logical block size of the device on every node, in bytes; `None`: that of the node's disk.
     pub block_bytes: Option<u32>,
-    /// The disk of each node of the resource.
+    /// The disk of each node of the resource that is no tie-breaker.
     pub disks: BTreeMap<NodeId, Backing>,
 }
 
@@ -155,6 +158,15 @@ impl Config {
             ))
         })
     }
+}
+
+/// Whether this may be the name of a node or a resource: names go into paths, messages and shell commands.
+pub fn is_name(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn host_name() -> String {

@@ -13,9 +13,11 @@ mod status;
 use crate::config::{Config, Node};
 use crate::control::server::Server;
 use crate::events::{ConnectionId, Reactor, Source, Timer, Work};
+use crate::helpers::Helpers;
 use crate::kernel::device::ControlDevice;
 use crate::links::connection::{Connection, Context};
 use crate::links::pair::Side;
+use crate::memory::Store;
 use crate::peers::channel::Heartbeat;
 use crate::peers::identity::Identity;
 use crate::peers::inbound::Inbound;
@@ -31,7 +33,10 @@ use std::time::{Duration, Instant};
 use weft_uapi::control::{MessageHeader, NodeConnState, DAEMON_SILENCE_MS_MAX, NODE_CONN_STATE};
 use weft_uapi::limits::NAME_MAX;
 use weft_uapi::units::{NodeId, NodeSet};
+use zerocopy::IntoBytes;
 
+/// Where the daemon keeps what has to survive a restart, unless somebody says otherwise.
+pub const STATE_DIR: &str = "/var/lib/weft";
 /// The module is told who is connected at least this often.
 const CONN_STATE_PERIOD: Duration = Duration::from_secs(2);
 const _: () = assert!(
@@ -47,6 +52,8 @@ pub struct Parts {
     pub config_path: PathBuf,
     /// This node.
     pub node: Node,
+    /// Folder of what has to outlive this machine's life.
+    pub state_dir: PathBuf,
     /// The bound socket that peers dial.
     pub listener: std::net::TcpListener,
     /// The bound control socket.
@@ -84,6 +91,7 @@ pub struct Daemon {
     orders: Box<dyn Orders>,
     listener: TcpListener,
     server: Server,
+    helpers: Helpers,
     config: Config,
     config_path: PathBuf,
     identity: Identity,
@@ -121,6 +129,8 @@ impl Daemon {
             .watch(&parts.orders.fd(), Source::Orders)
             .map_err(watching)?;
         let server = Server::new(&mut reactor, parts.control).map_err(watching)?;
+        let helpers = Helpers::start(&mut reactor, Store::new(&parts.state_dir))
+            .map_err(|error| Failure::Io("starting a thread", error))?;
         let started = Instant::now();
         let heartbeat = heartbeat(&parts.config);
         let peers = parts.config.nodes.values().filter(|peer| peer.id != own);
@@ -133,6 +143,7 @@ impl Daemon {
             orders: parts.orders,
             listener,
             server,
+            helpers,
             config: parts.config,
             config_path: parts.config_path,
             identity,
@@ -203,6 +214,7 @@ impl Daemon {
             Source::Tcp(id, kind) => self.on_line_ready(id, kind, Side::Tcp, readiness),
             Source::ClientListener => self.server.on_accept(&mut self.reactor),
             Source::Client(id) => self.on_client(id, now),
+            Source::Helpers => self.on_helpers(),
         }
         Ok(())
     }
@@ -275,7 +287,7 @@ impl Daemon {
             reserved: 0,
             resource: [0; NAME_MAX + 1],
         };
-        match self.device.send(&message) {
+        match self.device.send(message.as_bytes()) {
             Ok(()) => self.conn_state_sent = Some(connected),
             Err(error) => log::warn!("telling the module which nodes are connected: {error}"),
         }

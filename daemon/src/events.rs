@@ -40,6 +40,8 @@ pub enum Source {
     ClientListener,
     /// A local client.
     Client(GuestId),
+    /// Threads that do what may take its time.
+    Helpers,
 }
 
 /// Whom to remind.

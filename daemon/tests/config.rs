@@ -222,6 +222,22 @@ fn votes_count_by_themselves_from_three_voters_on() {
 }
 
 #[test]
+fn a_tie_breaker_keeps_no_disk_and_votes_when_that_makes_the_voters_odd() {
+    let config = Config::parse(&three("tie-breakers = [\"gamma\"]\n")).unwrap();
+    let resource = config.resource("r0").unwrap();
+    assert_eq!((resource.voters.0, resource.tie_breakers.0), (0b111, 0b100));
+    assert_eq!(resource.volumes[0].disks.len(), 2);
+    let delta = "[[node]]\nname = \"delta\"\nid = 3\naddress = \"10.9.0.4:7790\"\n[[resource]]\n";
+    let four = three("tie-breakers = [\"delta\"]\n").replace("[[resource]]\n", delta);
+    let config = Config::parse(&four).unwrap();
+    let resource = config.resource("r0").unwrap();
+    assert_eq!(
+        (resource.voters.0, resource.tie_breakers.0),
+        (0b111, 0b1000)
+    );
+}
+
+#[test]
 fn nonsense_about_quorum_is_explained() {
     let says = |text: &str| Config::parse(text).unwrap_err().to_string();
     let cases = [
@@ -236,6 +252,22 @@ fn nonsense_about_quorum_is_explained() {
         (
             three("quorum = \"off\"\non-no-quorum = \"io-error\"\n"),
             "on-no-quorum means nothing without quorum",
+        ),
+        (
+            three("tie-breakers = [\"delta\"]\n"),
+            "there is no node 'delta'",
+        ),
+        (
+            three("tie-breakers = [\"beta\"]\n"),
+            "beta is not a node of r0 with a disk",
+        ),
+        (
+            three("nodes = [\"alpha\", \"beta\"]\ntie-breakers = [\"gamma\"]\n"),
+            "a tie-breaker is not among the nodes",
+        ),
+        (
+            three("tie-breakers = [\"alpha\", \"beta\", \"gamma\"]\n"),
+            "no node with a disk is left",
         ),
         (
             three("nodes = [\"beta\"]\nquorum = \"majority\"\n"),

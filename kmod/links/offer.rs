@@ -5,6 +5,7 @@
 //! Offers are level-triggered. A session stays listed from its offer to its end, and whoever opens the control device
 //! anew is told every link that is still to be accepted.
 
+use super::asks::Asks;
 use super::daemon::Daemon;
 use super::link::LinkFile;
 use super::{DownReason, Session};
@@ -20,18 +21,47 @@ use kernel::{
     workqueue::{DelayedWork, WorkItem},
 };
 use weft_uapi::control::{
-    LinkAccept, LinkOffer, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META,
-    KERN_WITHDRAWN,
+    LinkAccept, LinkOffer, Memory, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA,
+    KERN_HANDSHAKE_META, KERN_WITHDRAWN,
 };
 use weft_uapi::units::{NodeSet, SessionId};
 use weft_uapi::version::CONTROL_ABI;
 use weft_uapi::wire::LinkKind;
+use zerocopy::IntoBytes;
 
 /// Who wants to know whether a daemon serves, and which nodes it reaches. Called in process context, by one thread at a
 /// time: what is told last is the newest.
 pub(crate) trait DaemonListener: Send + Sync {
     /// The daemon came, went, or told of nodes: of one resource, or (`None`) of all. Must not wait for the daemon.
     fn daemon_changed(&self, resource: Option<&str>, served: bool, connected: NodeSet);
+
+    /// The daemon answered a question of a resource.
+    fn daemon_answered(&self, resource: &str, answer: &Memory);
+}
+
+/// A message for the daemon.
+pub(crate) enum Message {
+    /// About a link.
+    Offer(LinkOffer),
+    /// About what a tie-breaker has to know.
+    Memory(Memory),
+}
+
+impl Message {
+    /// No message is longer.
+    pub(crate) const BYTES_MAX: usize = if size_of::<Memory>() > size_of::<LinkOffer>() {
+        size_of::<Memory>()
+    } else {
+        size_of::<LinkOffer>()
+    };
+
+    /// As the daemon reads it.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Offer(offer) => offer.as_bytes(),
+            Self::Memory(memory) => memory.as_bytes(),
+        }
+    }
 }
 
 /// The links of all resources, and the daemon that serves them.
@@ -59,6 +89,7 @@ kernel::impl_has_delayed_work! {
 struct State {
     daemon: Option<Daemon>,
     sessions: KVec<Entry>,
+    asks: Asks,
     next_offer: u64,
 }
 
@@ -85,7 +116,7 @@ impl Offers {
             listener,
             poll <- PollQueue::new(c"weft_control", static_lock_class!()),
             telling <- new_mutex!(()),
-            state <- new_mutex!(State { daemon: None, sessions: KVec::new(), next_offer: 1 }),
+            state <- new_mutex!(State { daemon: None, sessions: KVec::new(), asks: Asks::new(), next_offer: 1 }),
             queue: OrderedQueue::new(c"weft_daemon")?,
             watch <- new_delayed_work!("weft_daemon_watch"),
         }? Error);
@@ -125,6 +156,18 @@ impl Offers {
         drop(state);
         self.poll.wake(Readiness::IN);
         Ok(())
+    }
+
+    /// Asks the daemon something. Repeated by the caller until it is answered; may be lost.
+    pub(crate) fn ask(&self, question: Memory) {
+        // Without memory it is asked when it is repeated.
+        let _ = self.state.lock().asks.put(question);
+        self.poll.wake(Readiness::IN);
+    }
+
+    /// The daemon answered.
+    pub(crate) fn answered(&self, resource: &str, answer: &Memory) {
+        self.listener.daemon_answered(resource, answer);
     }
 
     /// The session is down: its offers are void.
@@ -174,6 +217,7 @@ impl Offers {
         self.listener.daemon_changed(None, false, NodeSet::EMPTY);
         let mut state = self.state.lock();
         state.daemon = None;
+        state.asks.clear();
         self.queue.cancel(self.as_arc_borrow());
         state.sessions.retain(|entry| !entry.withdrawn);
         for entry in state.sessions.iter_mut() {
@@ -205,16 +249,16 @@ impl Offers {
 
     /// Whether [`take_message`](Self::take_message) has one.
     pub(crate) fn has_message(&self) -> bool {
-        self.state
-            .lock()
-            .sessions
-            .iter()
-            .any(|entry| entry.message().is_some())
+        let state = self.state.lock();
+        state.asks.any() || state.sessions.iter().any(|entry| entry.message().is_some())
     }
 
     /// Takes the next message for the daemon, which counts as told.
-    pub(crate) fn take_message(&self) -> Option<LinkOffer> {
+    pub(crate) fn take_message(&self) -> Option<Message> {
         let mut state = self.state.lock();
+        if let Some(question) = state.asks.take() {
+            return Some(Message::Memory(question));
+        }
         let (index, message) = state
             .sessions
             .iter()
@@ -228,7 +272,7 @@ impl Offers {
         } else if let Some(entry) = state.sessions.get_mut(index) {
             entry.mark_told(message.header.kind);
         }
-        Some(message)
+        Some(Message::Offer(message))
     }
 
     /// The daemon acknowledges an offer: returns the descriptor of the link. Errors as for

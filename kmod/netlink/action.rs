@@ -23,7 +23,11 @@ pub(crate) enum Action {
     /// Lets a disk go.
     Detach { volume: VolumeId },
     /// Makes a peer known.
-    NewPeer { peer: NodeId, name: Name },
+    NewPeer {
+        peer: NodeId,
+        name: Name,
+        is_tie_breaker: bool,
+    },
     /// Forgets a peer.
     DelPeer { peer: NodeId },
     /// Wants a connection.
@@ -70,6 +74,7 @@ impl Action {
                 peer: peer()?,
                 name: padded_name(arguments.text(Attribute::PeerName).unwrap_or(""))
                     .ok_or(EINVAL)?,
+                is_tie_breaker: arguments.flag(Attribute::TieBreaker),
             },
             Command::DelPeer => Self::DelPeer { peer: peer()? },
             Command::Connect => Self::Connect {

@@ -40,6 +40,7 @@ impl Record {
             Object::Peer(peer) => {
                 let mut info = resource.with_engine(|engine, now| engine.peer_info(peer, now))?;
                 info.name = resource.peer_name(peer);
+                info.tie_breaker = resource.is_tie_breaker(peer).into();
                 Self::Peer(info)
             }
             Object::PeerVolume(peer, volume) => Self::PeerVolume(

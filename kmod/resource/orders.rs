@@ -215,8 +215,12 @@ impl Resource {
         let command = match action {
             Action::NewDevice { volume, minor } => return self.new_device(volume, minor, answer),
             Action::Attach { volume, backing } => return self.attach(volume, &backing, answer),
-            Action::NewPeer { peer, name } => {
-                self.name_peer(peer, name);
+            Action::NewPeer {
+                peer,
+                name,
+                is_tie_breaker,
+            } => {
+                self.describe_peer(peer, name, is_tie_breaker);
                 Command::NewPeer { peer }
             }
             Action::Remove => return self.remove(answer),
@@ -394,15 +398,19 @@ impl Resource {
         }
     }
 
-    fn name_peer(&self, peer: NodeId, name: Name) {
+    fn describe_peer(&self, peer: NodeId, name: Name, is_tie_breaker: bool) {
         let mut state = self.state.lock();
         let is_new = state.engine.peers().all(|other| other != peer);
-        if let Some(place) = state
-            .rest
-            .peer_names
-            .get_mut(peer.index())
-            .filter(|_| is_new)
-        {
+        if !is_new {
+            return;
+        }
+        let others = state.rest.tie_breakers.without(peer);
+        state.rest.tie_breakers = if is_tie_breaker {
+            others.with(peer)
+        } else {
+            others
+        };
+        if let Some(place) = state.rest.peer_names.get_mut(peer.index()) {
             *place = name;
         }
     }

@@ -7,7 +7,8 @@
 //! Offers are level-triggered: whoever opens the device is told every open offer again. `write(2)` takes one whole
 //! message. Integers are in the machine's byte order.
 
-use crate::limits::{NAME_MAX, NODES_MAX};
+use crate::limits::{NAME_MAX, NODES_MAX, VOLUMES_MAX};
+use crate::ondisk::RawGeneration;
 use zerocopy::FromBytes;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -23,8 +24,16 @@ pub const KERN_HANDSHAKE_DATA: u32 = 1;
 pub const KERN_HANDSHAKE_META: u32 = 2;
 /// Module → daemon: an offer is void, its session is over or not wanted any more ([`LinkOffer`]).
 pub const KERN_WITHDRAWN: u32 = 3;
+/// Module → daemon, on a tie-breaker: hand back what is kept of a volume ([`Memory`]). Asked again until it is answered.
+pub const KERN_RECALL: u32 = 4;
+/// Module → daemon, on a tie-breaker: keep this of a volume ([`Memory`]). Asked again until it is answered.
+pub const KERN_KEEP: u32 = 5;
 /// Daemon → module: which nodes the daemon is connected with ([`NodeConnState`]).
 pub const NODE_CONN_STATE: u32 = 16;
+/// Daemon → module: the answer to [`KERN_RECALL`] ([`Memory`]); all zeros if nothing was ever kept.
+pub const RECALLED: u32 = 17;
+/// Daemon → module: what came with this number is on disk ([`Memory`]).
+pub const KEPT: u32 = 18;
 
 /// A daemon that writes no message for this long, in milliseconds, counts as hung: the sessions whose links it has
 /// accepted end as if it had closed them. It writes a [`NodeConnState`] several times as often.
@@ -78,6 +87,26 @@ pub struct NodeConnState {
     pub resource: [u8; NAME_MAX + 1],
 }
 
+/// What a tie-breaker has to know after a restart: its daemon keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Memory {
+    /// [`KERN_RECALL`], [`KERN_KEEP`], [`RECALLED`] or [`KEPT`].
+    pub header: MessageHeader,
+    /// Volume number.
+    pub volume: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// Grows with every [`KERN_KEEP`] of a volume; repeated in [`KEPT`].
+    pub number: u64,
+    /// The highest term promised to anybody.
+    pub promised_term: u64,
+    /// The newest generation record that it knows.
+    pub generation: RawGeneration,
+    /// Name of the resource, padded with zeros.
+    pub resource: [u8; NAME_MAX + 1],
+}
+
 /// Argument of [`LINK_ACCEPT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -98,7 +127,9 @@ pub const LINK_ACCEPT: u32 =
     (1 << 30) | ((size_of::<LinkAccept>() as u32) << 16) | ((b'w' as u32) << 8) | 1;
 
 const _: () = assert!(
-    size_of::<LinkOffer>() <= MESSAGE_BYTES_MAX && size_of::<NodeConnState>() <= MESSAGE_BYTES_MAX
+    size_of::<LinkOffer>() <= MESSAGE_BYTES_MAX
+        && size_of::<NodeConnState>() <= MESSAGE_BYTES_MAX
+        && size_of::<Memory>() <= MESSAGE_BYTES_MAX
 );
 const _: () = assert!(NODES_MAX <= 32, "NodeConnState::connected is a u32");
 
@@ -118,6 +149,20 @@ impl NodeConnState {
         let message = Self::read_from_bytes(bytes).ok()?;
         let valid = message.header == MessageHeader::of::<Self>(NODE_CONN_STATE)
             && message.reserved == 0
+            && message.resource.last() == Some(&0);
+        valid.then_some(message)
+    }
+}
+
+impl Memory {
+    /// Checks the syntax of a message of one of these kinds: exact length, reserved bytes, a terminated name.
+    pub fn parse(bytes: &[u8], kinds: &[u32]) -> Option<Self> {
+        let message = Self::read_from_bytes(bytes).ok()?;
+        let kind = message.header.kind;
+        let valid = kinds.contains(&kind)
+            && message.header == MessageHeader::of::<Self>(kind)
+            && message.reserved == 0
+            && (message.volume as usize) < VOLUMES_MAX
             && message.resource.last() == Some(&0);
         valid.then_some(message)
     }
@@ -144,12 +189,25 @@ pub fn name_of(padded: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::IntoBytes;
+    use zerocopy::{FromZeros, IntoBytes};
 
     #[test]
     fn a_name_survives_its_padded_field() {
         assert_eq!(name_of(&padded_name("r0").unwrap()), Some("r0"));
         assert!(padded_name(&"x".repeat(NAME_MAX + 1)).is_none());
+    }
+
+    #[test]
+    fn a_memory_of_another_kind_or_length_is_no_message() {
+        let mut memory = Memory {
+            header: MessageHeader::of::<Memory>(KEPT),
+            ..Memory::new_zeroed()
+        };
+        assert_eq!(Memory::parse(memory.as_bytes(), &[KEPT]), Some(memory));
+        assert_eq!(Memory::parse(memory.as_bytes(), &[RECALLED]), None);
+        assert_eq!(Memory::parse(&memory.as_bytes()[1..], &[KEPT]), None);
+        memory.volume = VOLUMES_MAX as u32;
+        assert_eq!(Memory::parse(memory.as_bytes(), &[KEPT]), None);
     }
 
     #[test]

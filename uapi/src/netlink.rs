@@ -94,6 +94,8 @@ states! {
         Voters = 13 "voters",
         /// What becomes of requests without quorum, see [`crate::state::OnNoQuorum`].
         OnNoQuorum = 14 "on-no-quorum",
+        /// The node, this one or the peer, keeps no disk: it only votes.
+        TieBreaker = 15 "tie-breaker",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -145,7 +147,7 @@ impl Attribute {
             Self::Voters => AttributeKind::Nodes,
             Self::OnNoQuorum => AttributeKind::Choice(OnNoQuorum::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
-            Self::Force | Self::DiscardMyData => AttributeKind::Flag,
+            Self::Force | Self::DiscardMyData | Self::TieBreaker => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
             Self::EventSeq => AttributeKind::U64,
             Self::Record => AttributeKind::Binary,
@@ -250,6 +252,10 @@ pub const COMMANDS: &[CommandSpec] = &[
             ),
             VOTERS,
             ON_NO_QUORUM,
+            may(
+                Attribute::TieBreaker,
+                "this node keeps no disk, it only votes; its daemon remembers for it",
+            ),
         ],
         "Create a resource.",
     ),
@@ -303,6 +309,10 @@ pub const COMMANDS: &[CommandSpec] = &[
             RESOURCE,
             PEER,
             may(Attribute::PeerName, "name of the peer, for status output"),
+            may(
+                Attribute::TieBreaker,
+                "the peer keeps no disk, it only votes; for status output",
+            ),
         ],
         "Make a peer known.",
     ),

@@ -111,6 +111,8 @@ refusals! {
     DiskUnfit = 52 "disk-unfit", "The disk is of a kind that cannot be replicated.", "lsblk --output NAME,LOG-SEC,ZONED; use a disk without zones, with blocks of at most 4096 bytes";
     /// The block size asked for does not fit the disk.
     BlockSize = 53 "block-size", "The block size that was asked for does not fit the disk.", "blockdev --getss DISK; on every node, say the largest of the disks' as block-size of the volume";
+    /// A tie-breaker gets no disk.
+    IsTieBreaker = 54 "is-tie-breaker", "This node is a tie-breaker of the resource, which votes and keeps no disk.", "weft down RES; take it out of tie-breakers in the configuration, then weft up RES";
 
     /// Already connected, or connecting.
     AlreadyConnected = 60 "already-connected", "The connection to that peer is wanted already.", "weft status RES";

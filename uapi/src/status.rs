@@ -80,6 +80,10 @@ pub struct ResourceInfo {
     pub on_no_quorum: u32,
     /// Since when I/O has been waiting, in milliseconds of `CLOCK_MONOTONIC`; 0: it does not wait.
     pub suspended_since_ms: u64,
+    /// Whether this node keeps no disk and only votes (1) or not (0).
+    pub tie_breaker: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// One volume of a resource on this node.
@@ -142,6 +146,10 @@ pub struct PeerInfo {
     pub session: u64,
     /// Why the last session ended or was refused; a sentence, padded with zeros.
     pub reason: [u8; 128],
+    /// Whether it keeps no disk and only votes (1) or not (0).
+    pub tie_breaker: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// One volume between this node and one peer.

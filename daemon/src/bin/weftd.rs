@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 use weft_daemon::config::{self, Config, ConfigError};
 use weft_daemon::control::{RUN_DIR, SOCKET_NAME};
-use weft_daemon::daemon::{Daemon, Failure, Parts};
+use weft_daemon::daemon::{Daemon, Failure, Parts, STATE_DIR};
 use weft_daemon::kernel::device::Device;
 use weft_daemon::process;
 use weft_daemon::process::lock::{LockError, RunLock};
@@ -35,6 +35,9 @@ struct Arguments {
     /// Folder of the lock and the control socket
     #[arg(long, value_name = "PATH", default_value = RUN_DIR)]
     run_dir: PathBuf,
+    /// Folder of what has to survive a restart: what this node promised as a tie-breaker
+    #[arg(long, value_name = "PATH", default_value = STATE_DIR)]
+    state_dir: PathBuf,
     /// When the kernel module is not loaded, wait for it instead of failing
     #[arg(long)]
     wait_module: bool,
@@ -115,6 +118,7 @@ fn run(arguments: &Arguments) -> Result<(), Ended> {
     let daemon = Daemon::new(Parts {
         config,
         config_path: arguments.config.clone(),
+        state_dir: arguments.state_dir.clone(),
         node,
         listener,
         control,

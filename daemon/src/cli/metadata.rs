@@ -99,6 +99,14 @@ fn volumes<'a>(
     place: &Place<'a>,
     wanted: Option<u16>,
 ) -> Result<Vec<(&'a Volume, &'a Backing)>, Failure> {
+    if place.resource.tie_breakers.contains(place.node.id) {
+        let object = format!("resource {}", place.resource.name);
+        return Err(Failure::refusal(
+            Refusal::IsTieBreaker,
+            object,
+            &place.resource.name,
+        ));
+    }
     let all = place.resource.volumes.iter();
     let found: Vec<_> = all
         .filter(|volume| wanted.is_none_or(|wanted| volume.id.0 == wanted))

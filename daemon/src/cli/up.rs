@@ -27,6 +27,10 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
         resource.protocol,
         resource.voters,
         resource.on_no_quorum,
+    )
+    .flag(
+        Attribute::TieBreaker,
+        resource.tie_breakers.contains(place.node.id),
     );
     let devices = resource.volumes.iter().map(|volume| {
         about(Command::NewDevice)
@@ -42,6 +46,7 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
         about(Command::NewPeer)
             .number(Attribute::Peer, node.get().into())
             .text(Attribute::PeerName, name)
+            .flag(Attribute::TieBreaker, resource.tie_breakers.contains(node))
     });
     let attaches = resource.volumes.iter().filter_map(|volume| {
         let backing = volume.disks.get(&place.node.id)?;

@@ -78,11 +78,10 @@ pub(super) fn connected(resource: &Resource) -> Standing {
 
 /// Every peer is connected and every copy is up to date.
 pub(super) fn in_sync(resource: &Resource) -> Standing {
+    // A tie-breaker has nothing to be synced.
     let peers = || {
-        resource
-            .connections
-            .iter()
-            .flat_map(|connection| &connection.peer_devices)
+        let mirrors = resource.connections.iter().filter(|one| !one.tie_breaker);
+        mirrors.flat_map(|connection| &connection.peer_devices)
     };
     let mut syncing = peers().filter(|peer| peer.is_syncing()).peekable();
     if syncing.peek().is_some() {
@@ -91,6 +90,9 @@ pub(super) fn in_sync(resource: &Resource) -> Standing {
     match connected(resource) {
         Standing::Done => {}
         other => return other,
+    }
+    if resource.tie_breaker {
+        return Standing::Done;
     }
     let uptodate = DiskState::UpToDate.name();
     let own = resource

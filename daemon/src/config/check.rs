@@ -3,7 +3,7 @@
 //! From the file as it is written to a configuration that holds together.
 
 use super::file::{self, File};
-use super::{quorum, Backing, Cluster, Config, Node, Resource, Volume};
+use super::{is_name, quorum, Backing, Cluster, Config, Node, Resource, Volume};
 use log::LevelFilter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -190,10 +190,12 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
         }
         names.claim(raw.name.get_ref().clone(), &raw.name, raw.name.get_ref())?;
         let members = members(raw, nodes)?;
+        let tie_breakers = tie_breakers(raw, members, nodes)?;
+        let disks_on = NodeSet(members.0 & !tie_breakers.0);
         let mut volumes = Vec::new();
         let mut ids = Taken::new("volume id");
         for raw_volume in &raw.volumes {
-            let volume = volume(raw_volume, &raw.name, members, nodes, &mut disks)?;
+            let volume = volume(raw_volume, &raw.name, disks_on, nodes, &mut disks)?;
             ids.claim(volume.id.0, &raw_volume.id, volume.id)?;
             minors.claim(volume.minor.0, &raw_volume.minor, volume.minor)?;
             volumes.push(volume);
@@ -201,11 +203,12 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
         if volumes.is_empty() {
             return Err(fault(&raw.name, "the resource has no [[resource.volume]]"));
         }
-        let voters = quorum::voters(raw, members)?;
+        let voters = quorum::voters(raw, disks_on, tie_breakers)?;
         resources.push(Resource {
             name: raw.name.get_ref().clone(),
             protocol: protocol(raw.protocol.as_ref())?,
             nodes: members,
+            tie_breakers,
             voters,
             on_no_quorum: quorum::on_no_quorum(raw, voters)?,
             volumes,
@@ -226,21 +229,46 @@ fn members(raw: &file::Resource, nodes: &BTreeMap<NodeId, Node>) -> Checked<Node
     let Some(listed) = &raw.nodes else {
         return Ok(nodes.keys().fold(NodeSet::EMPTY, |set, &id| set.with(id)));
     };
-    let mut members = NodeSet::EMPTY;
-    for entry in listed.get_ref() {
+    let members = set(listed.get_ref(), nodes)?;
+    if members.is_empty() {
+        return Err(fault(listed, "the resource has no node"));
+    }
+    Ok(members)
+}
+
+/// The nodes of a resource that keep no disk.
+fn tie_breakers(
+    raw: &file::Resource,
+    members: NodeSet,
+    nodes: &BTreeMap<NodeId, Node>,
+) -> Checked<NodeSet> {
+    let Some(listed) = &raw.tie_breakers else {
+        return Ok(NodeSet::EMPTY);
+    };
+    let tie_breakers = set(listed.get_ref(), nodes)?;
+    if tie_breakers.0 & !members.0 != 0 {
+        return Err(fault(listed, "a tie-breaker is not among the nodes"));
+    }
+    if tie_breakers == members {
+        return Err(fault(listed, "no node with a disk is left"));
+    }
+    Ok(tie_breakers)
+}
+
+/// The nodes with these names.
+fn set(names: &[Spanned<String>], nodes: &BTreeMap<NodeId, Node>) -> Checked<NodeSet> {
+    let mut set = NodeSet::EMPTY;
+    for entry in names {
         let id = configured(entry, nodes)?;
-        if members.contains(id) {
+        if set.contains(id) {
             return Err(fault(
                 entry,
                 format!("node {} is listed twice", entry.get_ref()),
             ));
         }
-        members = members.with(id);
+        set = set.with(id);
     }
-    if members.is_empty() {
-        return Err(fault(listed, "the resource has no node"));
-    }
-    Ok(members)
+    Ok(set)
 }
 
 fn configured(raw: &Spanned<String>, nodes: &BTreeMap<NodeId, Node>) -> Checked<NodeId> {
@@ -254,7 +282,7 @@ fn configured(raw: &Spanned<String>, nodes: &BTreeMap<NodeId, Node>) -> Checked<
 fn volume(
     raw: &file::Volume,
     resource: &Spanned<String>,
-    members: NodeSet,
+    disks_on: NodeSet,
     nodes: &BTreeMap<NodeId, Node>,
     taken: &mut Taken<(NodeId, String)>,
 ) -> Checked<Volume> {
@@ -275,16 +303,20 @@ fn volume(
     let mut overrides = BTreeMap::new();
     for (node, value) in &raw.on {
         let at = configured(node, nodes)?;
-        if !members.contains(at) {
+        if !disks_on.contains(at) {
             return Err(fault(
                 node,
-                format!("{} is not a node of {}", node.get_ref(), resource.get_ref()),
+                format!(
+                    "{} is not a node of {} with a disk",
+                    node.get_ref(),
+                    resource.get_ref()
+                ),
             ));
         }
         overrides.insert(at, value);
     }
     let mut disks = BTreeMap::new();
-    for node in members.iter() {
+    for node in disks_on.iter() {
         let own = overrides.get(&node);
         let Some(disk) = own.and_then(|own| own.disk.as_ref()).or(raw.disk.as_ref()) else {
             let name = &nodes[&node].name;
@@ -346,15 +378,8 @@ fn path(raw: &Spanned<String>) -> Checked<String> {
     Ok(path.clone())
 }
 
-/// Names go into paths, messages and shell commands: letters, digits, `.`, `_` and `-`, a letter or digit first.
 fn name(what: &str, raw: &Spanned<String>) -> Checked<()> {
-    let name = raw.get_ref();
-    let valid = (1..=NAME_MAX).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if valid {
+    if is_name(raw.get_ref()) {
         Ok(())
     } else {
         Err(fault(

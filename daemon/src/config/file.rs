@@ -47,6 +47,8 @@ pub(super) struct Node {
 pub(super) struct Resource {
     pub(super) name: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
+    #[serde(rename = "tie-breakers")]
+    pub(super) tie_breakers: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) quorum: Option<Spanned<String>>,
     #[serde(rename = "on-no-quorum")]
     pub(super) on_no_quorum: Option<Spanned<String>>,

@@ -10,13 +10,15 @@ use weft_uapi::units::NodeSet;
 /// Votes count by themselves from so many voters on: of two, neither could lose the other and go on.
 const VOTERS_DEFAULT: u32 = 3;
 
-/// The nodes that vote; none when votes do not count.
-pub(super) fn voters(raw: &Resource, disks: NodeSet) -> Checked<NodeSet> {
+/// The nodes that vote, none when votes do not count: all with a disk, and one tie-breaker when they are even in number.
+pub(super) fn voters(raw: &Resource, disks: NodeSet, tie_breakers: NodeSet) -> Checked<NodeSet> {
+    let odd = tie_breakers.iter().next().filter(|_| disks.len() % 2 == 0);
+    let voters = odd.map_or(disks, |tie_breaker| disks.with(tie_breaker));
     let is_on = match &raw.quorum {
-        None => disks.len() >= VOTERS_DEFAULT,
+        None => voters.len() >= VOTERS_DEFAULT,
         Some(value) => match value.get_ref().as_str() {
             "off" => false,
-            "majority" if disks.len() < 2 => {
+            "majority" if voters.len() < 2 => {
                 return Err(fault(
                     value,
                     "quorum = \"majority\" needs two voters at least, better three; say quorum = \"off\"",
@@ -26,7 +28,7 @@ pub(super) fn voters(raw: &Resource, disks: NodeSet) -> Checked<NodeSet> {
             _ => return Err(fault(value, "quorum is \"majority\" or \"off\"")),
         },
     };
-    Ok(if is_on { disks } else { NodeSet::EMPTY })
+    Ok(if is_on { voters } else { NodeSet::EMPTY })
 }
 
 /// What becomes of requests without quorum.

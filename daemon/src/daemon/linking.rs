@@ -4,7 +4,7 @@
 
 use super::{Daemon, Failure};
 use crate::events::{ConnectionId, Work};
-use crate::kernel::device::offers;
+use crate::kernel::device::{messages, Message};
 use crate::links::connection::Connection;
 use crate::links::kind::LinkKind;
 use crate::links::pair::Side;
@@ -19,9 +19,10 @@ impl Daemon {
     pub(super) fn on_device(&mut self, now: Instant) -> Result<(), Failure> {
         let mut buffer = [0; MESSAGE_BYTES_MAX];
         while let Some(length) = self.device.receive(&mut buffer).map_err(Failure::Device)? {
-            for offer in offers(buffer.get(..length).unwrap_or(&[])) {
-                match offer {
-                    Ok(offer) => self.on_offer(&offer, now),
+            for message in messages(buffer.get(..length).unwrap_or(&[])) {
+                match message {
+                    Ok(Message::Offer(offer)) => self.on_offer(&offer, now),
+                    Ok(Message::Memory(question)) => self.helpers.ask(&question),
                     Err(bytes) => log::warn!(
                         "the module sent {bytes} bytes that are no message that this daemon knows"
                     ),
@@ -29,6 +30,15 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Threads have done something for the module. An answer that is lost is asked for again.
+    pub(super) fn on_helpers(&mut self) {
+        while let Some(answer) = self.helpers.next_answer() {
+            if let Err(error) = self.device.send(&answer) {
+                log::warn!("answering the module: {error}");
+            }
+        }
     }
 
     fn on_offer(&mut self, offer: &LinkOffer, now: Instant) {

@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use weft_uapi::control::{
-    LinkAccept, LinkOffer, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META,
-    KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
+    LinkAccept, LinkOffer, Memory, MessageHeader, KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META,
+    KERN_KEEP, KERN_RECALL, KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
 };
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 /// The module's end of things, so that tests can put another in its place.
 pub trait ControlDevice {
@@ -25,11 +25,11 @@ pub trait ControlDevice {
     /// When the device is lost.
     fn receive(&mut self, buffer: &mut [u8; MESSAGE_BYTES_MAX]) -> io::Result<Option<usize>>;
 
-    /// Tells which nodes are connected.
+    /// Tells the module one whole message.
     ///
     /// # Errors
     /// As the device reports them.
-    fn send(&mut self, state: &NodeConnState) -> io::Result<()>;
+    fn send(&mut self, message: &[u8]) -> io::Result<()>;
 
     /// Accepts an offered link; its descriptor is non-blocking.
     ///
@@ -74,8 +74,8 @@ impl ControlDevice for Device {
         }
     }
 
-    fn send(&mut self, state: &NodeConnState) -> io::Result<()> {
-        self.0.write_all(state.as_bytes())
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        self.0.write_all(message)
     }
 
     fn accept(&mut self, accept: &LinkAccept) -> io::Result<OwnedFd> {
@@ -83,8 +83,17 @@ impl ControlDevice for Device {
     }
 }
 
-/// The offers in what the device gave. `Err` stands for the rest of the bytes, which are no message that is known here.
-pub fn offers(bytes: &[u8]) -> impl Iterator<Item = Result<LinkOffer, usize>> + '_ {
+/// A message of the module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// A link is offered, or withdrawn.
+    Offer(LinkOffer),
+    /// A tie-breaker's module wants something kept, or handed back.
+    Memory(Memory),
+}
+
+/// The messages in what the device gave. `Err` stands for the rest of the bytes, which are no message that is known here.
+pub fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<Message, usize>> + '_ {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = rest.len();
@@ -93,18 +102,23 @@ pub fn offers(bytes: &[u8]) -> impl Iterator<Item = Result<LinkOffer, usize>> + 
         }
         let message = MessageHeader::read_from_prefix(rest).ok();
         let message = message.and_then(|(header, _)| rest.split_at_checked(header.length as usize));
-        let Some(offer) = message.and_then(|(message, after)| {
+        let Some(message) = message.and_then(|(message, after)| {
             rest = after;
-            parse_offer(message)
+            parse(message)
         }) else {
             rest = &[];
             return Some(Err(length));
         };
-        Some(Ok(offer))
+        Some(Ok(message))
     })
 }
 
-/// The syntax check of one message: a known kind with exactly its length.
+fn parse(bytes: &[u8]) -> Option<Message> {
+    let memory = || Memory::parse(bytes, &[KERN_RECALL, KERN_KEEP]).map(Message::Memory);
+    parse_offer(bytes).map(Message::Offer).or_else(memory)
+}
+
+/// The syntax check of one offer: a known kind with exactly its length.
 fn parse_offer(bytes: &[u8]) -> Option<LinkOffer> {
     let offer = LinkOffer::read_from_bytes(bytes).ok()?;
     let kind = offer.header.kind;
@@ -120,6 +134,7 @@ pub(crate) use sys::set_io_flusher;
 mod tests {
     use super::*;
     use weft_uapi::control::padded_name;
+    use zerocopy::IntoBytes;
 
     fn offer(kind: u32) -> LinkOffer {
         LinkOffer {
@@ -138,8 +153,8 @@ mod tests {
     fn several_messages_of_one_read_are_told_apart() {
         let all = [KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META].map(offer);
         let bytes = [all[0].as_bytes(), all[1].as_bytes()].concat();
-        let read: Vec<_> = offers(&bytes).collect();
-        assert_eq!(read, all.map(Ok));
+        let read: Vec<_> = messages(&bytes).collect();
+        assert_eq!(read, all.map(Message::Offer).map(Ok));
     }
 
     #[test]
@@ -149,16 +164,17 @@ mod tests {
             let mut bad = good;
             bad.header.length = length;
             let bytes = [good.as_bytes(), bad.as_bytes()].concat();
-            let read: Vec<_> = offers(&bytes).collect();
+            let read: Vec<_> = messages(&bytes).collect();
             assert_eq!(
                 read,
-                [Ok(good), Err(size_of::<LinkOffer>())],
+                [Ok(Message::Offer(good)), Err(size_of::<LinkOffer>())],
                 "length {length}"
             );
         }
         let mut unknown = good;
         unknown.header.kind = 99;
-        assert_eq!(offers(unknown.as_bytes()).count(), 1);
-        assert_eq!(offers(&good.as_bytes()[..5]).collect::<Vec<_>>(), [Err(5)]);
+        assert_eq!(messages(unknown.as_bytes()).count(), 1);
+        let cut = &good.as_bytes()[..5];
+        assert_eq!(messages(cut).collect::<Vec<_>>(), [Err(5)]);
     }
 }

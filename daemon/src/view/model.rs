@@ -24,6 +24,9 @@ pub struct Resource {
     pub role: String,
     /// `A`, `B` or `C`.
     pub protocol: String,
+    /// This node keeps no disk: it only votes.
+    #[serde(default)]
+    pub tie_breaker: bool,
     /// Whether this node is with a majority of those who vote.
     #[serde(default)]
     pub quorum: Quorum,
@@ -131,6 +134,9 @@ pub struct Connection {
     pub session: String,
     /// Why the last session ended or was refused; may be empty.
     pub reason: String,
+    /// It keeps no disk: it only votes.
+    #[serde(default)]
+    pub tie_breaker: bool,
     /// Each volume towards it.
     #[serde(default)]
     pub peer_devices: Vec<PeerDevice>,
@@ -260,6 +266,7 @@ impl From<&ResourceInfo> for Resource {
                 .then(|| info.suspended_since_ms as f64 / 1000.0),
             name,
             quorum,
+            tie_breaker: info.tie_breaker != 0,
             node_id: info.node_id,
             role: state_name(Role::from_number(info.role).map(Role::name), info.role),
             protocol: state_name(
@@ -330,6 +337,7 @@ impl From<&PeerInfo> for Connection {
             daemon_connected: info.daemon_connected != 0,
             session: format!("{:x}", info.session),
             reason: text(&info.reason),
+            tie_breaker: info.tie_breaker != 0,
             peer_devices: Vec::new(),
         }
     }

@@ -19,7 +19,8 @@ fn resource(resource: &Resource) -> Vec<Request> {
     let protocol = Protocol::from_name(&resource.protocol).unwrap_or(Protocol::C);
     let on_no_quorum = OnNoQuorum::from_name(&resource.quorum.on_no_quorum).unwrap_or_default();
     let new = about(Command::NewResource).number(Attribute::NodeId, resource.node_id);
-    let new = with_options(new, protocol, resource.quorum.voters(), on_no_quorum);
+    let new = with_options(new, protocol, resource.quorum.voters(), on_no_quorum)
+        .flag(Attribute::TieBreaker, resource.tie_breaker);
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
             .number(Attribute::Volume, device.volume)
@@ -27,10 +28,11 @@ fn resource(resource: &Resource) -> Vec<Request> {
     });
     let peers = resource.connections.iter().map(|connection| {
         let peer = about(Command::NewPeer).number(Attribute::Peer, connection.node_id);
-        match connection.name.as_str() {
+        let peer = match connection.name.as_str() {
             "" => peer,
             name => peer.text(Attribute::PeerName, name),
-        }
+        };
+        peer.flag(Attribute::TieBreaker, connection.tie_breaker)
     });
     let attached = resource
         .devices

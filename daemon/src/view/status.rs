@@ -20,8 +20,13 @@ pub fn text(resources: &[Resource]) -> String {
 }
 
 fn resource(resource: &Resource) -> String {
+    let kind = if resource.tie_breaker {
+        "  tie-breaker"
+    } else {
+        ""
+    };
     let mut out = format!(
-        "{}  {}  protocol {}\n",
+        "{}  {}  protocol {}{kind}\n",
         resource.name, resource.role, resource.protocol
     );
     if resource.quorum.is_on() {
@@ -41,7 +46,8 @@ fn resource(resource: &Resource) -> String {
     }
     for device in &resource.devices {
         line(&mut out, 1, &self::device(device));
-        if let Some(hint) = disk_hint(&device.disk_state, &resource.name) {
+        let hint = disk_hint(&device.disk_state, &resource.name);
+        if let Some(hint) = hint.filter(|_| !resource.tie_breaker) {
             line(&mut out, 2, hint.as_str());
         }
     }
@@ -126,6 +132,9 @@ fn connection(connection: &Connection) -> String {
     );
     if connection.role != "unknown" {
         let _ = write!(text, ", {}", connection.role);
+    }
+    if connection.tie_breaker {
+        text.push_str(", tie-breaker");
     }
     text
 }
@@ -223,6 +232,7 @@ mod tests {
             daemon_connected: true,
             session: "5".to_owned(),
             reason: String::new(),
+            tie_breaker: false,
             peer_devices: vec![peer_device],
         };
         let device = Device {
@@ -247,6 +257,7 @@ mod tests {
             node_id: 0,
             role: "primary".to_owned(),
             protocol: "C".to_owned(),
+            tie_breaker: false,
             quorum: Quorum::default(),
             suspended: vec![],
             suspended_ms: 0,

@@ -6,6 +6,7 @@ mod control;
 mod forwarding;
 mod heartbeat;
 mod hello;
+mod memory;
 mod module;
 mod reconnect;
 mod rig;

@@ -15,7 +15,7 @@ use std::time::Instant;
 use weft_daemon::kernel::device::ControlDevice;
 use weft_daemon::links::kind::LinkKind;
 use weft_uapi::control::{
-    padded_name, LinkAccept, LinkOffer, MessageHeader, NodeConnState, KERN_WITHDRAWN,
+    padded_name, LinkAccept, LinkOffer, Memory, MessageHeader, NodeConnState, KERN_WITHDRAWN,
     MESSAGE_BYTES_MAX,
 };
 use weft_uapi::version::CONTROL_ABI;
@@ -145,6 +145,30 @@ impl Module {
         .unwrap();
     }
 
+    /// Asks the daemon of a tie-breaker to keep or to hand back something.
+    pub(crate) fn ask(&self, question: &Memory) {
+        send(
+            self.far.as_raw_fd(),
+            question.as_bytes(),
+            MsgFlags::MSG_NOSIGNAL,
+        )
+        .unwrap();
+    }
+
+    /// The next answer of this kind.
+    pub(crate) fn answer(&self, kind: u32) -> Memory {
+        let end = deadline();
+        loop {
+            let mut buffer = [0; MESSAGE_BYTES_MAX];
+            let count = recv(self.far.as_raw_fd(), &mut buffer, MsgFlags::empty());
+            let bytes = &buffer[..count.expect("no message in time")];
+            if let Some(answer) = Memory::parse(bytes, &[kind]) {
+                return answer;
+            }
+            assert!(Instant::now() < end, "no answer in time");
+        }
+    }
+
     /// Waits until the daemon has accepted both links of a session.
     pub(crate) fn session(&self, session: u64) -> Session {
         let (state, changed) = &*self.shared;
@@ -212,12 +236,8 @@ impl ControlDevice for Device {
         }
     }
 
-    fn send(&mut self, state: &NodeConnState) -> io::Result<()> {
-        send(
-            self.near.as_raw_fd(),
-            state.as_bytes(),
-            MsgFlags::MSG_NOSIGNAL,
-        )?;
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        send(self.near.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 

@@ -110,6 +110,7 @@ impl Cluster {
         let _ = std::fs::remove_file(&socket);
         let control = UnixListener::bind(&socket).unwrap();
         let config_path = self.config("");
+        let state_dir = self.folder.path().join(format!("n{node}.state"));
         let config = Config::load(&config_path).unwrap();
         let thread = thread::spawn(move || {
             let node = config.node(&format!("n{node}")).unwrap().clone();
@@ -117,6 +118,7 @@ impl Cluster {
             let daemon = Daemon::new(Parts {
                 config,
                 config_path,
+                state_dir,
                 node,
                 listener,
                 control,

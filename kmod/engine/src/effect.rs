@@ -2,7 +2,7 @@
 
 //! Everything that the engine wants done.
 
-use crate::event::{Cookie, Io, Token};
+use crate::event::{Cookie, Io, Kept, Token};
 use crate::host::Host;
 use core::fmt;
 use weft_uapi::ondisk::MetaBlock;
@@ -93,6 +93,21 @@ pub enum Effect<'a, H: Host> {
     CloseDisk {
         /// The volume.
         volume: VolumeId,
+    },
+    /// On a tie-breaker: answer with [`crate::event::Event::Recalled`]. Asked again until then.
+    Recall {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// On a tie-breaker: make this durable instead of what was kept before, and answer with
+    /// [`crate::event::Event::Kept`]. Asked again until then.
+    Keep {
+        /// The volume.
+        volume: VolumeId,
+        /// For the answer; a later one replaces an earlier one.
+        number: u64,
+        /// What to keep.
+        kept: Kept,
     },
     /// Something visible in the status changed: send an event.
     Notify(Object),

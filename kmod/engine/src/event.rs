@@ -5,8 +5,9 @@
 use crate::host::Host;
 use crate::load::LoadedDisk;
 use crate::quorum::OnNoQuorum;
+use weft_uapi::ondisk::Generation;
 use weft_uapi::state::Protocol;
-use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
+use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, Term, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
 
 /// One input of the engine.
@@ -90,8 +91,31 @@ pub enum Event<'a, H: Host> {
         /// The nodes.
         connected: NodeSet,
     },
+    /// What was kept for a tie-breaker, the answer to [`crate::effect::Effect::Recall`].
+    Recalled {
+        /// The volume.
+        volume: VolumeId,
+        /// What was kept last; the default if there never was anything.
+        kept: Kept,
+    },
+    /// A [`crate::effect::Effect::Keep`] is done, and will outlive this machine.
+    Kept {
+        /// The volume.
+        volume: VolumeId,
+        /// From the effect.
+        number: u64,
+    },
     /// [`crate::Engine::deadline`] has come.
     Timer,
+}
+
+/// What the host keeps of a volume for a tie-breaker, which has no disk of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// The highest term promised to anybody.
+    pub promised: Term,
+    /// The newest record that it knows.
+    pub generation: Generation,
 }
 
 /// Who waits for the reply to a command; opaque to the engine.

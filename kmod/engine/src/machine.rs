@@ -11,7 +11,7 @@
 //! | `disk`, `attach` | metadata writers; a disk's coming and going |
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target` | resync |
-//! | `change`, `role` | generation records; promotion and demotion |
+//! | `change`, `role`, `witness` | generation records; promotion and demotion; tie-breakers |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
 
@@ -41,6 +41,7 @@ mod status;
 mod target;
 mod transitions;
 mod volume;
+mod witness;
 
 use crate::effect::{Effect, Object};
 use crate::event::{Command, Cookie, DiskError, Event, Token};
@@ -67,6 +68,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// Quorum to begin with.
     pub quorum: Quorum,
+    /// This node has no disk, and votes.
+    pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
     pub requests_max: usize,
     /// Extents of the activity log that are hot at the same time, at most [`weft_uapi::ondisk::AL_EXTENTS`] and at
@@ -189,6 +192,8 @@ impl<H: Host> Engine<H> {
                 reason,
             } => self.on_session_down(&mut cx, peer, session, reason),
             Event::Daemon { served, connected } => self.on_daemon(&mut cx, served, connected),
+            Event::Recalled { volume, kept } => self.on_recalled(volume, kept),
+            Event::Kept { volume, number } => self.on_kept(volume, number),
             Event::Timer => {
                 for volume in self.each_volume_mut() {
                     volume.recheck = true;

@@ -149,7 +149,7 @@ pub struct DiskBody {
 pub struct PromoteBody {
     /// The term asked for, or the highest one promised.
     pub term: U64,
-    /// Answer: a [`crate::refusal::Refusal`], 0 when granted.
+    /// Answer: a [`crate::refusal::Refusal`], 0 when granted. Granted all the same: the sender has no objection and no vote.
     pub refusal: U32,
     /// Nodes that vote as far as the sender knows, bit `n` for node `n`; they must be the same on both sides.
     pub voters: U32,

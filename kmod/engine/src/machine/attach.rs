@@ -52,6 +52,9 @@ impl<H: Host> Volume<H> {
         if cx.facts.is_primary() || cx.facts.in_transition {
             return Err(Refusal::IsPrimary);
         }
+        if self.witness.is_some() {
+            return Err(Refusal::IsTieBreaker);
+        }
         let mut disk = Disk::new(loaded, token, self.al_extents).map_err(|_| Refusal::NoMemory)?;
         for peer in self.each_replica().map(|(peer, _)| peer) {
             disk.ensure_slot(peer);

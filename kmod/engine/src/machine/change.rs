@@ -105,12 +105,19 @@ impl<H: Host> Volume<H> {
                 }
             }
             Some((change, Progress::Remote(waits))) => {
-                let waits = NodeSet(waits.intersection(self.receivers()).0 & !self.departing().0);
+                let receivers = self.receivers();
+                let hearers = receivers.union(self.witnesses(cx.facts.quorum.voters));
+                let waits = NodeSet(waits.intersection(hearers).0 & !self.departing().0);
+                // Only their votes are of use, so they are not waited for once there are enough.
+                let knowers = change.knowers.with(cx.facts.node);
+                let is_known = cx.facts.quorum.has_majority(knowers);
+                let is_done =
+                    waits.is_empty() || (is_known && waits.intersection(receivers).is_empty());
                 self.change = Some(Change {
                     progress: Progress::Remote(waits),
                     ..change
                 });
-                if waits.is_empty() {
+                if is_done {
                     self.change = None;
                     self.stalled = Some(change);
                     self.recheck = true;
@@ -317,11 +324,13 @@ impl<H: Host> Volume<H> {
     /// The record is durable here.
     #[inline(never)]
     fn on_change_local<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
-        let receivers = self.receivers();
+        let hearers = self
+            .receivers()
+            .union(self.witnesses(cx.facts.quorum.voters));
         let body = GenerationBody {
             generation: change.record.into(),
         };
-        for peer in receivers.iter() {
+        for peer in hearers.iter() {
             if let Some(line) = self.line(peer) {
                 cx.send(
                     line,
@@ -331,7 +340,7 @@ impl<H: Host> Volume<H> {
             }
         }
         self.change = Some(Change {
-            progress: Progress::Remote(receivers),
+            progress: Progress::Remote(hearers),
             ..change
         });
         self.recheck = true;
@@ -420,9 +429,14 @@ impl<H: Host> Volume<H> {
         header: &Header,
     ) -> Result<(), Fault> {
         let (id, is_complete) = (GenerationId(header.arg), header.flags & FLAG_YES != 0);
+        let is_witness = self.witnesses(NodeSet::of(peer)).contains(peer);
         let Some(disk) = self.disk.as_mut() else {
             return Ok(());
         };
+        if is_witness && disk.superblock.generation.id != id {
+            // It was not waited for.
+            return Ok(());
+        }
         ensure(
             disk.superblock.generation.id == id,
             "the peer acknowledged a generation that is not current",

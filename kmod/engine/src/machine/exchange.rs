@@ -297,8 +297,8 @@ impl<H: Host> Volume<H> {
         if let Some(line) = self.line(peer) {
             let mut header = Header::new(PacketKind::GenerationDurable, Some(self.id));
             header.arg = id.0;
-            let is_unfinished = |disk: &Disk<H>| disk.has_flag(FLAG_INCONSISTENT);
-            if !self.disk.as_ref().is_some_and(is_unfinished) {
+            let is_whole = |disk: &Disk<H>| !disk.has_flag(FLAG_INCONSISTENT);
+            if self.disk.as_ref().is_some_and(is_whole) {
                 header.flags = FLAG_YES;
             }
             cx.send(line, header, &[]);

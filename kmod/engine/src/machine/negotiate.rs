@@ -151,6 +151,11 @@ impl<H: Host> Volume<H> {
         let (true, Some(own)) = (is_settled, &replica.round.own) else {
             return false;
         };
+        let has_no_disk = |said: &Said| said.disk == DiskState::Diskless;
+        if has_no_disk(own) || replica.round.peer.as_ref().is_some_and(has_no_disk) {
+            // Nothing is decided with it, but it is told how this disk is.
+            return self.has_running_disk() && own.disk != self.disk_state();
+        }
         let is_equal = replica.receives && replica.source.is_none();
         let is_alone = self.leader(&cx.facts).is_none();
         let has_slipped = self.disk.as_ref().is_some_and(|disk| {
@@ -284,6 +289,7 @@ impl<H: Host> Volume<H> {
         } else {
             self.on_decided(cx, peer, "no-disk", ReplicationState::Established);
             self.stop_mirroring(peer);
+            self.witness_state(peer);
         }
     }
 

@@ -293,6 +293,9 @@ impl<H: Host> Volume<H> {
         if self.line(peer).is_none() {
             return Err(Fault("a packet came before its handshake"));
         }
+        if self.witness.is_some() && header.kind == PacketKind::Generation {
+            return self.witness_record(peer, body);
+        }
         let is_disk_wanted = !matches!(header.kind, PacketKind::State);
         if is_disk_wanted && !self.has_running_disk() {
             // The disk went away; the peer learns it from the state that is on its way.

@@ -9,10 +9,11 @@
 
 use super::change::Promotion;
 use super::context::{ensure, Context, Fault};
-use super::disk::Stage;
+use super::disk::{Disk, Stage};
 use super::session::Peer;
 use super::transitions;
 use super::volume::Volume;
+use super::witness::Witness;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::event::Token;
@@ -156,6 +157,23 @@ impl<H: Host> Engine<H> {
             disk.superblock.promised_term = term.max(disk.superblock.promised_term);
             disk.touch();
         }
+        for witness in self
+            .each_volume_mut()
+            .filter_map(|volume| volume.witness.as_mut())
+        {
+            witness.promise(term);
+        }
+    }
+
+    /// The highest term that this node promised to anybody.
+    fn promised(&self) -> Term {
+        let of_volume = |volume: &Volume<H>| match (volume.disk.as_ref(), volume.witness.as_ref()) {
+            (Some(disk), _) => disk.superblock.promised_term,
+            (None, Some(witness)) => witness.promised(),
+            (None, None) => Term::default(),
+        };
+        let promised = self.each_volume().map(of_volume);
+        promised.max().unwrap_or_default()
     }
 
     /// A peer wants to be primary.
@@ -169,11 +187,7 @@ impl<H: Host> Engine<H> {
         let body = PromoteBody::read_from_bytes(body)
             .map_err(|_| Fault("the peer sent a malformed promotion"))?;
         let term = Term(body.term.get());
-        let promised = self.each_volume().filter_map(|volume| volume.disk.as_ref());
-        let promised = promised
-            .map(|disk| disk.superblock.promised_term)
-            .max()
-            .unwrap_or_default();
+        let promised = self.promised();
         let other_primary = NodeId::all().any(|other| {
             self.peer(other)
                 .is_some_and(|peer| peer.role == Role::Primary)
@@ -186,6 +200,7 @@ impl<H: Host> Engine<H> {
             Some(Refusal::VotersDiffer)
         } else if self.transition.is_some()
             || is_promised
+            || !self.is_recalled()
             || self.each_volume().any(Volume::is_busy)
         {
             Some(Refusal::InTransition)
@@ -197,7 +212,7 @@ impl<H: Host> Engine<H> {
             None
         };
         if let Some(refusal) = refusal {
-            self.answer_promotion(cx, id, term, promised, Some(refusal));
+            self.answer_promotion(cx, id, [term, promised], false, Some(refusal));
             return Ok(());
         }
         let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
@@ -215,15 +230,15 @@ impl<H: Host> Engine<H> {
         &self,
         cx: &mut Context<'_, H, O>,
         id: NodeId,
-        asked: Term,
-        term: Term,
+        [asked, term]: [Term; 2],
+        is_granted: bool,
         refusal: Option<Refusal>,
     ) {
         let Some(line) = self.line_to(id) else {
             return;
         };
         let mut header = Header::new(PacketKind::PromoteReply, None);
-        header.flags = if refusal.is_none() { FLAG_YES } else { 0 };
+        header.flags = if is_granted { FLAG_YES } else { 0 };
         header.term = asked;
         let body = PromoteBody {
             term: term.0.into(),
@@ -236,17 +251,28 @@ impl<H: Host> Engine<H> {
     /// Grants promotions whose promise is durable.
     #[inline(never)]
     fn run_promises<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let is_settled = self
-            .each_volume()
-            .all(|volume| volume.disk.as_ref().is_none_or(|disk| disk.is_settled()));
+        let is_kept = |volume: &Volume<H>| {
+            let disk = volume.disk.as_ref();
+            let witness = volume.witness.as_ref();
+            disk.is_none_or(Disk::is_settled) && witness.is_none_or(Witness::is_settled)
+        };
+        let is_settled = self.each_volume().all(is_kept);
         if !is_settled {
             return;
         }
         for id in NodeId::all() {
             if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
-                self.answer_promotion(cx, id, term, term, None);
+                // Who cannot keep a promise does not object, but has no vote.
+                let abstains = (!self.keeps_promises()).then_some(Refusal::NoDisk);
+                self.answer_promotion(cx, id, [term, term], true, abstains);
             }
         }
+    }
+
+    /// Whether what this node promises outlives it.
+    fn keeps_promises(&self) -> bool {
+        let has_memory = |volume: &Volume<H>| volume.has_running_disk() || volume.witness.is_some();
+        self.each_volume().all(has_memory)
     }
 
     /// A peer answered the wish to be primary.
@@ -283,7 +309,10 @@ impl<H: Host> Engine<H> {
                 force,
                 term,
                 waits: waits.without(id),
-                yes: yes.with(id),
+                yes: match body.refusal.get() {
+                    0 => yes.with(id),
+                    _ => yes,
+                },
                 since,
             });
         } else {
@@ -540,7 +569,7 @@ impl<H: Host> Volume<H> {
 
     /// Whether a peer's data are of the past.
     fn is_ahead_of(&self, peer: NodeId) -> bool {
-        self.replica(peer).is_some_and(|replica| replica.is_behind)
+        self.replica(peer).is_some_and(|replica| replica.is_behind) || self.has_witnessed_more(peer)
     }
 
     /// Whether something is being negotiated or recorded.

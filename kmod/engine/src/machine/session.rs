@@ -27,6 +27,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// How long the hellos may take, in milliseconds.
 const HELLO_TIMEOUT_MS: u64 = 20_000;
 const REASON_MAX: usize = 128;
+const NOT_RECALLED: &str = "the daemon has not handed back what this tie-breaker promised";
 
 /// A peer of the resource.
 pub(super) struct Peer {
@@ -37,6 +38,8 @@ pub(super) struct Peer {
     hellos: [bool; 2],
     since: Time,
     pub(super) role: Role,
+    /// The session was offered; before that something has to be recalled.
+    is_offered: bool,
     /// The next handshake gives this node's data up.
     discards: bool,
     /// A promise to be answered once it is durable.
@@ -54,6 +57,7 @@ impl Peer {
             hellos: [false; 2],
             since: Time(0),
             role: Role::Unknown,
+            is_offered: false,
             discards: false,
             granting: None,
             is_promised: false,
@@ -182,9 +186,28 @@ impl<H: Host> Engine<H> {
         if let Some(peer) = self.peer_mut(id) {
             peer.session = session;
             peer.hellos = [false; 2];
+            peer.is_offered = false;
         }
         self.set_connection(cx, id, ConnectionState::Connecting);
-        cx.emit(Effect::Offer { peer: id, session });
+        self.run_offer(cx, id);
+    }
+
+    /// Offers the links of the next session once this node knows what it said in an earlier life.
+    fn run_offer<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId) {
+        let is_recalled = self.is_recalled();
+        let Some(peer) = self.peer_mut(id).filter(|peer| !peer.is_offered) else {
+            return;
+        };
+        if peer.connection != ConnectionState::Connecting {
+            return;
+        }
+        if is_recalled {
+            peer.is_offered = true;
+            let session = peer.session;
+            cx.emit(Effect::Offer { peer: id, session });
+        } else {
+            peer.set_reason(NOT_RECALLED);
+        }
     }
 
     /// Both links are connected.
@@ -200,6 +223,10 @@ impl<H: Host> Engine<H> {
         });
         if !is_current {
             return;
+        }
+        if !self.is_recalled() {
+            // A volume was added since.
+            return self.end_session(cx, id, NOT_RECALLED, false);
         }
         self.set_connection(cx, id, ConnectionState::Handshake);
         if let Some(peer) = self.peer_mut(id) {
@@ -364,6 +391,7 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     pub(super) fn run_sessions<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for id in NodeId::all() {
+            self.run_offer(cx, id);
             let Some(peer) = self.peer(id).filter(|peer| peer.has_session()) else {
                 continue;
             };

@@ -36,6 +36,8 @@ impl<H: Host> Engine<H> {
             has_quorum: (self.quorum.is_on() && self.has_quorum()).into(),
             on_no_quorum: self.quorum.on_lost.number(),
             suspended_since_ms: suspended_since.map_or(0, |since| since.ms_since(Time(0)).max(1)),
+            tie_breaker: self.config.is_tie_breaker.into(),
+            reserved: 0,
         }
     }
 
@@ -93,7 +95,7 @@ impl<H: Host> Engine<H> {
         Some(info)
     }
 
-    /// Status of a peer; the host fills in its name.
+    /// Status of a peer; the host fills in its name and whether it is a tie-breaker.
     pub fn peer_info(&self, id: NodeId, _now: Time) -> Option<PeerInfo> {
         let peer = self.peer(id)?;
         let connection = match peer.connection() {
@@ -109,6 +111,8 @@ impl<H: Host> Engine<H> {
             daemon_connected: self.reachable.contains(id).into(),
             session: peer.session().0,
             reason: peer.reason,
+            tie_breaker: 0,
+            reserved: 0,
         })
     }
 

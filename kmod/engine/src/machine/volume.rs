@@ -14,6 +14,7 @@ use super::replica::Replica;
 use super::request::Request;
 use super::slots::Slots;
 use super::transitions;
+use super::witness::Witness;
 use super::Config;
 use crate::effect::{Effect, Level, Object};
 use crate::host::{Host, NoMemory, Output, Time};
@@ -80,6 +81,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) wants_vote: bool,
     /// A majority went on without this primary: it is one no more, and its requests fail.
     pub(super) is_overtaken: bool,
+    /// On a tie-breaker: what it knows.
+    pub(super) witness: Option<Witness>,
     /// Everything that waits is to be looked at again.
     pub(super) recheck: bool,
     /// Something waits for room in the activity log or in the tail.
@@ -115,6 +118,7 @@ impl<H: Host> Volume<H> {
             wants_shrink: false,
             wants_vote: false,
             is_overtaken: false,
+            witness: config.is_tie_breaker.then(Witness::default),
             recheck: false,
             is_starved: false,
             is_broken: false,
@@ -251,6 +255,7 @@ impl<H: Host> Volume<H> {
             self.run_tail(cx);
             self.run_received(cx);
             self.run_targets(cx);
+            self.run_witness(cx);
             if !self.recheck {
                 break;
             }
@@ -286,7 +291,8 @@ impl<H: Host> Volume<H> {
             .each_replica()
             .filter_map(|(_, replica)| replica.deadline());
         let log = self.disk.as_ref().and_then(Disk::log_deadline);
-        replicas.chain(tail).chain(log).min()
+        let witness = self.witness.as_ref().and_then(Witness::deadline);
+        replicas.chain(tail).chain(log).chain(witness).min()
     }
 
     /// Tells the size of the device.

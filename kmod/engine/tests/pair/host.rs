@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 use weft_engine::effect::{Data, Effect, IoError, Level};
-use weft_engine::event::{Cookie, Io, Token};
+use weft_engine::event::{Cookie, Io, Kept, Token};
 use weft_engine::host::{Host, NoMemory, Output};
 use weft_uapi::ondisk::MetaBlock;
 use weft_uapi::refusal::Refusal;
@@ -39,6 +39,8 @@ pub(crate) enum Act {
     Send(SessionId, Parcel),
     Offer(NodeId, SessionId),
     EndSession(NodeId, SessionId),
+    Recall,
+    Keep(u64, Kept),
 }
 
 #[derive(Default)]
@@ -86,6 +88,8 @@ impl Output<RigHost> for Outbox {
             }
             Effect::Offer { peer, session } => self.acts.push(Act::Offer(peer, session)),
             Effect::EndSession { peer, session } => self.acts.push(Act::EndSession(peer, session)),
+            Effect::Recall { .. } => self.acts.push(Act::Recall),
+            Effect::Keep { number, kept, .. } => self.acts.push(Act::Keep(number, kept)),
             Effect::Complete {
                 request, result, ..
             } => self.completions.push((request, result)),

@@ -17,4 +17,5 @@ mod rig;
 mod split_brain;
 mod table;
 mod three;
+mod tie_breaker;
 mod writes;

@@ -13,14 +13,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use weft_engine::effect::{Data, IoError};
-use weft_engine::event::{Command, DiskError, Event, Io, Op, Options, Token};
+use weft_engine::event::{Command, DiskError, Event, Io, Kept, Op, Options, Token};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::Protocol;
+use weft_uapi::state::{DiskState, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
 use wire::Wires;
 
@@ -50,7 +50,11 @@ struct Node {
     forced: Vec<Op>,
     /// Every write to the disk fails.
     is_failing: bool,
-    /// Metadata writes are set aside.
+    /// It has no disk, and votes.
+    is_tie_breaker: bool,
+    /// What is kept for it.
+    kept: Kept,
+    /// Metadata writes, and what is to be kept, are set aside.
     is_late: bool,
     late: Vec<Act>,
     queue: VecDeque<Act>,
@@ -77,13 +81,14 @@ fn layout(sectors: u64) -> Layout {
     Layout::new(MetaKind::Internal, sectors, sectors, 7).unwrap()
 }
 
-fn new_engine(number: usize, quorum: Quorum) -> Engine<RigHost> {
+fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<RigHost> {
     let name = padded_name("r0").unwrap();
     Engine::new(Config {
         name,
         node: node(number),
         protocol: Protocol::C,
         quorum,
+        is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,
     })
@@ -123,7 +128,9 @@ impl Rig {
     /// As [`Self::with`], with disks of so many sectors.
     pub(crate) fn configured(nodes: usize, sectors: u64, quorum: Quorum) -> Self {
         let nodes = (0..nodes).map(|number| Node {
-            engine: new_engine(number, quorum),
+            engine: new_engine(number, quorum, false),
+            is_tie_breaker: false,
+            kept: Kept::default(),
             disk: blank_disk(number, sectors),
             forced: Vec::new(),
             is_failing: false,
@@ -162,6 +169,32 @@ impl Rig {
         Self::configured(nodes, SECTORS, all_vote(nodes)).sync()
     }
 
+    /// Two synced nodes with disks, and a third, number 2, that only votes; node 0 is primary.
+    pub(crate) fn with_tie_breaker() -> Self {
+        let mut rig = Self::configured(3, SECTORS, all_vote(3));
+        rig.nodes[2].is_tie_breaker = true;
+        rig.crash(2);
+        rig.configure(2);
+        (0..2).for_each(|number| rig.attach(number));
+        rig.connect();
+        rig.idle();
+        rig.command(0, Command::Primary { force: true }).unwrap();
+        rig.assert_mirrored();
+        rig
+    }
+
+    /// The nodes with disks hold the same, and say so.
+    pub(crate) fn assert_mirrored(&mut self) {
+        self.assert_equal();
+        for number in self.with_disks() {
+            assert_eq!(
+                self.disk_state(number),
+                DiskState::UpToDate,
+                "node {number}"
+            );
+        }
+    }
+
     /// Attaches, connects and syncs blank nodes; node 0 becomes primary.
     pub(crate) fn sync(mut self) -> Self {
         self.numbers().for_each(|number| self.attach(number));
@@ -174,6 +207,14 @@ impl Rig {
 
     fn numbers(&self) -> Range<usize> {
         0..self.nodes.len()
+    }
+
+    fn with_disks(&self) -> Range<usize> {
+        0..self
+            .nodes
+            .iter()
+            .filter(|node| !node.is_tie_breaker)
+            .count()
     }
 
     /// The numbers of the other nodes.
@@ -409,7 +450,21 @@ impl Rig {
                 };
                 self.feed(number, Event::DiskDone { cookie, result });
             }
-            act @ Act::Meta(..) if self.nodes[number].is_late => self.nodes[number].late.push(act),
+            act @ (Act::Meta(..) | Act::Recall | Act::Keep(..)) if self.nodes[number].is_late => {
+                self.nodes[number].late.push(act);
+            }
+            Act::Recall => {
+                let (volume, kept) = (VOLUME, self.nodes[number].kept);
+                self.feed(number, Event::Recalled { volume, kept });
+            }
+            Act::Keep(version, kept) => {
+                self.nodes[number].kept = kept;
+                let done = Event::Kept {
+                    volume: VOLUME,
+                    number: version,
+                };
+                self.feed(number, done);
+            }
             Act::Meta(cookie, sector, block) => {
                 let at = sector.0 as usize * 512;
                 self.nodes[number].disk[at..at + 4096].copy_from_slice(&block[..]);

@@ -7,9 +7,9 @@ use crate::disk::Op;
 use crate::host::{Act, Content, Outbox, SimHost};
 use crate::link::pair;
 use crate::node::{is_target, node_id, VOLUME};
-use crate::world::{note, Happening, World, US};
+use crate::world::{note, Happening, World, MS, US};
 use weft_engine::effect::Level;
-use weft_engine::event::{Command, Event, Token};
+use weft_engine::event::{Command, Event, Kept, Token};
 use weft_engine::host::Time;
 use weft_uapi::ondisk::{Superblock, FLAG_INCONSISTENT};
 use weft_uapi::refusal::Refusal;
@@ -197,12 +197,55 @@ impl World {
                 self.nodes[node].is_attached = false;
                 self.nodes[node].is_failing = false;
             }
+            Act::Recall => self.remember(node, None),
+            Act::Keep { number, kept } => self.remember(node, Some((number, kept))),
             Act::Log { level, line } => {
                 self.tally.reach.read(&line);
                 if line.contains("split brain") {
                     self.tally.split_brains += u64::from(level == Level::Error);
                 }
                 note!(self, "n{node} {level:?}: {line}");
+            }
+        }
+    }
+
+    /// Has the daemon hand back, or store, what a tie-breaker has to keep, some time later.
+    fn remember(&mut self, node: usize, keep: Option<(u64, Kept)>) {
+        let life = self.nodes[node].life;
+        let delay = self.extra.duration(US..30 * MS);
+        self.after(delay, Happening::Memory { node, life, keep });
+        // A machine that dies before it is told finds the old content or the new one.
+        if let Some((_, kept)) = keep.filter(|_| self.extra.percent(30)) {
+            self.keep(node, kept);
+        }
+    }
+
+    fn keep(&mut self, node: usize, kept: Kept) {
+        self.nodes[node].kept = kept;
+        note!(
+            self,
+            "n{node} keeps: promised {} generation {}",
+            kept.promised,
+            kept.generation.id
+        );
+        checkers::one_chain(self, node);
+    }
+
+    /// The daemon has done so.
+    pub(crate) fn on_memory(&mut self, node: usize, life: u32, keep: Option<(u64, Kept)>) {
+        let this = &mut self.nodes[node];
+        if this.life != life || this.engine.is_none() {
+            return;
+        }
+        let volume = VOLUME;
+        match keep {
+            None => {
+                let kept = this.kept;
+                self.feed(node, Event::Recalled { volume, kept });
+            }
+            Some((number, kept)) => {
+                self.keep(node, kept);
+                self.feed(node, Event::Kept { volume, number });
             }
         }
     }

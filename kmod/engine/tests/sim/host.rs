@@ -5,7 +5,7 @@
 use crate::random::Random;
 use std::rc::Rc;
 use weft_engine::effect::{Data, Effect, IoError, Level};
-use weft_engine::event::{Cookie, Io, Token};
+use weft_engine::event::{Cookie, Io, Kept, Token};
 use weft_engine::host::{Host, NoMemory, Output};
 use weft_uapi::ondisk::MetaBlock;
 use weft_uapi::refusal::Refusal;
@@ -73,6 +73,11 @@ pub(crate) enum Act {
         result: Result<(), (Refusal, String)>,
     },
     CloseDisk,
+    Recall,
+    Keep {
+        number: u64,
+        kept: Kept,
+    },
     Log {
         level: Level,
         line: String,
@@ -150,6 +155,8 @@ impl Output<SimHost> for Outbox<'_> {
                 result: result.map_err(|refused| (refused.refusal, refused.detail.to_string())),
             },
             Effect::CloseDisk { .. } => Act::CloseDisk,
+            Effect::Recall { .. } => Act::Recall,
+            Effect::Keep { number, kept, .. } => Act::Keep { number, kept },
             Effect::Log { level, line } => Act::Log {
                 level,
                 line: line.to_string(),

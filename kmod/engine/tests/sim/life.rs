@@ -40,6 +40,7 @@ impl World {
                 voters: self.quorum.voters,
                 ..Quorum::default()
             },
+            is_tie_breaker: self.nodes[node].is_diskless,
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),
         };

@@ -8,7 +8,7 @@ use crate::host::{Content, SimHost};
 use crate::io::{Doing, Pending};
 use crate::random::Random;
 use std::collections::BTreeMap;
-use weft_engine::event::Command;
+use weft_engine::event::{Command, Kept};
 use weft_engine::load::DiskInfo;
 use weft_engine::Engine;
 use weft_uapi::control::padded_name;
@@ -30,8 +30,10 @@ pub(crate) struct Node {
     /// The disk is a new one or an older image: it owes nothing until it was synced, or went its own way.
     pub is_void: bool,
     pub is_attached: bool,
-    /// There is no disk for it: it only takes part.
+    /// There is no disk for it: it only takes part, as a tie-breaker.
     pub is_diskless: bool,
+    /// What its daemon keeps for it.
+    pub kept: Kept,
     pub serves: bool,
     /// Per peer: the session offered and not yet connected.
     pub offers: BTreeMap<usize, SessionId>,
@@ -118,6 +120,7 @@ impl Node {
             is_void: false,
             is_attached: false,
             is_diskless: false,
+            kept: Kept::default(),
             serves: false,
             offers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -162,6 +165,14 @@ impl Node {
     /// The generation of the disk; 0 when there is none.
     pub(crate) fn generation(&self) -> u64 {
         self.superblock().map_or(0, |block| block.generation.id.0)
+    }
+
+    /// The newest generation that it would name in an election; 0 when there is none.
+    pub(crate) fn known(&self) -> u64 {
+        match self.is_diskless {
+            true => self.kept.generation.id.0,
+            false => self.generation(),
+        }
     }
 
     /// The newest generation of which its disk may hold data; 0 when there is none.

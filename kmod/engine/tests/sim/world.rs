@@ -13,6 +13,7 @@ use crate::reach::Reach;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
+use weft_engine::event::Kept;
 use weft_engine::quorum::{OnNoQuorum, Quorum};
 use weft_uapi::state::Protocol;
 use weft_uapi::units::NodeSet;
@@ -25,8 +26,8 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 const MOMENTS_MAX: u64 = 1_000_000;
 /// Histories in which images of disks are put back.
 const ROLLBACK_PERCENT: u64 = 10;
-/// Histories of three and more nodes in which one has no disk: none until the engine tells such a node of the others.
-const DISKLESS_PERCENT: u64 = 0;
+/// Histories of three and more nodes in which one has no disk: a tie-breaker if that makes the voters odd.
+const DISKLESS_PERCENT: u64 = 20;
 /// Most events between two looks at everything.
 const INSPECTION_GAP_MAX: u64 = 1200;
 
@@ -146,6 +147,12 @@ pub(crate) enum Happening {
     Cable {
         nodes: [usize; 2],
         cable: Cable,
+    },
+    /// The daemon hands back, or has stored, what a tie-breaker has to keep.
+    Memory {
+        node: usize,
+        life: u32,
+        keep: Option<(u64, Kept)>,
     },
     Fault,
     Calm,
@@ -297,7 +304,9 @@ impl World {
         if !self.extra.percent(percent) {
             return Quorum::default();
         }
-        let has_vote = |node: &&Node| !node.is_diskless;
+        let disks = self.nodes.iter().filter(|node| !node.is_diskless).count();
+        // A tie-breaker votes when the others are even in number.
+        let has_vote = |node: &&Node| !node.is_diskless || disks % 2 == 0;
         let voters = self
             .nodes
             .iter()
@@ -398,6 +407,7 @@ impl World {
             Happening::Setup { node, life, step } => self.on_setup(node, life, step),
             Happening::Daemon { node, life, serves } => self.on_daemon(node, life, serves),
             Happening::Cable { nodes, cable } => self.on_cable(nodes, cable),
+            Happening::Memory { node, life, keep } => self.on_memory(node, life, keep),
             Happening::Fault => self.on_fault(),
             Happening::Calm => self.on_calm(),
         }

@@ -77,7 +77,7 @@ impl Rig {
     pub(crate) fn crash(&mut self, number: usize) {
         let quorum = self.quorum;
         let node = &mut self.nodes[number];
-        node.engine = new_engine(number, quorum);
+        node.engine = new_engine(number, quorum, node.is_tie_breaker);
         node.queue.clear();
         node.late.clear();
         self.drop_wires(number);

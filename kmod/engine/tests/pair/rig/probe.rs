@@ -63,6 +63,8 @@ impl Rig {
             Act::Send(_, parcel) => parcel.header.kind.name(),
             Act::Offer(..) => "offers a session",
             Act::EndSession(..) => "ends the session",
+            Act::Recall => "has something handed back",
+            Act::Keep(..) => "has something kept",
         }
     }
 

@@ -13,7 +13,7 @@ impl Rig {
         self.idle();
         let data = self.data_sectors() as usize * 512;
         let first = &self.nodes[0].disk[..data];
-        for (number, this) in self.nodes.iter().enumerate().skip(1) {
+        for (number, this) in self.nodes[self.with_disks()].iter().enumerate().skip(1) {
             let different = first
                 .chunks(512)
                 .zip(this.disk[..data].chunks(512))

@@ -17,9 +17,7 @@ pub(crate) fn one_chain(world: &mut World, node: usize) {
         return;
     }
     let nodes = world.nodes.iter();
-    let lines: Vec<_> = nodes
-        .map(|node| world.history.line(node.generation()))
-        .collect();
+    let lines: Vec<_> = nodes.map(|node| world.history.line(node.known())).collect();
     let result = advance(&world.history, world.quorum, world.tip, &lines, node);
     match result {
         Ok(tip) => world.tip = tip,

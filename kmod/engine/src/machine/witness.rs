@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A tie-breaker: a node without disk that votes. What it promised and the newest record that it knows have to outlive
+//! it, so the host keeps both for it.
+//!
+//! ```text
+//! Recalling --what was kept--> Known --promise, record--> told to be kept --kept--> answered
+//! ```
+//! Before it knows what it said in an earlier life it talks to nobody ([`Engine::is_recalled`]).
+//!
+//! INVARIANT (I3): a record that it has acknowledged may be in force, and it is told of no fork by that: it goes on only to a
+//! record that comes after that one, and promises nothing to a node that does not know it.
+
+use super::context::{Context, Fault};
+use super::volume::Volume;
+use super::Engine;
+use crate::ancestry::Ancestry;
+use crate::effect::{Effect, Object};
+use crate::event::Kept;
+use crate::host::{Host, Output, Time};
+use weft_uapi::ondisk::Generation;
+use weft_uapi::state::DiskState;
+use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term, VolumeId};
+use weft_uapi::wire::GenerationBody;
+use zerocopy::FromBytes;
+
+/// The host is asked again after so long, in milliseconds: what it was told before may be lost.
+const ASK_AGAIN_MS: u64 = 2_000;
+
+/// What a tie-breaker knows of one volume.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Witness {
+    /// `None`: the host has not handed back what it keeps.
+    known: Option<Kept>,
+    /// Number of what is known; one more with each change.
+    wanted: u64,
+    /// The last number that the host was told.
+    told: u64,
+    /// The host keeps what had this number.
+    done: u64,
+    /// When the host was told or asked last.
+    since: Option<Time>,
+    /// Peers to be told that the record is durable.
+    owed: NodeSet,
+}
+
+impl Witness {
+    /// Whether all that is known is kept.
+    pub(super) fn is_settled(&self) -> bool {
+        self.known.is_some() && self.done >= self.wanted
+    }
+
+    fn known(&self) -> Kept {
+        self.known.unwrap_or_default()
+    }
+
+    /// The highest term promised to anybody.
+    pub(super) fn promised(&self) -> Term {
+        self.known().promised
+    }
+
+    /// Refuses lower terms from now on.
+    pub(super) fn promise(&mut self, term: Term) {
+        if let Some(known) = self.known.as_mut().filter(|known| known.promised < term) {
+            known.promised = term;
+            self.wanted = self.wanted.saturating_add(1);
+        }
+    }
+
+    /// Whether whoever has this line may not know of what counts.
+    fn is_ahead_of(&self, line: &Ancestry) -> bool {
+        let id = self.known().generation.id;
+        id != GenerationId::NONE && !line.contains(id)
+    }
+
+    /// A peer has a record: goes on to it if it comes after the one that is known. `is_certain`: it is in force.
+    fn learn(&mut self, peer: NodeId, record: Generation, line: &Ancestry, is_certain: bool) {
+        let is_ahead = self.is_ahead_of(line);
+        let Some(known) = self.known.as_mut() else {
+            return;
+        };
+        let id = known.generation.id;
+        let follows = record.parent == id || !is_ahead || is_certain;
+        if record.id == id {
+            self.owed = self.owed.with(peer);
+        } else if record.id != GenerationId::NONE && follows && record.term >= known.generation.term
+        {
+            known.generation = record;
+            self.wanted = self.wanted.saturating_add(1);
+            self.owed = NodeSet::of(peer);
+        }
+    }
+
+    /// When the host has to be asked again.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let since = self.since.filter(|_| !self.is_settled())?;
+        Some(since.after_ms(ASK_AGAIN_MS))
+    }
+}
+
+impl<H: Host> Engine<H> {
+    /// Whether this node knows what it said in an earlier life, as far as it has to.
+    pub(super) fn is_recalled(&self) -> bool {
+        let mut witnesses = self.each_volume().filter_map(|it| it.witness.as_ref());
+        witnesses.all(|witness| witness.known.is_some())
+    }
+
+    /// The host hands back what it kept for a volume.
+    #[inline(never)]
+    pub(super) fn on_recalled(&mut self, id: VolumeId, kept: Kept) {
+        let witness = self.volume_mut(id).and_then(|it| it.witness.as_mut());
+        if let Some(witness) = witness.filter(|witness| witness.known.is_none()) {
+            witness.known = Some(kept);
+            witness.since = None;
+        }
+    }
+
+    /// The host keeps what it was told with this number.
+    #[inline(never)]
+    pub(super) fn on_kept(&mut self, id: VolumeId, number: u64) {
+        let witness = self.volume_mut(id).and_then(|it| it.witness.as_mut());
+        if let Some(witness) = witness.filter(|witness| number <= witness.told) {
+            witness.done = witness.done.max(number);
+        }
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Voters without disk: they hear of every record, and of nothing else.
+    pub(super) fn witnesses(&self, voters: NodeSet) -> NodeSet {
+        let is_witness = |id: NodeId| {
+            self.replica(id)
+                .is_some_and(|it| it.peer_disk == DiskState::Diskless)
+        };
+        let witnesses = voters
+            .iter()
+            .filter(|&id| self.line(id).is_some() && is_witness(id));
+        witnesses.fold(NodeSet::EMPTY, NodeSet::with)
+    }
+
+    /// Whether this tie-breaker knows of something that a peer has not shown to know.
+    pub(super) fn has_witnessed_more(&self, peer: NodeId) -> bool {
+        let said = self.replica(peer).and_then(|replica| replica.round.peer);
+        self.witness
+            .is_some_and(|witness| said.is_none_or(|said| witness.is_ahead_of(&said.side.ancestry)))
+    }
+
+    /// A peer told what it has.
+    pub(super) fn witness_state(&mut self, peer: NodeId) {
+        let said = self.replica(peer).and_then(|replica| replica.round.peer);
+        let (Some(witness), Some(said)) = (self.witness.as_mut(), said) else {
+            return;
+        };
+        let line = said.side.ancestry;
+        let is_certain = said.side.is_writer && line.written_before() == GenerationId::NONE;
+        witness.learn(peer, line.current(), &line, is_certain);
+        self.recheck = true;
+    }
+
+    /// A peer made a new record.
+    #[inline(never)]
+    pub(super) fn witness_record(&mut self, peer: NodeId, body: &[u8]) -> Result<(), Fault> {
+        let malformed = Fault("the peer sent a malformed generation");
+        let body = GenerationBody::read_from_bytes(body).map_err(|_| malformed)?;
+        let record = body.generation.decode().ok_or(malformed)?;
+        let said = self.replica(peer).and_then(|replica| replica.round.peer);
+        if let (Some(witness), Some(said)) = (self.witness.as_mut(), said) {
+            witness.learn(peer, record, &said.side.ancestry, false);
+            self.recheck = true;
+        }
+        Ok(())
+    }
+
+    /// Has the host keep what is known, and answers those who wait for that.
+    #[inline(never)]
+    pub(super) fn run_witness<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let volume = self.id;
+        let Some(witness) = self.witness.as_mut() else {
+            return;
+        };
+        let is_due = witness.deadline().is_none_or(|deadline| deadline <= cx.now);
+        match witness.known {
+            None if is_due => {
+                witness.since = Some(cx.now);
+                cx.emit(Effect::Recall { volume });
+            }
+            Some(kept)
+                if witness.wanted > witness.done && (is_due || witness.wanted > witness.told) =>
+            {
+                (witness.since, witness.told) = (Some(cx.now), witness.wanted);
+                let number = witness.wanted;
+                cx.emit(Effect::Keep {
+                    volume,
+                    number,
+                    kept,
+                });
+            }
+            _ => {}
+        }
+        if witness.is_settled() && !witness.owed.is_empty() {
+            let owed = core::mem::take(&mut witness.owed);
+            let id = witness.known().generation.id;
+            for peer in owed.iter() {
+                self.acknowledge_generation(cx, peer, id);
+            }
+            cx.notify(Object::Volume(volume));
+        }
+    }
+}
