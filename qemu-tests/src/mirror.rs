@@ -91,6 +91,13 @@ pub fn weave(cluster: &Cluster) -> Result<()> {
     wait_uptodate(cluster)
 }
 
+/// [`weave`], then makes a file system on the device and mounts it on `alpha`.
+pub fn weave_and_mount(cluster: &Cluster) -> Result<()> {
+    weave(cluster)?;
+    let script = format!("mkfs.ext4 -q -E nodiscard {DEVICE} && mount {DEVICE} /mnt");
+    cluster.node(0).sh(&script).map(drop)
+}
+
 /// After a reboot: module, daemon, resource.
 pub fn rejoin(machine: &Machine) -> Result<()> {
     prepare(machine)?;
@@ -218,6 +225,12 @@ impl Scribe {
             .filter_map(|line| line.parse().ok())
             .max()
             .unwrap_or(0)
+    }
+
+    /// Waits until the writer ends by itself, as it does when a write fails, and returns
+    /// its exit code.
+    pub fn wait_for_end(&mut self) -> Result<i32> {
+        Ok(self.0.wait(PATIENCE)?.code)
     }
 
     /// Ends the writer and returns the last acknowledged record.

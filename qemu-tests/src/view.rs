@@ -38,6 +38,16 @@ impl View {
         text(&self.0, "/devices/0/disk_state")
     }
 
+    /// Whether requests wait for this reason.
+    pub fn waits_for(&self, reason: &str) -> bool {
+        self.reasons().iter().any(|found| found == reason)
+    }
+
+    fn reasons(&self) -> &[Value] {
+        let reasons = self.0.pointer("/suspended").and_then(Value::as_array);
+        reasons.map_or(&[], Vec::as_slice)
+    }
+
     /// Bytes that the application has written.
     pub fn written(&self) -> u64 {
         number(&self.0, "/devices/0/written_bytes").unwrap_or(0)
@@ -63,6 +73,9 @@ impl View {
     /// One line for messages.
     pub fn summary(&self) -> String {
         let mut line = format!("{} disk {}", self.role(), self.disk());
+        for reason in self.reasons() {
+            line += &format!(" waits for {reason}");
+        }
         for peer in self.peers() {
             line += "; ";
             line += &peer.summary();
@@ -75,6 +88,11 @@ impl<'a> PeerView<'a> {
     /// State of its disk.
     pub fn disk(self) -> &'a str {
         text(self.0, "/peer_devices/0/peer_disk_state")
+    }
+
+    /// Its role, as far as is known.
+    pub fn role(self) -> &'a str {
+        text(self.0, "/role")
     }
 
     /// State of the connection.

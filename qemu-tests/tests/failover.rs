@@ -7,20 +7,9 @@ use weft_qemu_tests::mirror::{
     self, ensure_equal_disks, ensure_records, wait_lost, wait_new_session, wait_uptodate, Load,
     Scribe, DEVICE,
 };
-use weft_qemu_tests::{Cluster, Machine, View};
+use weft_qemu_tests::{Machine, View};
 
 const DISK_MIB: u64 = 64;
-
-/// A woven pair with a file system on alpha, mounted.
-fn weave_and_mount(cluster: &Cluster) -> Result<()> {
-    mirror::weave(cluster)?;
-    cluster
-        .node(0)
-        .sh(&format!(
-            "mkfs.ext4 -q -E nodiscard {DEVICE} && mount {DEVICE} /mnt"
-        ))
-        .map(drop)
-}
 
 /// Bytes that the data area has.
 fn device_bytes(machine: &Machine) -> Result<u64> {
@@ -33,7 +22,7 @@ fn device_bytes(machine: &Machine) -> Result<u64> {
 fn every_acknowledged_record_survives_the_power_cut_of_the_primary() {
     mirror::pair(128).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
-        weave_and_mount(cluster)?;
+        mirror::weave_and_mount(cluster)?;
         let mut scribe = Scribe::start(alpha, "/mnt/records")?;
         scribe.wait_for(60)?;
         alpha.power_cut()?;
@@ -149,7 +138,7 @@ fn a_daemon_that_stops_in_good_order_leaves_the_device_working() {
 fn roles_can_be_exchanged_back_and_forth() {
     mirror::pair(DISK_MIB).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
-        weave_and_mount(cluster)?;
+        mirror::weave_and_mount(cluster)?;
         mirror::ensure_refused(beta, "weft primary r0", &["peer-primary"])?;
         alpha.sh("echo from alpha >/mnt/note && umount /mnt && weft secondary r0")?;
         for (number, node) in [beta, alpha, beta].into_iter().enumerate() {

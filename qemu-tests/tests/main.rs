@@ -6,5 +6,6 @@ mod failover;
 mod harness;
 mod mirror;
 mod module;
+mod quorum;
 mod split_brain;
 mod three;

@@ -67,13 +67,19 @@ fn random_writes_of_all_sizes_read_back_and_reach_both_disks() {
         let alpha = cluster.node(0);
         mirror::weave(cluster)?;
         for (name, options) in [
-            ("sizes", "--bsrange=512-1m --blockalign=512 --iodepth=16"),
-            ("small", "--bsrange=512-4k --blockalign=512 --iodepth=4"),
-            ("pages", "--bs=4k --iodepth=32"),
+            (
+                "sizes",
+                "--bsrange=512-1m --blockalign=512 --iodepth=16 --size=40m",
+            ),
+            (
+                "small",
+                "--bsrange=512-4k --blockalign=512 --iodepth=4 --size=6m",
+            ),
+            ("pages", "--bs=4k --iodepth=32 --size=12m"),
         ] {
             let fio = format!(
                 "fio --name={name} --filename={DEVICE} --direct=1 --ioengine=libaio --rw=randwrite \
-                 --verify=crc32c --verify_fatal=1 --do_verify=1 --size=40m {options} --minimal"
+                 --verify=crc32c --verify_fatal=1 --do_verify=1 {options} --minimal"
             );
             alpha.succeed(&Command::shell(&fio).limit(LONG_PATIENCE))?;
         }

@@ -6,7 +6,7 @@ use weft_qemu_tests::mirror::{
     self, ensure_equal_disks, ensure_records, wait_for, wait_lost, wait_uptodate, Load, Scribe,
     DEVICE,
 };
-use weft_qemu_tests::{Builder, Cluster, Machine, View};
+use weft_qemu_tests::{Builder, Machine, View};
 
 const DISK_MIB: u64 = 64;
 
@@ -14,17 +14,6 @@ const DISK_MIB: u64 = 64;
 fn patient_trio() -> Builder {
     let config = mirror::config(3).replace("[cluster]\n", "[cluster]\nping_misses = 20\n");
     mirror::trio(DISK_MIB).file("/etc/weft/weft.toml", 0o644, config)
-}
-
-/// A woven trio with a file system on alpha, mounted.
-fn weave_and_mount(cluster: &Cluster) -> Result<()> {
-    mirror::weave(cluster)?;
-    cluster
-        .node(0)
-        .sh(&format!(
-            "mkfs.ext4 -q -E nodiscard {DEVICE} && mount {DEVICE} /mnt"
-        ))
-        .map(drop)
 }
 
 /// What a machine's sessions and syncs with a peer amount to: it changes whenever
@@ -125,7 +114,7 @@ fn a_secondary_that_lost_power_fetches_what_it_missed_and_disturbs_nobody() {
 fn a_survivor_of_the_primary_has_every_acknowledged_record() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
-        weave_and_mount(cluster)?;
+        mirror::weave_and_mount(cluster)?;
         let mut scribe = Scribe::start(alpha, "/mnt/records")?;
         scribe.wait_for(60)?;
         alpha.power_cut()?;

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Three machines that vote: a majority goes on, and nobody else does.
+
+use anyhow::{ensure, Result};
+use weft_qemu_tests::mirror::{
+    self, ensure_equal_disks, ensure_records, ensure_refused, wait_for, wait_lost, wait_uptodate,
+    Scribe, DEVICE,
+};
+use weft_qemu_tests::{Machine, View};
+
+const DISK_MIB: u64 = 32;
+
+/// Lets requests of a machine wait for as long as a test does.
+fn let_requests_wait(machine: &Machine) -> Result<()> {
+    machine
+        .sh("echo 0 >/proc/sys/kernel/hung_task_timeout_secs")
+        .map(drop)
+}
+
+#[test]
+fn an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
+    mirror::trio(DISK_MIB).test(|cluster| {
+        let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
+        mirror::weave_and_mount(cluster)?;
+        let_requests_wait(alpha)?;
+        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
+        scribe.wait_for(40)?;
+        cluster.network().isolate(0);
+        wait_for(alpha, "the lack of a majority to be noticed", |view| {
+            view.waits_for("quorum")
+        })?;
+        let told = alpha.sh("weft status r0")?;
+        for text in [
+            "quorum no  1 of 3 voters present",
+            "no majority of the voters",
+        ] {
+            ensure!(told.contains(text), "{text:?} is missing: {told}");
+        }
+
+        for survivor in [beta, gamma] {
+            wait_lost(survivor, alpha)?;
+        }
+        beta.sh("weft primary r0")?;
+        ensure_records(beta, "/mnt/records", scribe.acknowledged())?;
+        beta.sh(&format!(
+            "mount {DEVICE} /mnt && date >/mnt/note && umount /mnt"
+        ))?;
+        let view = View::of(alpha)?;
+        ensure!(view.waits_for("quorum"), "{}", view.summary());
+        let acknowledged = scribe.acknowledged();
+
+        cluster.network().heal_all();
+        let code = scribe.wait_for_end()?;
+        ensure!(code != 0, "what waited did not fail");
+        ensure!(scribe.acknowledged() == acknowledged, "it went on alone");
+        wait_for(alpha, "alpha to step down", |view| {
+            view.role() == "secondary"
+        })?;
+        alpha.sh("umount /mnt")?;
+        wait_uptodate(cluster)?;
+        beta.sh("weft secondary r0")?;
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)?;
+        alpha.sh("weft primary r0")?;
+        ensure_records(alpha, "/mnt/records", acknowledged)?;
+        alpha
+            .sh(&format!(
+                "mount {DEVICE} /mnt && test -s /mnt/note && umount /mnt"
+            ))
+            .map(drop)
+    });
+}
+
+#[test]
+fn a_minority_promotes_nobody() {
+    mirror::trio(DISK_MIB).test(|cluster| {
+        let (alpha, gamma) = (cluster.node(0), cluster.node(2));
+        mirror::weave(cluster)?;
+        cluster.network().isolate(2);
+        wait_lost(gamma, alpha)?;
+        wait_lost(gamma, cluster.node(1))?;
+        ensure_refused(gamma, "weft primary r0", &["no-quorum"])?;
+        ensure!(View::of(alpha)?.role() == "primary");
+        cluster.network().heal_all();
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)
+    });
+}
