@@ -135,7 +135,7 @@ impl World {
             preflush: op == Op::Write && self.random.percent(5),
         };
         let zeroes = changes && op != Op::Write;
-        let life = self.nodes[node].life;
+        let writer = self.nodes[node].writer();
         let stamp = changes.then(|| {
             self.history.begin(Write {
                 sector,
@@ -146,7 +146,7 @@ impl World {
                 acknowledged: None,
                 promised: false,
                 flushed: None,
-                writer: (node, life),
+                writer,
             })
         });
         let content = match (op, stamp) {

@@ -115,6 +115,13 @@ impl World {
         };
         let replications: Vec<(usize, ReplicationState)> = self.peers(node).map(towards).collect();
         let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
+        let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
+        let this = &mut self.nodes[node];
+        let is_wanted = |command: &Option<Command>| *command == Some(Command::Secondary);
+        if is_demoted && !this.tokens.values().any(is_wanted) {
+            note!(self, "n{node} lost its role");
+            self.nodes[node].tenure += 1;
+        }
         for (peer, state) in replications {
             self.observe_replication(node, peer, state);
         }

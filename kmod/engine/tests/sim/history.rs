@@ -28,9 +28,12 @@ pub(crate) struct Write {
     pub promised: bool,
     /// The generation in which a later flush, or its own FUA, was acknowledged.
     pub flushed: Option<u64>,
-    /// The application that wrote it: node and life.
-    pub writer: (usize, u32),
+    /// The application that wrote it.
+    pub writer: Writer,
 }
+
+/// An application: node, and how often that died and lost its role before.
+pub(crate) type Writer = (usize, u32, u32);
 
 /// From `write` on, a sector holds it or a newer one on every disk that has `generation` in its past.
 #[derive(Clone, Copy)]
@@ -128,12 +131,7 @@ impl History {
     }
 
     /// A flush was acknowledged in `generation` that began at `moment`: gives the writes that it made stable.
-    pub(crate) fn flush(
-        &mut self,
-        writer: (usize, u32),
-        moment: u64,
-        generation: u64,
-    ) -> Vec<Stamp> {
+    pub(crate) fn flush(&mut self, writer: Writer, moment: u64, generation: u64) -> Vec<Stamp> {
         // What was given up since is not meant.
         let line = self.line(generation);
         let covered = |write: &Write| {

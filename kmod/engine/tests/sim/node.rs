@@ -4,6 +4,7 @@
 
 use crate::app::App;
 use crate::disk::{Disk, Op};
+use crate::history::Writer;
 use crate::host::{Content, SimHost};
 use crate::io::{Doing, Pending};
 use crate::random::Random;
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     pub app: App,
     pub tokens: BTreeMap<u64, Option<Command>>,
     pub role: u32,
+    /// Counts the times that the role was taken from a primary: what it asked for before, no later flush makes good.
+    pub tenure: u32,
     /// What the administrator wants after a boot.
     pub wants_disk: bool,
     /// By peer.
@@ -128,6 +131,7 @@ impl Node {
             app: App::default(),
             tokens: BTreeMap::new(),
             role: Role::Secondary.number(),
+            tenure: 0,
             wants_disk: true,
             wants_peer: vec![true; nodes],
             is_failing: false,
@@ -207,6 +211,11 @@ impl Node {
     }
 
     /// What would be found after a power cut now.
+    /// The application that runs now.
+    pub(crate) fn writer(&self) -> Writer {
+        (self.id, self.life, self.tenure)
+    }
+
     pub(crate) fn superblock(&self) -> Option<&Superblock> {
         self.disk.superblock()
     }

@@ -85,8 +85,8 @@ pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, promised:
 /// The application on `node` was told that a flush is done that it sent at `moment`.
 pub(crate) fn flush_done(world: &mut World, node: usize, moment: u64) {
     let generation = generation_of(world, node);
-    let life = world.nodes[node].life;
-    for stamp in world.history.flush((node, life), moment, generation.id.0) {
+    let writer = world.nodes[node].writer();
+    for stamp in world.history.flush(writer, moment, generation.id.0) {
         check_members(world, node, generation, stamp, true);
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn read_done(
     }
     let generation = generation_of(world, node).id.0;
     let duties = world.history.duties(generation);
-    let life = world.nodes[node].life;
+    let writer = world.nodes[node].writer();
     for (sector, &value) in (sector..).zip(content) {
         let history = &world.history;
         if value >= FIRST_WRITE {
@@ -52,7 +52,7 @@ pub(crate) fn read_done(
         // A write that was never acknowledged has shown itself: from now on it stays.
         let has_surfaced = history.write(value).is_some_and(|write| {
             write.acknowledged.is_none()
-                && write.writer != (node, life)
+                && write.writer != writer
                 && write.ended.is_some_and(|ended| ended <= moment)
         });
         if has_surfaced {
