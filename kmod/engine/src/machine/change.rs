@@ -165,14 +165,20 @@ impl<H: Host> Volume<H> {
         }
         let node = cx.facts.node;
         let joining = self.finished_targets();
-        let recorded = self
-            .disk
-            .as_ref()
-            .map_or(NodeSet::EMPTY, |disk| disk.superblock.generation.members);
+        let superblock = self.disk.as_ref().map(|disk| &disk.superblock);
+        let recorded =
+            superblock.map_or(NodeSet::EMPTY, |superblock| superblock.generation.members);
+        // Its own record was given up, for a member was lost and is there again: nobody else puts it in force.
+        let is_unsure = self.stalled.is_none()
+            && superblock.is_some_and(|superblock| {
+                superblock.generation.writer == Some(node)
+                    && superblock.written != GenerationId::NONE
+            });
         let has_lost = !self.lost_members(node).intersection(recorded).is_empty();
         // With quorum nobody reads before a majority knows that the lost member is one.
         let wants_shrink = core::mem::take(&mut self.wants_shrink) || cx.facts.quorum.is_on();
-        let wants_record = (wants_shrink && has_lost) || core::mem::take(&mut self.wants_vote);
+        let wants_record =
+            is_unsure || (wants_shrink && has_lost) || core::mem::take(&mut self.wants_vote);
         if wants_record && cx.facts.is_primary() {
             self.begin_change(cx, Reason::Shrink, self.term());
         } else if let Some(promotion) = self

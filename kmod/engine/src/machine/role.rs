@@ -21,7 +21,7 @@ use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::FLAG_WRITER_ACTIVE;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
-use weft_uapi::units::{NodeId, NodeSet, Term};
+use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
 use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_YES};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -607,6 +607,14 @@ impl<H: Host> Volume<H> {
         });
         if is_syncing || self.is_negotiating() {
             return Err(Refusal::InTransition);
+        }
+        let is_member = |disk: &Disk<H>| {
+            let generation = disk.superblock.generation;
+            generation.id == GenerationId::NONE || generation.members.contains(disk.superblock.node)
+        };
+        if !force && !self.disk.as_ref().is_some_and(is_member) {
+            // It may lack what the members have.
+            return Err(Refusal::NoUpToDateDisk);
         }
         match self.disk_state() {
             DiskState::UpToDate | DiskState::Consistent => Ok(()),

@@ -317,3 +317,39 @@ fn r8_two_promotions_at_once_in_two_halves_make_one_primary() {
     assert_eq!(rig.primaries(), [0]);
     rig.assert_whole();
 }
+
+#[test]
+fn a_record_that_waits_for_votes_is_made_once() {
+    let mut rig = Rig::voting(4);
+    rig.crash(2);
+    rig.crash(3);
+    let request = rig.begin_write(0, 0, 1, 4096);
+    rig.cut_pair(0, 1);
+    rig.heal_pair(0, 1);
+    assert!(!rig.is_complete(request), "two of four");
+    rig.restart(2);
+    assert_eq!(rig.result(request), Some(Ok(())));
+    rig.restart(3);
+    rig.assert_equal();
+    assert_eq!(rig.members(0), 0b1111);
+}
+
+#[test]
+fn a_target_that_joined_without_a_majority_stays_a_member_in_the_record_that_follows() {
+    let mut rig = Rig::voting(5);
+    rig.crash(3);
+    rig.cut_pair(0, 1);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.crash(4);
+    // Two of five: the record by which node 1 joins has to wait.
+    rig.isolate(2);
+    rig.heal_pair(0, 1);
+    let request = rig.begin_write(0, 8, 2, 4096);
+    rig.idle();
+    assert!(!rig.is_complete(request));
+    rig.restart(3);
+    assert_eq!(rig.result(request), Some(Ok(())));
+    assert_eq!(rig.members(0) & 0b11, 0b11);
+    rig.crash(0);
+    assert_eq!(rig.read_disk(1, 8, 4096), vec![2; 4096]);
+}

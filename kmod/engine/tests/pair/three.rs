@@ -221,3 +221,46 @@ fn r7_what_a_crashed_primary_alone_had_is_undone_by_whoever_leads_next() {
     rig.heal();
     rig.assert_whole();
 }
+
+#[test]
+fn a_replaced_disk_is_noticed_by_a_peer_that_meets_it_after_several_attaches() {
+    let mut rig = Rig::synced(3);
+    assert_eq!(rig.write(0, 0, 7, 4096), Ok(()));
+    rig.isolate(1);
+    rig.crash(2);
+    rig.replace_disk(2);
+    rig.restart(2);
+    for _ in 0..3 {
+        rig.crash(2);
+        rig.restart(2);
+        rig.isolate(1);
+    }
+    rig.cut_pair(0, 2);
+    rig.heal_pair(1, 2);
+    assert_eq!(rig.rule(1, 2), "rolled-back");
+    assert!(rig.is_stand_alone(1, 2));
+    rig.heal();
+    for [number, peer] in [[1, 2], [2, 1]] {
+        rig.dial(number, peer, false);
+    }
+    rig.assert_equal();
+    assert_eq!(rig.disk_state(2), DiskState::UpToDate);
+    assert_eq!(rig.replication(1, 2), ReplicationState::Established);
+}
+
+#[test]
+fn survivors_settle_with_one_record_each_that_joins() {
+    let mut rig = Rig::synced(5);
+    for peer in [1, 2, 3] {
+        rig.break_pair(0, peer);
+    }
+    let request = rig.begin_write(0, 0, 7, 4096);
+    rig.idle();
+    assert!(!rig.is_complete(request));
+    let before = rig.generations(4);
+    rig.crash(0);
+    rig.assert_equal();
+    assert_eq!(rig.read_disk(1, 0, 4096), vec![7; 4096]);
+    let made = rig.generations(4) - before;
+    assert!(made <= 3, "{made} records for three nodes");
+}

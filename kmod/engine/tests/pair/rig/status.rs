@@ -92,6 +92,12 @@ impl Rig {
             .to_owned()
     }
 
+    /// Generations before the current one that the disk remembers.
+    pub(crate) fn generations(&self, number: usize) -> usize {
+        let info = self.nodes[number].engine.generation_info(VOLUME).unwrap();
+        info.ancestry.iter().filter(|&&id| id != 0).count()
+    }
+
     pub(crate) fn members(&self, number: usize) -> u32 {
         self.nodes[number]
             .engine
