@@ -51,7 +51,11 @@ pub(super) enum Transition {
         since: Time,
     },
     /// The records are being made durable.
-    Recording { token: Token, since: Time },
+    Recording {
+        token: Token,
+        term: Term,
+        since: Time,
+    },
     /// The last writes are being made stable.
     Draining { token: Token },
 }
@@ -374,13 +378,15 @@ impl<H: Host> Engine<H> {
                     cx.reply(token, Err(Refusal::ElectionLost));
                 }
             }
-            Some(Transition::Recording { token, since }) => {
+            Some(Transition::Recording { token, term, since }) => {
                 let is_recorded = |volume: &Volume<H>| {
                     volume.change.is_none()
                         && volume.stalled.is_none()
                         && volume.wants_promotion.is_none()
                 };
-                let refusal = self.each_volume().find_map(Volume::promotion_refusal);
+                let refusal = self
+                    .each_volume()
+                    .find_map(|volume| volume.promotion_refusal(self.config.node, term));
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
                 if let Some(refusal) = refusal.or(is_late.then_some(Refusal::NoQuorum)) {
                     self.each_volume_mut()
@@ -473,7 +479,11 @@ impl<H: Host> Engine<H> {
             volume.wants_promotion = Some(Promotion { anew, force, term });
             volume.recheck = true;
         }
-        self.transition = Some(Transition::Recording { token, since: now });
+        self.transition = Some(Transition::Recording {
+            token,
+            term,
+            since: now,
+        });
     }
 
     fn become_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
@@ -578,9 +588,19 @@ impl<H: Host> Volume<H> {
     }
 
     /// Why a promotion that was granted cannot come to its end any more.
-    fn promotion_refusal(&self) -> Option<Refusal> {
+    fn promotion_refusal(&self, node: NodeId, term: Term) -> Option<Refusal> {
         if !self.has_running_disk() {
             return Some(Refusal::NoUpToDateDisk);
+        }
+        let is_under_way =
+            self.wants_promotion.is_some() || self.change.is_some() || self.stalled.is_some();
+        let is_of_it = |disk: &Disk<H>| {
+            let generation = disk.superblock.generation;
+            (generation.writer, generation.term) == (Some(node), term)
+        };
+        if !is_under_way && !self.disk.as_ref().is_some_and(is_of_it) {
+            // The disk took another line over.
+            return Some(Refusal::ElectionLost);
         }
         let promotion = self.wants_promotion?;
         match self.may_promote(promotion.force) {
