@@ -39,6 +39,8 @@ pub struct Side {
     pub is_inconsistent: bool,
     /// Primary, and its application works on this disk's data.
     pub is_writer: bool,
+    /// Primary, perhaps one that must not write for now: whatever was written in its generation it has.
+    pub is_primary: bool,
     /// Was attached after a crash, so writes may be lost that it acknowledged without a flush.
     pub has_crashed: bool,
     /// A person gave this side's data up.
@@ -330,12 +332,13 @@ fn victim(rule: Rule, own: &Side, peer: &Side, full: bool) -> Decision {
     }
 }
 
-/// The better source of two equally new sides: the running writer, the one that lost no cache, the one whose application
+/// The better source of two equally new sides: the running writer, also one that waits for votes, the one that lost no cache, the one whose application
 /// made the writes (under the protocols A and B the other may lack some that are complete), the one with more writes.
 fn is_better_source(own: &Side, peer: &Side) -> bool {
     let rank = |side: &Side| {
         (
             side.is_writer,
+            side.is_primary,
             !side.has_crashed,
             side.ancestry.current().writer == Some(side.node),
             side.tail_seq,
@@ -435,7 +438,14 @@ fn same_data(own: &Side, peer: &Side) -> Option<Decision> {
     let rank = |side: &Side, other: &Side| {
         let current = side.ancestry.current();
         let goes_on = side.ancestry.contains(other.ancestry.current().id);
-        (side.is_writer, goes_on, current.term, current.id)
+        // A primary that waits for votes has what was written, and an application that need not hear of it.
+        (
+            side.is_writer,
+            side.is_primary,
+            goes_on,
+            current.term,
+            current.id,
+        )
     };
     Some(if rank(own, peer) > rank(peer, own) {
         source(Rule::SameData, own, peer, !peer.bits_reach_back_to(own))

@@ -50,6 +50,7 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         is_dirty: false,
         is_inconsistent: false,
         is_writer: false,
+        is_primary: false,
         has_crashed: false,
         discards: false,
         tail_seq: 0,

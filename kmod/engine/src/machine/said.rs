@@ -51,6 +51,7 @@ impl Said {
             since: GenerationId(body.since.get()),
             is_dirty: body.bits.get() > 0,
             is_inconsistent: flag(STATE_INCONSISTENT),
+            is_primary: role == Role::Primary && disk == DiskState::UpToDate,
             is_writer: role == Role::Primary && disk == DiskState::UpToDate && !flag(STATE_STALLED),
             has_crashed: flag(STATE_CRASHED),
             discards: flag(STATE_DISCARDS),

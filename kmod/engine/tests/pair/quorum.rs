@@ -353,3 +353,24 @@ fn a_target_that_joined_without_a_majority_stays_a_member_in_the_record_that_fol
     rig.crash(0);
     assert_eq!(rig.read_disk(1, 8, 4096), vec![2; 4096]);
 }
+
+#[test]
+fn a_primary_that_nobody_replaced_goes_on_with_what_it_had_begun() {
+    for peers in [&[1][..], &[1, 2]] {
+        let mut rig = Rig::voting(3);
+        rig.break_pair(0, 1);
+        let request = rig.begin_write(0, 0, 7, 4096);
+        rig.idle();
+        rig.isolate(0);
+        rig.wait(5_000);
+        assert!(!rig.is_complete(request));
+        for &peer in peers {
+            rig.heal_pair(0, peer);
+        }
+        assert_eq!(rig.result(request), Some(Ok(())));
+        assert_eq!(rig.primaries(), [0]);
+        rig.heal();
+        rig.assert_whole();
+        assert_eq!(rig.read_disk(1, 0, 4096), vec![7; 4096]);
+    }
+}

@@ -89,6 +89,7 @@ impl Stable {
                 || self.bits(peer).iter().any(|&word| word != 0),
             is_inconsistent: block.flags & FLAG_INCONSISTENT != 0,
             is_writer: false,
+            is_primary: false,
             has_crashed: !self.hot.is_empty() || block.flags & FLAG_WRITER_ACTIVE != 0,
             discards: self.discards,
             tail_seq: block.tail_seq,
