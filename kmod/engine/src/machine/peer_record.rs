@@ -63,16 +63,15 @@ impl<H: Host> Volume<H> {
         // A member of long ago may be named that has lost its data since: it stays unfinished.
         let joins = is_member && is_finished && disk.has_flag(FLAG_INCONSISTENT);
         let after = replica.received.last();
-        let (now, leads) = (cx.now, record.writer == Some(peer));
+        let now = cx.now;
         replica.adopting = Some(Adopting {
             id: record.id,
             superblock: None,
             record: Some((record, after)),
             joins,
         });
-        if leads {
-            self.stop_sources(now);
-        }
+        // They have taken over a line that this disk leaves now.
+        self.stop_sources(now);
         self.recheck = true;
         Ok(())
     }
