@@ -79,11 +79,10 @@ pub(super) fn connected(resource: &Resource) -> Standing {
 /// Every peer is connected and every copy is up to date.
 pub(super) fn in_sync(resource: &Resource) -> Standing {
     // A tie-breaker has nothing to be synced.
-    let peers = || {
-        let mirrors = resource.connections.iter().filter(|one| !one.tie_breaker);
-        mirrors.flat_map(|connection| &connection.peer_devices)
-    };
-    let mut syncing = peers().filter(|peer| peer.is_syncing()).peekable();
+    let connections = resource.connections.iter();
+    let mirrors = connections.filter(|connection| !connection.tie_breaker);
+    let peers = mirrors.clone().flat_map(|mirror| &mirror.peer_devices);
+    let mut syncing = peers.filter(|peer| peer.is_syncing()).peekable();
     if syncing.peek().is_some() {
         return Standing::Syncing(syncing.fold(Progress::default(), Progress::with));
     }
@@ -103,8 +102,8 @@ pub(super) fn in_sync(resource: &Resource) -> Standing {
         return Standing::Waiting(format!("volume {}: {}", device.volume, device.disk_state));
     }
     let established = ReplicationState::Established.name();
-    for connection in &resource.connections {
-        let open = connection
+    for mirror in mirrors {
+        let open = mirror
             .peer_devices
             .iter()
             .find(|peer| peer.replication_state != established || peer.peer_disk_state != uptodate);
@@ -112,7 +111,7 @@ pub(super) fn in_sync(resource: &Resource) -> Standing {
             let (volume, peer_disk) = (peer.volume, &peer.peer_disk_state);
             return Standing::Waiting(format!(
                 "{}: volume {volume}: {}, its disk {peer_disk}",
-                name(connection),
+                name(mirror),
                 peer.replication_state
             ));
         }
@@ -340,5 +339,16 @@ mod tests {
             panic!("not syncing");
         };
         assert_eq!(progress.text(), " 50.0 %  1000 B/s  3 s left");
+    }
+
+    #[test]
+    fn the_disk_that_a_tie_breaker_lacks_is_not_waited_for() {
+        let mut resource = resource("connected", "established", "uptodate", "uptodate");
+        let mut gamma = resource.connections[0].clone();
+        gamma.peer_devices[0].peer_disk_state = "diskless".to_owned();
+        resource.connections.push(gamma);
+        assert!(matches!(in_sync(&resource), Standing::Waiting(_)));
+        resource.connections[1].tie_breaker = true;
+        assert_eq!(in_sync(&resource), Standing::Done);
     }
 }
