@@ -40,6 +40,22 @@ pub fn trio(mib: u64) -> Builder {
     machines(3, mib)
 }
 
+/// [`pair`] with `gamma` to break the tie between them, which has no disk.
+pub fn pair_and_tie_breaker(mib: u64) -> Builder {
+    let config = config(3).replace(
+        "name = \"r0\"\n",
+        "name = \"r0\"\ntie-breakers = [\"gamma\"]\n",
+    );
+    trio(mib)
+        .disks_of(2, &[])
+        .file("/etc/weft/weft.toml", 0o644, config)
+}
+
+/// Whether a machine has a disk for the volume.
+fn keeps_data(machine: &Machine) -> bool {
+    machine.disks.iter().any(|disk| disk.serial() == "data")
+}
+
 /// What every node's `weft.toml` says: one resource `r0` with one volume.
 pub fn config(nodes: usize) -> String {
     let mut text = "[cluster]\nname = \"tests\"\nsecurity = \"none\"\n".to_owned();
@@ -74,11 +90,14 @@ pub fn start_daemon(machine: &Machine) -> Result<()> {
     })
 }
 
-/// Creates metadata on all machines and connects them; nobody is primary.
+/// Creates metadata on all machines with a disk and connects all; nobody is primary.
 pub fn connect(cluster: &Cluster) -> Result<()> {
     cluster.each(|machine| {
         prepare(machine)?;
-        machine.sh("weft create-md r0 && weft up r0").map(drop)
+        if keeps_data(machine) {
+            machine.sh("weft create-md r0")?;
+        }
+        machine.sh("weft up r0").map(drop)
     })?;
     cluster.each(wait_connected)
 }
@@ -168,7 +187,12 @@ pub fn ensure_equal_disks(cluster: &Cluster) -> Result<()> {
     let slots = BITMAP_SLOTS_DEFAULT.max(cluster.nodes().len() as u32 - 1);
     let layout = Layout::new(MetaKind::Internal, first.size() / 512, 0, slots)
         .context("the disk has no room for metadata")?;
-    for machine in &cluster.nodes()[1..] {
+    for machine in cluster
+        .nodes()
+        .iter()
+        .skip(1)
+        .filter(|machine| keeps_data(machine))
+    {
         let data = 0..layout.data_sectors() * 512;
         if let Some(offset) = first.first_difference(machine.disk("data"), data)? {
             bail!(

@@ -67,6 +67,9 @@ impl View {
 
     /// Every disk uptodate, every peer connected, nothing owed.
     pub fn is_settled(&self) -> bool {
+        if is_tie_breaker(&self.0) {
+            return self.peers().all(PeerView::is_connected);
+        }
         self.disk() == "uptodate" && self.peers().all(PeerView::is_settled)
     }
 
@@ -142,7 +145,8 @@ impl<'a> PeerView<'a> {
 
     /// Connected, its disk uptodate, nothing owed.
     pub fn is_settled(self) -> bool {
-        self.is_connected() && self.replication() == "established" && self.disk() == "uptodate"
+        let is_equal = self.replication() == "established" && self.disk() == "uptodate";
+        self.is_connected() && (is_equal || is_tie_breaker(self.0))
     }
 
     fn summary(self) -> String {
@@ -195,6 +199,11 @@ impl Drop for Watch {
         // The machine may be gone as well.
         let _ = self.watcher.signal(Signal::SIGKILL);
     }
+}
+
+/// Whether a node keeps no disk and only votes.
+fn is_tie_breaker(node: &Value) -> bool {
+    node["tie_breaker"] == true
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {

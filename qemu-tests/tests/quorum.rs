@@ -72,6 +72,33 @@ fn an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
 }
 
 #[test]
+fn a_primary_that_waits_goes_on_when_one_voter_is_back() {
+    mirror::trio(DISK_MIB).test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        mirror::weave_and_mount(cluster)?;
+        let_requests_wait(alpha)?;
+        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
+        scribe.wait_for(10)?;
+        cluster.network().isolate(0);
+        wait_for(alpha, "the lack of a majority to be noticed", |view| {
+            view.waits_for("quorum")
+        })?;
+        let before = scribe.acknowledged();
+        wait_lost(beta, alpha)?;
+        cluster.network().heal(0, 1);
+        cluster.network().heal(1, 0);
+        scribe.wait_for(before + 10)?;
+        cluster.network().heal_all();
+        let last = scribe.stop()?;
+        alpha.sh("umount /mnt && weft secondary r0")?;
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)?;
+        beta.sh("weft primary r0")?;
+        ensure_records(beta, "/mnt/records", last)
+    });
+}
+
+#[test]
 fn a_minority_promotes_nobody() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, gamma) = (cluster.node(0), cluster.node(2));
@@ -82,6 +109,40 @@ fn a_minority_promotes_nobody() {
         ensure_refused(gamma, "weft primary r0", &["no-quorum"])?;
         ensure!(View::of(alpha)?.role() == "primary");
         cluster.network().heal_all();
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)
+    });
+}
+
+#[test]
+fn a_tie_breaker_keeps_the_device_alive_whichever_disk_is_lost() {
+    mirror::pair_and_tie_breaker(DISK_MIB).test(|cluster| {
+        let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
+        mirror::weave_and_mount(cluster)?;
+        ensure_refused(gamma, "weft create-md r0", &["is-tie-breaker"])?;
+        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
+        scribe.wait_for(10)?;
+        beta.power_cut()?;
+        wait_lost(alpha, beta)?;
+        let before = scribe.acknowledged();
+        scribe.wait_for(before + 20)?;
+        let told = alpha.sh("weft status r0")?;
+        ensure!(told.contains("quorum yes  2 of 3 voters present"), "{told}");
+        beta.start()?;
+        mirror::rejoin(beta)?;
+        wait_uptodate(cluster)?;
+
+        let before = scribe.acknowledged();
+        scribe.wait_for(before + 10)?;
+        alpha.power_cut()?;
+        let last = scribe.acknowledged();
+        for survivor in [beta, gamma] {
+            wait_lost(survivor, alpha)?;
+        }
+        beta.sh("weft primary r0")?;
+        ensure_records(beta, "/mnt/records", last)?;
+        alpha.start()?;
+        mirror::rejoin(alpha)?;
         wait_uptodate(cluster)?;
         ensure_equal_disks(cluster)
     });
