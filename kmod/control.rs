@@ -5,7 +5,7 @@
 //! It has one owner, the first opener until its descriptor is closed everywhere; the links that the owner accepted end
 //! with it. Messages and errors are those of `weft_uapi::control`. Never blocks.
 
-use crate::links::{Message, Offers};
+use crate::links::{Answer, Message, Offers};
 use crate::sys::file::{FileOps, PollQueue, Readiness};
 use crate::sys::misc::{DeviceFile, MiscDevice};
 use kernel::{
@@ -15,7 +15,8 @@ use kernel::{
     uaccess::{UserPtr, UserSlice},
 };
 use weft_uapi::control::{
-    name_of, LinkAccept, Memory, NodeConnState, KEPT, LINK_ACCEPT, MESSAGE_BYTES_MAX, RECALLED,
+    name_of, Fence, LinkAccept, Memory, NodeConnState, FENCED, KEPT, LINK_ACCEPT,
+    MESSAGE_BYTES_MAX, RECALLED,
 };
 use zerocopy::FromBytes;
 
@@ -96,7 +97,12 @@ impl FileOps for ControlFile {
         }
         if let Some(answer) = Memory::parse(bytes, &[RECALLED, KEPT]) {
             let name = name_of(&answer.resource).ok_or(EINVAL)?;
-            self.offers.answered(name, &answer);
+            self.offers.answered(name, &Answer::Memory(answer));
+            return Ok(length);
+        }
+        if let Some(answer) = Fence::parse(bytes, FENCED) {
+            let name = name_of(&answer.resource).ok_or(EINVAL)?;
+            self.offers.answered(name, &Answer::Fence(answer));
             return Ok(length);
         }
         let message = NodeConnState::parse(bytes).ok_or(EINVAL)?;

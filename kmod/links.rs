@@ -29,7 +29,7 @@ mod receive;
 mod send;
 mod table;
 
-pub(crate) use offer::{DaemonListener, Message, Offers};
+pub(crate) use offer::{Answer, DaemonListener, Message, Offers};
 pub(crate) use table::Sessions;
 
 use crate::sys::file::Readiness;

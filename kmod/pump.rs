@@ -10,6 +10,7 @@ use crate::block::Request;
 use crate::disk::{Disk, Job, Patience};
 use crate::error::Failure;
 use crate::fifo::Fifo;
+use crate::links::Message;
 use crate::resource::{Order, Resource, SessionEnd, Stalled, State, TIMER};
 use crate::sys::memory::{NoIo, NoWait};
 use crate::sys::pages::Payload;
@@ -22,7 +23,7 @@ use kernel::{
 use weft_engine::effect::{Data, Effect, IoError};
 use weft_engine::event::{Cookie, DiskError, Event, Kept};
 use weft_engine::host::{Host, NoMemory, Output, Time};
-use weft_uapi::control::{Memory, MessageHeader, KERN_KEEP, KERN_RECALL};
+use weft_uapi::control::{Fence, Memory, MessageHeader, KERN_FENCE, KERN_KEEP, KERN_RECALL};
 use weft_uapi::limits::{META_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::MetaBlock;
 use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
@@ -342,7 +343,7 @@ impl Collector<'_> {
 
     /// Asks the daemon for what this tie-breaker has to know after a restart.
     fn ask(&self, kind: u32, volume: VolumeId, number: u64, kept: Kept) {
-        self.resource.host.offers.ask(Memory {
+        let question = Memory {
             header: MessageHeader::of::<Memory>(kind),
             volume: volume.0.into(),
             reserved: 0,
@@ -350,7 +351,20 @@ impl Collector<'_> {
             promised_term: kept.promised.0,
             generation: kept.generation.into(),
             resource: self.resource.padded_name(),
-        });
+        };
+        self.resource.host.offers.ask(Message::Memory(question));
+    }
+
+    /// Asks the daemon to have a peer fenced.
+    fn fence(&self, peer: NodeId, number: u64) {
+        let question = Fence {
+            header: MessageHeader::of::<Fence>(KERN_FENCE),
+            peer: peer.get().into(),
+            outcome: 0,
+            number,
+            resource: self.resource.padded_name(),
+        };
+        self.resource.host.offers.ask(Message::Fence(question));
     }
 
     fn order(&self, order: Order) {
@@ -410,6 +424,7 @@ impl Output<Kernel> for Collector<'_> {
                 number,
                 kept,
             } => self.ask(KERN_KEEP, volume, number, kept),
+            Effect::Fence { peer, number } => self.fence(peer, number),
             Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
             Effect::CloseDisk { volume } => {
                 if let Some(disk) = self

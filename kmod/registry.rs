@@ -4,14 +4,13 @@
 //!
 //! The lock of the tables is held for a look only: nothing is called under it.
 
-use crate::links::DaemonListener;
+use crate::links::{Answer, DaemonListener};
 use crate::resource::Resource;
 use kernel::{
     new_mutex,
     prelude::*,
     sync::{Arc, Mutex},
 };
-use weft_uapi::control::Memory;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{Minor, NodeSet};
 
@@ -136,7 +135,7 @@ impl DaemonListener for Registry {
         }
     }
 
-    fn daemon_answered(&self, resource: &str, answer: &Memory) {
+    fn daemon_answered(&self, resource: &str, answer: &Answer) {
         // It may be gone meanwhile.
         if let Some(resource) = self.find(resource) {
             resource.daemon_answered(answer);

@@ -24,7 +24,7 @@ use crate::block::{AppRequest, Device, Request};
 use crate::disk::{Disk, DiskRequest, Issue, Patience};
 use crate::fifo::{Fifo, Place, Places};
 use crate::host::Host;
-use crate::links::{SessionOwner, Sessions};
+use crate::links::{Answer, SessionOwner, Sessions};
 use crate::log::Log;
 use crate::pump::{Action, Feedback, Kernel, Turn, Unoffered};
 use crate::quota::Quota;
@@ -53,11 +53,11 @@ use weft_engine::event::{Event, Io, Kept, Options};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
-use weft_uapi::control::{name_of, Memory as Answer, KEPT, RECALLED};
+use weft_uapi::control::{self, name_of, Fence, KEPT, RECALLED};
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
 use weft_uapi::ondisk::AL_EXTENTS;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::Protocol;
+use weft_uapi::state::{FenceOutcome, Protocol};
 use weft_uapi::status::Name;
 use weft_uapi::units::{NodeId, NodeSet, SessionId, Term, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
@@ -237,6 +237,7 @@ impl Resource {
                 voters: options.voters.unwrap_or_default(),
                 on_lost: options.on_no_quorum.unwrap_or_default(),
             },
+            fencing: options.fencing.unwrap_or_default(),
             is_tie_breaker,
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,
@@ -392,24 +393,13 @@ impl Resource {
 
     /// The daemon answered a question of the engine. One that does not make sense is ignored.
     pub(crate) fn daemon_answered(self: &Arc<Self>, answer: &Answer) {
-        let Ok(volume) = u16::try_from(answer.volume).map(VolumeId) else {
-            return;
+        let event = match answer {
+            Answer::Memory(memory) => remembered(memory),
+            Answer::Fence(fence) => fenced(fence),
         };
-        let event = match (answer.header.kind, answer.generation.decode()) {
-            (KEPT, _) => Event::Kept {
-                volume,
-                number: answer.number,
-            },
-            (RECALLED, Some(generation)) => Event::Recalled {
-                volume,
-                kept: Kept {
-                    promised: Term(answer.promised_term),
-                    generation,
-                },
-            },
-            _ => return,
-        };
-        self.feed(event, Patience::Hurry);
+        if let Some(event) = event {
+            self.feed(event, Patience::Hurry);
+        }
     }
 
     /// Sends an event about an object, later and in order.
@@ -535,6 +525,32 @@ fn operations(volumes: usize) -> Result<i32> {
         .saturating_mul(VOLUME_OPS)
         .saturating_add(2 * REQUESTS_MAX);
     Ok(i32::try_from(most)?)
+}
+
+fn remembered<'a>(memory: &control::Memory) -> Option<Event<'a, Kernel>> {
+    let volume = VolumeId(u16::try_from(memory.volume).ok()?);
+    match memory.header.kind {
+        KEPT => Some(Event::Kept {
+            volume,
+            number: memory.number,
+        }),
+        RECALLED => Some(Event::Recalled {
+            volume,
+            kept: Kept {
+                promised: Term(memory.promised_term),
+                generation: memory.generation.decode()?,
+            },
+        }),
+        _ => None,
+    }
+}
+
+fn fenced<'a>(fence: &Fence) -> Option<Event<'a, Kernel>> {
+    Some(Event::Fenced {
+        peer: NodeId::new(fence.peer)?,
+        number: fence.number,
+        outcome: FenceOutcome::from_number(fence.outcome)?,
+    })
 }
 
 const NAME_BYTES: usize = size_of::<Name>();

@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod fencing;
 mod file;
 mod quorum;
 
@@ -17,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use weft_uapi::limits::NAME_MAX;
-use weft_uapi::state::{OnNoQuorum, Protocol};
+use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
 /// Where the file is unless somebody says otherwise.
@@ -73,8 +74,21 @@ pub struct Resource {
     pub voters: NodeSet,
     /// What becomes of requests without quorum.
     pub on_no_quorum: OnNoQuorum,
+    /// What is done about a peer out of reach.
+    pub fencing: Fencing,
+    /// The program that does it.
+    pub fence_peer: Option<FencePeer>,
     /// Its volumes in the order of the file.
     pub volumes: Vec<Volume>,
+}
+
+/// A program that makes sure that a peer does not go on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FencePeer {
+    /// Its path.
+    pub program: String,
+    /// It is killed after so long.
+    pub timeout: Duration,
 }
 
 /// One replicated block device.

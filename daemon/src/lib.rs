@@ -14,7 +14,7 @@
 //! | [`links`] | the module's byte channels and their TCP connections |
 //! | [`control`] | the local socket that answers `weft daemon-status` |
 //! | [`daemon`] | all of these together |
-//! | [`memory`], [`helpers`] | what tie-breakers have to know; threads that may wait |
+//! | [`memory`], [`fencing`], [`helpers`] | what tie-breakers have to know; the fence-peer handler; threads that may wait |
 //! | [`metadata`] | metadata on disks, offline |
 //! | [`view`] | the module's state in words and JSON |
 //! | [`cli`] | `weft` and `weftsetup` |
@@ -26,6 +26,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod events;
+pub mod fencing;
 pub mod helpers;
 pub mod kernel;
 pub mod links;

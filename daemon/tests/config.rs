@@ -3,7 +3,7 @@
 //! The configuration file: what is taken, and how what is not is explained.
 
 use weft_daemon::config::Config;
-use weft_uapi::state::{OnNoQuorum, Protocol};
+use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
 use weft_uapi::units::NodeId;
 
 const GOOD: &str = r#"[cluster]
@@ -235,6 +235,28 @@ fn a_tie_breaker_keeps_no_disk_and_votes_when_that_makes_the_voters_odd() {
         (resource.voters.0, resource.tie_breakers.0),
         (0b111, 0b1000)
     );
+}
+
+#[test]
+fn fencing_names_a_policy_and_a_program() {
+    let lines = "fencing = \"resource-and-stonith\"\n[resource.handlers]\nfence-peer = \"/usr/lib/fence\"\n";
+    let text = GOOD.replace("protocol = \"B\"\n", lines);
+    let config = Config::parse(&text).unwrap();
+    let resource = config.resource("r0").unwrap();
+    let handler = resource.fence_peer.as_ref().unwrap();
+    assert_eq!(resource.fencing, Fencing::ResourceAndStonith);
+    assert_eq!(
+        (handler.program.as_str(), handler.timeout.as_secs()),
+        ("/usr/lib/fence", 60)
+    );
+    let says = |from: &str, to: &str| {
+        Config::parse(&text.replace(from, to))
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(says("resource-and-stonith", "stonith").contains("fencing is \"dont-care\""));
+    assert!(says("fence-peer = \"/usr/lib/fence\"\n", "").contains("needs a program"));
+    assert!(says("/usr/lib/fence", "fence").contains("an absolute path"));
 }
 
 #[test]

@@ -5,11 +5,11 @@
 //! A question is forgotten once it was read: whoever asks repeats it until the answer comes, so nothing is lost with a daemon
 //! that dies. The same question asked again takes the place of the former one.
 
+use super::Message;
 use kernel::prelude::*;
-use weft_uapi::control::Memory;
 
 /// Questions that no daemon has read yet.
-pub(super) struct Asks(KVec<Memory>);
+pub(super) struct Asks(KVec<Message>);
 
 impl Asks {
     /// None.
@@ -18,10 +18,9 @@ impl Asks {
     }
 
     /// Asks. Does not wait for memory where the caller must not; without, it fails.
-    pub(super) fn put(&mut self, question: Memory) -> Result {
-        let topic = |ask: &Memory| (ask.resource, ask.volume, ask.header.kind);
+    pub(super) fn put(&mut self, question: Message) -> Result {
         let mut same = self.0.iter_mut();
-        match same.find(|other| topic(other) == topic(&question)) {
+        match same.find(|other| other.topic() == question.topic()) {
             Some(place) => *place = question,
             None => self.0.push(question, GFP_KERNEL)?,
         }
@@ -34,7 +33,7 @@ impl Asks {
     }
 
     /// Takes the oldest.
-    pub(super) fn take(&mut self) -> Option<Memory> {
+    pub(super) fn take(&mut self) -> Option<Message> {
         self.0.remove(0).ok()
     }
 

@@ -21,9 +21,10 @@ use kernel::{
     workqueue::{DelayedWork, WorkItem},
 };
 use weft_uapi::control::{
-    LinkAccept, LinkOffer, Memory, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA,
+    Fence, LinkAccept, LinkOffer, Memory, MessageHeader, NodeConnState, KERN_HANDSHAKE_DATA,
     KERN_HANDSHAKE_META, KERN_WITHDRAWN,
 };
+use weft_uapi::status::Name;
 use weft_uapi::units::{NodeSet, SessionId};
 use weft_uapi::version::CONTROL_ABI;
 use weft_uapi::wire::LinkKind;
@@ -36,7 +37,7 @@ pub(crate) trait DaemonListener: Send + Sync {
     fn daemon_changed(&self, resource: Option<&str>, served: bool, connected: NodeSet);
 
     /// The daemon answered a question of a resource.
-    fn daemon_answered(&self, resource: &str, answer: &Memory);
+    fn daemon_answered(&self, resource: &str, answer: &Answer);
 }
 
 /// A message for the daemon.
@@ -45,10 +46,21 @@ pub(crate) enum Message {
     Offer(LinkOffer),
     /// About what a tie-breaker has to know.
     Memory(Memory),
+    /// About a peer to be fenced.
+    Fence(Fence),
+}
+
+/// What the daemon answers.
+pub(crate) enum Answer {
+    /// What a tie-breaker has to know is kept, or handed back.
+    Memory(Memory),
+    /// What became of a peer.
+    Fence(Fence),
 }
 
 impl Message {
     /// No message is longer.
+    // That of a peer to be fenced is shorter than either.
     pub(crate) const BYTES_MAX: usize = if size_of::<Memory>() > size_of::<LinkOffer>() {
         size_of::<Memory>()
     } else {
@@ -60,6 +72,16 @@ impl Message {
         match self {
             Self::Offer(offer) => offer.as_bytes(),
             Self::Memory(memory) => memory.as_bytes(),
+            Self::Fence(fence) => fence.as_bytes(),
+        }
+    }
+
+    /// Equal for two messages of which the later one suffices.
+    pub(super) fn topic(&self) -> (u32, Name, u32) {
+        match self {
+            Self::Offer(offer) => (offer.header.kind, offer.resource, offer.peer),
+            Self::Memory(memory) => (memory.header.kind, memory.resource, memory.volume),
+            Self::Fence(fence) => (fence.header.kind, fence.resource, fence.peer),
         }
     }
 }
@@ -159,14 +181,14 @@ impl Offers {
     }
 
     /// Asks the daemon something. Repeated by the caller until it is answered; may be lost.
-    pub(crate) fn ask(&self, question: Memory) {
+    pub(crate) fn ask(&self, question: Message) {
         // Without memory it is asked when it is repeated.
         let _ = self.state.lock().asks.put(question);
         self.poll.wake(Readiness::IN);
     }
 
     /// The daemon answered.
-    pub(crate) fn answered(&self, resource: &str, answer: &Memory) {
+    pub(crate) fn answered(&self, resource: &str, answer: &Answer) {
         self.listener.daemon_answered(resource, answer);
     }
 
@@ -257,7 +279,7 @@ impl Offers {
     pub(crate) fn take_message(&self) -> Option<Message> {
         let mut state = self.state.lock();
         if let Some(question) = state.asks.take() {
-            return Some(Message::Memory(question));
+            return Some(question);
         }
         let (index, message) = state
             .sessions

@@ -8,7 +8,7 @@ use kernel::prelude::*;
 use weft_engine::event::Options;
 use weft_uapi::control::padded_name;
 use weft_uapi::netlink::{Attribute, Command};
-use weft_uapi::state::{OnNoQuorum, Protocol};
+use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
 use weft_uapi::status::Name;
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
@@ -109,6 +109,7 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
         protocol: choice(arguments, Attribute::Protocol, Protocol::from_number)?,
         voters: arguments.number(Attribute::Voters).map(NodeSet),
         on_no_quorum: choice(arguments, Attribute::OnNoQuorum, OnNoQuorum::from_number)?,
+        fencing: choice(arguments, Attribute::Fencing, Fencing::from_number)?,
     })
 }
 

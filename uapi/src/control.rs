@@ -28,12 +28,16 @@ pub const KERN_WITHDRAWN: u32 = 3;
 pub const KERN_RECALL: u32 = 4;
 /// Module → daemon, on a tie-breaker: keep this of a volume ([`Memory`]). Asked again until it is answered.
 pub const KERN_KEEP: u32 = 5;
+/// Module → daemon: run the fence-peer handler for a peer ([`Fence`]). Asked again until it is answered.
+pub const KERN_FENCE: u32 = 6;
 /// Daemon → module: which nodes the daemon is connected with ([`NodeConnState`]).
 pub const NODE_CONN_STATE: u32 = 16;
 /// Daemon → module: the answer to [`KERN_RECALL`] ([`Memory`]); all zeros if nothing was ever kept.
 pub const RECALLED: u32 = 17;
 /// Daemon → module: what came with this number is on disk ([`Memory`]).
 pub const KEPT: u32 = 18;
+/// Daemon → module: what the fence-peer handler said ([`Fence`]).
+pub const FENCED: u32 = 19;
 
 /// A daemon that writes no message for this long, in milliseconds, counts as hung: the sessions whose links it has
 /// accepted end as if it had closed them. It writes a [`NodeConnState`] several times as often.
@@ -107,6 +111,22 @@ pub struct Memory {
     pub resource: [u8; NAME_MAX + 1],
 }
 
+/// A peer to be fenced, or what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Fence {
+    /// [`KERN_FENCE`] or [`FENCED`].
+    pub header: MessageHeader,
+    /// Node id of the peer.
+    pub peer: u32,
+    /// [`crate::state::FenceOutcome`]; 0 in a question.
+    pub outcome: u32,
+    /// Number of the question, repeated in the answer.
+    pub number: u64,
+    /// Name of the resource, padded with zeros.
+    pub resource: [u8; NAME_MAX + 1],
+}
+
 /// Argument of [`LINK_ACCEPT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -130,6 +150,7 @@ const _: () = assert!(
     size_of::<LinkOffer>() <= MESSAGE_BYTES_MAX
         && size_of::<NodeConnState>() <= MESSAGE_BYTES_MAX
         && size_of::<Memory>() <= MESSAGE_BYTES_MAX
+        && size_of::<Fence>() <= MESSAGE_BYTES_MAX
 );
 const _: () = assert!(NODES_MAX <= 32, "NodeConnState::connected is a u32");
 
@@ -163,6 +184,17 @@ impl Memory {
             && message.header == MessageHeader::of::<Self>(kind)
             && message.reserved == 0
             && (message.volume as usize) < VOLUMES_MAX
+            && message.resource.last() == Some(&0);
+        valid.then_some(message)
+    }
+}
+
+impl Fence {
+    /// Checks the syntax of a message of this kind: exact length, a node id, a terminated name.
+    pub fn parse(bytes: &[u8], kind: u32) -> Option<Self> {
+        let message = Self::read_from_bytes(bytes).ok()?;
+        let valid = message.header == MessageHeader::of::<Self>(kind)
+            && (message.peer as usize) < NODES_MAX
             && message.resource.last() == Some(&0);
         valid.then_some(message)
     }

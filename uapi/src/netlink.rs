@@ -13,7 +13,7 @@
 //! [`Attribute::EventSeq`], [`Attribute::EventKind`], record kind and record after the change, and a text.
 
 use crate::limits::{NAME_MAX, PATH_MAX};
-use crate::state::{states, OnNoQuorum, Protocol};
+use crate::state::{states, Fencing, OnNoQuorum, Protocol};
 
 /// Name of the family.
 pub const FAMILY: &str = "weft";
@@ -96,6 +96,8 @@ states! {
         OnNoQuorum = 14 "on-no-quorum",
         /// The node, this one or the peer, keeps no disk: it only votes.
         TieBreaker = 15 "tie-breaker",
+        /// What is done about a peer out of reach, see [`crate::state::Fencing`].
+        Fencing = 16 "fencing",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -146,6 +148,7 @@ impl Attribute {
             Self::Protocol => AttributeKind::Choice(Protocol::CHOICES),
             Self::Voters => AttributeKind::Nodes,
             Self::OnNoQuorum => AttributeKind::Choice(OnNoQuorum::CHOICES),
+            Self::Fencing => AttributeKind::Choice(Fencing::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
             Self::Force | Self::DiscardMyData | Self::TieBreaker => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
@@ -234,6 +237,10 @@ const VOTERS: Argument = may(
     Attribute::Voters,
     "node ids of all voters, as 0,1,2, the same on every node; 'none': no quorum (default none)",
 );
+const FENCING: Argument = may(
+    Attribute::Fencing,
+    "what is done about a peer out of reach: the daemon runs its fence-peer handler (default dont-care)",
+);
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
     "what becomes of requests without quorum (default suspend-io)",
@@ -252,6 +259,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             ),
             VOTERS,
             ON_NO_QUORUM,
+            FENCING,
             may(
                 Attribute::TieBreaker,
                 "this node keeps no disk, it only votes; its daemon remembers for it",
@@ -357,6 +365,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             may(Attribute::Protocol, "replication protocol A, B or C"),
             VOTERS,
             ON_NO_QUORUM,
+            FENCING,
         ],
         "Change options of a running resource.",
     ),

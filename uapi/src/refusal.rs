@@ -141,6 +141,8 @@ refusals! {
     VotersDiffer = 87 "voters-differ", "The nodes do not agree on who votes, so that two of them could have a majority.", "weft adjust RES, on every node";
     /// A voter is neither this node nor one of its peers.
     NoSuchVoter = 88 "no-such-voter", "A voter is neither this node nor one of its peers.", "weftsetup show RES; make it known first: weftsetup new-peer RES PEER";
+    /// A peer that cannot be reached was not fenced.
+    PeerNotFenced = 89 "peer-not-fenced", "A peer that cannot be reached may go on by itself, and the fence-peer handler did not stop it.", "weft wait-connect RES; or see what the handler said: journalctl -u weftd; if you know that the peer is down: weft primary --force RES";
 }
 
 #[cfg(test)]

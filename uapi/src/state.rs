@@ -150,6 +150,42 @@ states! {
     }
 }
 
+states! {
+    /// What is done about a peer out of reach that may go on by itself.
+    Fencing {
+        /// Nothing.
+        DontCare = 1 "dont-care",
+        /// It is fenced; a primary goes on meanwhile.
+        ResourceOnly = 2 "resource-only",
+        /// It is fenced before a primary goes on.
+        ResourceAndStonith = 3 "resource-and-stonith",
+    }
+}
+
+impl Default for Fencing {
+    fn default() -> Self {
+        Self::DontCare
+    }
+}
+
+states! {
+    /// What a fence-peer handler says of the peer; the numbers are its exit codes, but for the first.
+    FenceOutcome {
+        /// It says nothing: it failed, was killed, took too long, or there is none.
+        Failed = 1 "failed",
+        /// The peer's disk was made inconsistent, or is.
+        Inconsistent = 3 "inconsistent",
+        /// The peer's disk was made outdated, or is.
+        Outdated = 4 "outdated",
+        /// The peer is down: it cannot be reached in any other way either.
+        Unreachable = 5 "unreachable",
+        /// The peer refused: it is primary.
+        Primary = 6 "primary",
+        /// The peer was shot.
+        Stonithed = 7 "stonithed",
+    }
+}
+
 impl Default for OnNoQuorum {
     fn default() -> Self {
         Self::Suspend

@@ -49,6 +49,8 @@ pub const SUSPENDED_NO_DATA: u32 = 1 << 1;
 pub const SUSPENDED_BROKEN: u32 = 1 << 2;
 /// Bit of [`ResourceInfo::suspended`]: a member was lost, and no majority of the voters knows of it.
 pub const SUSPENDED_QUORUM: u32 = 1 << 3;
+/// Bit of [`ResourceInfo::suspended`]: a peer was lost, and is not fenced yet.
+pub const SUSPENDED_FENCING: u32 = 1 << 4;
 
 /// A resource on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -82,8 +84,8 @@ pub struct ResourceInfo {
     pub suspended_since_ms: u64,
     /// Whether this node keeps no disk and only votes (1) or not (0).
     pub tie_breaker: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// [`crate::state::Fencing`].
+    pub fencing: u32,
 }
 
 /// One volume of a resource on this node.

@@ -27,6 +27,7 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
         resource.protocol,
         resource.voters,
         resource.on_no_quorum,
+        resource.fencing,
     )
     .flag(
         Attribute::TieBreaker,
@@ -79,6 +80,9 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
     let (now, then) = (&running.quorum.on_no_quorum, wanted.on_no_quorum);
     if !wanted.voters.is_empty() && now != then.name() {
         request = request.number(Attribute::OnNoQuorum, then.number());
+    }
+    if running.fencing != wanted.fencing.name() {
+        request = request.number(Attribute::Fencing, wanted.fencing.number());
     }
     (request.arguments.len() > 1).then_some(request)
 }

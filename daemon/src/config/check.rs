@@ -3,7 +3,7 @@
 //! From the file as it is written to a configuration that holds together.
 
 use super::file::{self, File};
-use super::{is_name, quorum, Backing, Cluster, Config, Node, Resource, Volume};
+use super::{fencing, is_name, quorum, Backing, Cluster, Config, Node, Resource, Volume};
 use log::LevelFilter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -211,6 +211,8 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             tie_breakers,
             voters,
             on_no_quorum: quorum::on_no_quorum(raw, voters)?,
+            fencing: fencing::policy(raw)?,
+            fence_peer: fencing::program(raw)?,
             volumes,
         });
     }
@@ -367,12 +369,12 @@ fn backing(
     })
 }
 
-fn path(raw: &Spanned<String>) -> Checked<String> {
+pub(super) fn path(raw: &Spanned<String>) -> Checked<String> {
     let path = raw.get_ref();
     if !path.starts_with('/') || path.contains('\0') || path.len() > PATH_MAX {
         return Err(fault(
             raw,
-            format!("a device is an absolute path of at most {PATH_MAX} bytes"),
+            format!("a device or program is an absolute path of at most {PATH_MAX} bytes"),
         ));
     }
     Ok(path.clone())
@@ -389,7 +391,7 @@ fn name(what: &str, raw: &Spanned<String>) -> Checked<()> {
     }
 }
 
-fn within<V: PartialOrd + Copy + std::fmt::Display>(
+pub(super) fn within<V: PartialOrd + Copy + std::fmt::Display>(
     what: &str,
     raw: Option<&Spanned<V>>,
     range: RangeInclusive<V>,

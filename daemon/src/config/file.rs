@@ -53,8 +53,19 @@ pub(super) struct Resource {
     #[serde(rename = "on-no-quorum")]
     pub(super) on_no_quorum: Option<Spanned<String>>,
     pub(super) nodes: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) fencing: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) handlers: Handlers,
     #[serde(default, rename = "volume")]
     pub(super) volumes: Vec<Volume>,
+}
+
+/// Programs that the daemon runs.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Handlers {
+    pub(super) fence_peer: Option<Spanned<String>>,
+    pub(super) fence_peer_timeout: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]

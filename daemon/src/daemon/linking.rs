@@ -4,6 +4,7 @@
 
 use super::{Daemon, Failure};
 use crate::events::{ConnectionId, Work};
+use crate::fencing::Handler;
 use crate::kernel::device::{messages, Message};
 use crate::links::connection::Connection;
 use crate::links::kind::LinkKind;
@@ -23,6 +24,10 @@ impl Daemon {
                 match message {
                     Ok(Message::Offer(offer)) => self.on_offer(&offer, now),
                     Ok(Message::Memory(question)) => self.helpers.ask(&question),
+                    Ok(Message::Fence(question)) => {
+                        let handler = Handler::of(&question, &self.config, self.identity.node);
+                        self.helpers.fence(&question, handler);
+                    }
                     Err(bytes) => log::warn!(
                         "the module sent {bytes} bytes that are no message that this daemon knows"
                     ),

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use weft_uapi::control::{
-    LinkAccept, LinkOffer, Memory, MessageHeader, KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META,
-    KERN_KEEP, KERN_RECALL, KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
+    Fence, LinkAccept, LinkOffer, Memory, MessageHeader, KERN_FENCE, KERN_HANDSHAKE_DATA,
+    KERN_HANDSHAKE_META, KERN_KEEP, KERN_RECALL, KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
 };
 use zerocopy::FromBytes;
 
@@ -90,6 +90,8 @@ pub enum Message {
     Offer(LinkOffer),
     /// A tie-breaker's module wants something kept, or handed back.
     Memory(Memory),
+    /// A peer is to be fenced.
+    Fence(Fence),
 }
 
 /// The messages in what the device gave. `Err` stands for the rest of the bytes, which are no message that is known here.
@@ -115,7 +117,9 @@ pub fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<Message, usize>> + 
 
 fn parse(bytes: &[u8]) -> Option<Message> {
     let memory = || Memory::parse(bytes, &[KERN_RECALL, KERN_KEEP]).map(Message::Memory);
-    parse_offer(bytes).map(Message::Offer).or_else(memory)
+    let fence = || Fence::parse(bytes, KERN_FENCE).map(Message::Fence);
+    let offer = parse_offer(bytes).map(Message::Offer);
+    offer.or_else(memory).or_else(fence)
 }
 
 /// The syntax check of one offer: a known kind with exactly its length.

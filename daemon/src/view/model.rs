@@ -9,7 +9,9 @@ use super::units::sector_bytes;
 use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
 use weft_uapi::control::name_of;
-use weft_uapi::state::{ConnectionState, DiskState, OnNoQuorum, Protocol, ReplicationState, Role};
+use weft_uapi::state::{
+    ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, ReplicationState, Role,
+};
 use weft_uapi::status::{PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo};
 use weft_uapi::units::{NodeId, NodeSet};
 
@@ -27,10 +29,13 @@ pub struct Resource {
     /// This node keeps no disk: it only votes.
     #[serde(default)]
     pub tie_breaker: bool,
+    /// `dont-care`, `resource-only` or `resource-and-stonith`.
+    #[serde(default = "dont_care")]
+    pub fencing: String,
     /// Whether this node is with a majority of those who vote.
     #[serde(default)]
     pub quorum: Quorum,
-    /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`, `quorum`.
+    /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`, `quorum`, `fencing`.
     pub suspended: Vec<String>,
     /// For how long it has been waiting.
     pub suspended_ms: u64,
@@ -46,6 +51,10 @@ pub struct Resource {
     /// Its peers.
     #[serde(default)]
     pub connections: Vec<Connection>,
+}
+
+fn dont_care() -> String {
+    Fencing::DontCare.name().to_owned()
 }
 
 /// Who votes in a resource, and who of them is there.
@@ -267,6 +276,10 @@ impl From<&ResourceInfo> for Resource {
             name,
             quorum,
             tie_breaker: info.tie_breaker != 0,
+            fencing: state_name(
+                Fencing::from_number(info.fencing).map(Fencing::name),
+                info.fencing,
+            ),
             node_id: info.node_id,
             role: state_name(Role::from_number(info.role).map(Role::name), info.role),
             protocol: state_name(

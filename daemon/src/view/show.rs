@@ -6,7 +6,7 @@ use super::model::Resource;
 use crate::kernel::netlink::request::{Request, Value};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command};
-use weft_uapi::state::{ConnectionState, DiskState, OnNoQuorum, Protocol};
+use weft_uapi::state::{ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol};
 use weft_uapi::units::NodeSet;
 
 /// The commands that would make these resources as they are.
@@ -19,7 +19,9 @@ fn resource(resource: &Resource) -> Vec<Request> {
     let protocol = Protocol::from_name(&resource.protocol).unwrap_or(Protocol::C);
     let on_no_quorum = OnNoQuorum::from_name(&resource.quorum.on_no_quorum).unwrap_or_default();
     let new = about(Command::NewResource).number(Attribute::NodeId, resource.node_id);
-    let new = with_options(new, protocol, resource.quorum.voters(), on_no_quorum)
+    let fencing = Fencing::from_name(&resource.fencing).unwrap_or_default();
+    let voters = resource.quorum.voters();
+    let new = with_options(new, protocol, voters, on_no_quorum, fencing)
         .flag(Attribute::TieBreaker, resource.tie_breaker);
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
@@ -70,8 +72,13 @@ pub fn with_options(
     protocol: Protocol,
     voters: NodeSet,
     on_no_quorum: OnNoQuorum,
+    fencing: Fencing,
 ) -> Request {
     let request = request.number(Attribute::Protocol, protocol.number());
+    let request = match fencing {
+        Fencing::DontCare => request,
+        fencing => request.number(Attribute::Fencing, fencing.number()),
+    };
     if voters.is_empty() {
         return request;
     }

@@ -258,6 +258,7 @@ mod tests {
             role: "primary".to_owned(),
             protocol: "C".to_owned(),
             tie_breaker: false,
+            fencing: "dont-care".to_owned(),
             quorum: Quorum::default(),
             suspended: vec![],
             suspended_ms: 0,

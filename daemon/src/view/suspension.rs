@@ -4,7 +4,7 @@
 
 use super::model::Quorum;
 use weft_uapi::status::{
-    SUSPENDED_BROKEN, SUSPENDED_NO_DATA, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 
 const REASONS: &[(u32, &str)] = &[
@@ -12,6 +12,7 @@ const REASONS: &[(u32, &str)] = &[
     (SUSPENDED_NO_DATA, "no-data"),
     (SUSPENDED_BROKEN, "broken"),
     (SUSPENDED_QUORUM, "quorum"),
+    (SUSPENDED_FENCING, "fencing"),
 ];
 
 /// The reasons that these bits stand for, as the JSON of `weft status` names them.
@@ -27,6 +28,7 @@ pub(super) fn why(reason: &str) -> &'static str {
         "no-data" => "no up-to-date data can be reached",
         "broken" => "an internal rule was broken and the resource stopped to protect the data",
         "quorum" => "no majority of the voters knows which data this node goes on with",
+        "fencing" => "a peer was lost and may go on by itself until it is fenced",
         _ => "for a reason that this version does not know",
     }
 }
@@ -49,6 +51,10 @@ pub(super) fn way_out(reason: &str, resource: &str, quorum: &Quorum) -> String {
                 missing.join(", ")
             )
         }
+        "fencing" => format!(
+            "the fence-peer handler is run until it works (journalctl -u weftd); or weft wait-connect {resource}; \
+             if you know that the peer is down: weftsetup options {resource} --fencing dont-care"
+        ),
         _ => "dmesg | grep weft".to_owned(),
     }
 }

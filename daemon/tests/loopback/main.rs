@@ -3,6 +3,7 @@
 //! Two and more daemons over loopback, without a kernel module.
 
 mod control;
+mod fencing;
 mod forwarding;
 mod heartbeat;
 mod hello;

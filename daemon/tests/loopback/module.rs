@@ -15,8 +15,8 @@ use std::time::Instant;
 use weft_daemon::kernel::device::ControlDevice;
 use weft_daemon::links::kind::LinkKind;
 use weft_uapi::control::{
-    padded_name, LinkAccept, LinkOffer, Memory, MessageHeader, NodeConnState, KERN_WITHDRAWN,
-    MESSAGE_BYTES_MAX,
+    padded_name, Fence, LinkAccept, LinkOffer, Memory, MessageHeader, NodeConnState, FENCED,
+    KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
 };
 use weft_uapi::version::CONTROL_ABI;
 use zerocopy::IntoBytes;
@@ -155,15 +155,26 @@ impl Module {
         .unwrap();
     }
 
+    /// Asks the daemon to have a peer fenced, and waits for the outcome.
+    pub(crate) fn fence(&self, question: &Fence) -> Fence {
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        send(self.far.as_raw_fd(), question.as_bytes(), flags).unwrap();
+        self.until(|bytes| Fence::parse(bytes, FENCED))
+    }
+
     /// The next answer of this kind.
     pub(crate) fn answer(&self, kind: u32) -> Memory {
+        self.until(|bytes| Memory::parse(bytes, &[kind]))
+    }
+
+    /// Waits for a message of the daemon that `parse` takes.
+    fn until<T>(&self, parse: impl Fn(&[u8]) -> Option<T>) -> T {
         let end = deadline();
         loop {
             let mut buffer = [0; MESSAGE_BYTES_MAX];
             let count = recv(self.far.as_raw_fd(), &mut buffer, MsgFlags::empty());
-            let bytes = &buffer[..count.expect("no message in time")];
-            if let Some(answer) = Memory::parse(bytes, &[kind]) {
-                return answer;
+            if let Some(message) = parse(&buffer[..count.expect("no message in time")]) {
+                return message;
             }
             assert!(Instant::now() < end, "no answer in time");
         }

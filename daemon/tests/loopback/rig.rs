@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     addresses: Vec<SocketAddr>,
     ping_interval_ms: u32,
+    /// The resources, as they stand in the configuration.
+    pub(crate) resources: String,
 }
 
 /// A running daemon.
@@ -69,6 +71,7 @@ impl Cluster {
             folder: tempfile::tempdir().unwrap(),
             addresses: (0..nodes).map(address).collect(),
             ping_interval_ms: 1000,
+            resources: String::new(),
         }
     }
 
@@ -92,6 +95,7 @@ impl Cluster {
         for (id, address) in self.addresses.iter().enumerate() {
             text += &format!("[[node]]\nname = \"n{id}\"\nid = {id}\naddress = \"{address}\"\n");
         }
+        text += &self.resources;
         let path = self.folder.path().join("weft.toml");
         std::fs::write(&path, text).unwrap();
         path

@@ -109,6 +109,14 @@ pub enum Effect<'a, H: Host> {
         /// What to keep.
         kept: Kept,
     },
+    /// Make sure that a peer out of reach does not go on by itself, and answer with
+    /// [`crate::event::Event::Fenced`]. Asked again until then, with the same number.
+    Fence {
+        /// The peer.
+        peer: NodeId,
+        /// For the answer.
+        number: u64,
+    },
     /// Something visible in the status changed: send an event.
     Notify(Object),
     /// A line for the kernel log; also the text of the next [`Effect::Notify`].

@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::load::LoadedDisk;
 use crate::quorum::OnNoQuorum;
 use weft_uapi::ondisk::Generation;
-use weft_uapi::state::Protocol;
+use weft_uapi::state::{FenceOutcome, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, Term, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
 
@@ -105,6 +105,15 @@ pub enum Event<'a, H: Host> {
         /// From the effect.
         number: u64,
     },
+    /// A [`crate::effect::Effect::Fence`] is done.
+    Fenced {
+        /// The peer.
+        peer: NodeId,
+        /// From the effect.
+        number: u64,
+        /// What became of it.
+        outcome: FenceOutcome,
+    },
     /// [`crate::Engine::deadline`] has come.
     Timer,
 }
@@ -195,6 +204,8 @@ pub struct Options {
     pub voters: Option<NodeSet>,
     /// What becomes of requests without quorum.
     pub on_no_quorum: Option<OnNoQuorum>,
+    /// What is done about a peer out of reach.
+    pub fencing: Option<Fencing>,
 }
 
 /// What a request of the application asks for.

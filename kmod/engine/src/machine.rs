@@ -12,6 +12,7 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target` | resync |
 //! | `change`, `role`, `witness` | generation records; promotion and demotion; tie-breakers |
+//! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
 
@@ -22,6 +23,7 @@ mod context;
 mod cookie;
 mod disk;
 mod exchange;
+mod fencing;
 mod mirror;
 mod negotiate;
 mod objects;
@@ -53,7 +55,7 @@ use role::Transition;
 use session::Peer;
 use weft_uapi::limits::{NODES_MAX, VOLUMES_MAX};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{Protocol, Role};
+use weft_uapi::state::{Fencing, Protocol, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::wire::{Header, LinkKind, PacketKind};
 
@@ -68,6 +70,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// Quorum to begin with.
     pub quorum: Quorum,
+    /// What is done about a peer out of reach, to begin with.
+    pub fencing: Fencing,
     /// This node has no disk, and votes.
     pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
@@ -82,6 +86,7 @@ pub struct Engine<H: Host> {
     config: Config,
     protocol: Protocol,
     quorum: Quorum,
+    fencing: Fencing,
     role: Role,
     transition: Option<Transition>,
     /// One item per volume, allocated when it is configured.
@@ -109,6 +114,7 @@ impl<H: Host> Engine<H> {
             config,
             protocol: config.protocol,
             quorum: config.quorum,
+            fencing: config.fencing,
             role: Role::Secondary,
             transition: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
@@ -194,6 +200,11 @@ impl<H: Host> Engine<H> {
             Event::Daemon { served, connected } => self.on_daemon(&mut cx, served, connected),
             Event::Recalled { volume, kept } => self.on_recalled(volume, kept),
             Event::Kept { volume, number } => self.on_kept(volume, number),
+            Event::Fenced {
+                peer,
+                number,
+                outcome,
+            } => self.on_fenced(&mut cx, peer, number, outcome),
             Event::Timer => {
                 for volume in self.each_volume_mut() {
                     volume.recheck = true;
@@ -216,6 +227,7 @@ impl<H: Host> Engine<H> {
             cx.facts = self.facts();
             let transition = self.transition;
             self.run_role(cx);
+            self.run_fencing(cx);
             if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
                 break;
             }
@@ -240,6 +252,7 @@ impl<H: Host> Engine<H> {
             node: self.config.node,
             leaders,
             quorum: self.quorum,
+            held_by: self.held_by(),
             role: self.role,
             protocol: self.protocol,
             in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),

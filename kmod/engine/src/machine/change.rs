@@ -160,7 +160,7 @@ impl<H: Host> Volume<H> {
     }
 
     fn begin_wanted_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        if !self.may_change() {
+        if !self.may_change() || !cx.facts.held_by.is_empty() {
             return;
         }
         let node = cx.facts.node;

@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub(super) leaders: NodeSet,
     /// Who has a vote.
     pub(super) quorum: Quorum,
+    /// Peers that are to be fenced before anything else is done.
+    pub(super) held_by: NodeSet,
     /// No node in reach is primary.
     pub(super) is_quiet: bool,
 }

@@ -191,7 +191,12 @@ impl<H: Host> Engine<H> {
     pub fn deadline(&self) -> Option<Time> {
         let volumes = self.each_volume().filter_map(Volume::deadline);
         let peers = self.peers.iter().flatten().filter_map(Peer::deadline);
-        volumes.chain(peers).chain(self.role_deadline()).min()
+        let role = self.role_deadline();
+        volumes
+            .chain(peers)
+            .chain(role)
+            .chain(self.fencing_deadline())
+            .min()
     }
 
     /// Whether one more [`crate::event::Event::Request`] can be taken, of whatever volume.

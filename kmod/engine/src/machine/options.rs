@@ -38,6 +38,7 @@ impl<H: Host> Engine<H> {
             return cx.refuse(token, Refusal::NoSuchVoter, format_args!("node {stranger}"));
         }
         self.protocol = options.protocol.unwrap_or(self.protocol);
+        self.fencing = options.fencing.unwrap_or(self.fencing);
         let before = self.quorum;
         self.quorum.voters = options.voters.unwrap_or(before.voters);
         self.quorum.on_lost = options.on_no_quorum.unwrap_or(before.on_lost);

@@ -270,12 +270,13 @@ impl<H: Host> Volume<H> {
         self.complete(cx, number, result, None);
     }
 
-    /// Whether it is not known by a majority of the voters that this node goes on without the members that it lost.
+    /// Whether it is not known by a majority of the voters that this node goes on without the members that it lost, or those
+    /// are yet to be fenced.
     pub(super) fn lacks_quorum<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
         let is_unsure = self.stalled.is_some()
             || self.wants_vote
             || !self.lost_members(cx.facts.node).is_empty();
-        cx.facts.quorum.is_on() && is_unsure
+        !cx.facts.held_by.is_empty() || (cx.facts.quorum.is_on() && is_unsure)
     }
 
     /// Whether requests that wait are to fail.

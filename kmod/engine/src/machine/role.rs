@@ -10,6 +10,7 @@
 use super::change::Promotion;
 use super::context::{ensure, Context, Fault};
 use super::disk::{Disk, Stage};
+use super::fencing::Absent;
 use super::session::Peer;
 use super::transitions;
 use super::volume::Volume;
@@ -84,6 +85,7 @@ impl<H: Host> Engine<H> {
             }
             return;
         }
+        self.forget_free();
         for volume in self.each_volume_mut() {
             volume.negotiate_all(cx.now);
         }
@@ -423,7 +425,28 @@ impl<H: Host> Engine<H> {
             Err((Refusal::InTransition, _)) if since.after_ms(PROMOTION_TIMEOUT_MS) > cx.now => {
                 return;
             }
-            Ok(()) => return self.ask(cx, token, force),
+            Ok(()) if force => return self.ask(cx, token, force),
+            Ok(()) => match self.fence_absent(cx) {
+                Absent::Fenced => return self.ask(cx, token, force),
+                Absent::Open => {
+                    // Whoever fences has a time limit of its own.
+                    let since = cx.now;
+                    self.transition = Some(Transition::Comparing {
+                        token,
+                        force,
+                        since,
+                    });
+                    return;
+                }
+                Absent::Free(peer, outcome) => {
+                    self.give_up(cx);
+                    return cx.refuse(
+                        token,
+                        Refusal::PeerNotFenced,
+                        format_args!("node {peer}, fence-peer: {outcome}"),
+                    );
+                }
+            },
             Err((refusal, _)) => refusal,
         };
         self.give_up(cx);

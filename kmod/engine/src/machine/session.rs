@@ -11,6 +11,7 @@
 //! Every session has a number of its own; whatever comes for another one is ignored.
 
 use super::context::{ensure, Context, Fault, Line};
+use super::fencing::Fence;
 use super::replica::Verdict;
 use super::transitions;
 use super::volume::Volume;
@@ -47,6 +48,7 @@ pub(super) struct Peer {
     /// It was promised to be the next primary, and has not said what became of that.
     pub(super) is_promised: bool,
     pub(super) reason: [u8; REASON_MAX],
+    pub(super) fence: Fence,
 }
 
 impl Peer {
@@ -62,6 +64,7 @@ impl Peer {
             granting: None,
             is_promised: false,
             reason: [0; REASON_MAX],
+            fence: Fence::default(),
         }
     }
 
@@ -415,10 +418,16 @@ impl<H: Host> Engine<H> {
                 .replica(id)
                 .is_none_or(|replica| replica.round.decided > 0)
         });
-        if is_decided {
+        let is_new = |peer: &Peer| peer.connection != ConnectionState::Connected;
+        if is_decided && self.peer(id).is_some_and(is_new) {
             self.set_connection(cx, id, ConnectionState::Connected);
             if let Some(peer) = self.peer_mut(id) {
                 peer.discards = false;
+                peer.fence.lift();
+            }
+            // Requests may have waited for the peer to be fenced.
+            for volume in self.each_volume_mut() {
+                volume.recheck = true;
             }
         }
     }

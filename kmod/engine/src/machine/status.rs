@@ -10,8 +10,8 @@ use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
-    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_NO_DATA, SUSPENDED_QUORUM,
-    SUSPENDED_TRANSITION,
+    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA,
+    SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 use weft_uapi::units::{NodeId, VolumeId};
 use zerocopy::FromZeros;
@@ -37,7 +37,7 @@ impl<H: Host> Engine<H> {
             on_no_quorum: self.quorum.on_lost.number(),
             suspended_since_ms: suspended_since.map_or(0, |since| since.ms_since(Time(0)).max(1)),
             tie_breaker: self.config.is_tie_breaker.into(),
-            reserved: 0,
+            fencing: self.fencing.number(),
         }
     }
 
@@ -47,7 +47,12 @@ impl<H: Host> Engine<H> {
             let is_waiting = volume.has_waiting_requests() || volume.stalled.is_some();
             volume.is_broken || (is_waiting && self.role == Role::Primary)
         });
-        waiting.fold(0, |all, volume| {
+        let fencing = if self.held_by().is_empty() {
+            0
+        } else {
+            SUSPENDED_FENCING
+        };
+        waiting.fold(fencing, |all, volume| {
             let broken = if volume.is_broken {
                 SUSPENDED_BROKEN
             } else {

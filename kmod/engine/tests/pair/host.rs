@@ -41,6 +41,7 @@ pub(crate) enum Act {
     EndSession(NodeId, SessionId),
     Recall,
     Keep(u64, Kept),
+    Fence(NodeId, u64),
 }
 
 #[derive(Default)]
@@ -90,6 +91,7 @@ impl Output<RigHost> for Outbox {
             Effect::EndSession { peer, session } => self.acts.push(Act::EndSession(peer, session)),
             Effect::Recall { .. } => self.acts.push(Act::Recall),
             Effect::Keep { number, kept, .. } => self.acts.push(Act::Keep(number, kept)),
+            Effect::Fence { peer, number } => self.acts.push(Act::Fence(peer, number)),
             Effect::Complete {
                 request, result, ..
             } => self.completions.push((request, result)),

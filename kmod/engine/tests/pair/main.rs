@@ -6,6 +6,7 @@
 mod attach;
 mod decisions;
 mod diskless;
+mod fencing;
 mod host;
 mod hostile;
 mod matrix;

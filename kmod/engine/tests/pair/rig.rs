@@ -20,7 +20,7 @@ use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{DiskState, Protocol};
+use weft_uapi::state::{DiskState, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
 use wire::Wires;
 
@@ -54,6 +54,8 @@ struct Node {
     is_tie_breaker: bool,
     /// What is kept for it.
     kept: Kept,
+    /// The last peer that was to be fenced, and the number of the question.
+    fence: Option<(NodeId, u64)>,
     /// Metadata writes, and what is to be kept, are set aside.
     is_late: bool,
     late: Vec<Act>,
@@ -88,6 +90,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         node: node(number),
         protocol: Protocol::C,
         quorum,
+        fencing: Fencing::default(),
         is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,
@@ -131,6 +134,7 @@ impl Rig {
             engine: new_engine(number, quorum, false),
             is_tie_breaker: false,
             kept: Kept::default(),
+            fence: None,
             disk: blank_disk(number, sectors),
             forced: Vec::new(),
             is_failing: false,
@@ -457,6 +461,7 @@ impl Rig {
                 let (volume, kept) = (VOLUME, self.nodes[number].kept);
                 self.feed(number, Event::Recalled { volume, kept });
             }
+            Act::Fence(peer, question) => self.nodes[number].fence = Some((peer, question)),
             Act::Keep(version, kept) => {
                 self.nodes[number].kept = kept;
                 let done = Event::Kept {

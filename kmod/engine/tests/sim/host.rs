@@ -161,7 +161,7 @@ impl Output<SimHost> for Outbox<'_> {
                 level,
                 line: line.to_string(),
             },
-            Effect::Capacity { .. } | Effect::Notify(_) => return,
+            Effect::Capacity { .. } | Effect::Notify(_) | Effect::Fence { .. } => return,
         });
     }
 

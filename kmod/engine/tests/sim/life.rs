@@ -14,7 +14,7 @@ use weft_engine::load::{LoadedDisk, Read};
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
-use weft_uapi::state::{ReplicationState, Role};
+use weft_uapi::state::{Fencing, ReplicationState, Role};
 use weft_uapi::units::{Minor, NodeSet, Sector};
 
 /// A step of the daemon after a boot.
@@ -40,6 +40,7 @@ impl World {
                 voters: self.quorum.voters,
                 ..Quorum::default()
             },
+            fencing: Fencing::DontCare,
             is_tie_breaker: self.nodes[node].is_diskless,
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),

@@ -4,12 +4,13 @@
 
 use super::{blank_disk, layout, new_engine, node, Rig, VOLUME};
 use crate::host::RigHost;
-use weft_engine::event::{Command, Event, Token};
+use weft_engine::event::{Command, Event, Options, Token};
 use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::units::Sector;
+use weft_uapi::state::{FenceOutcome, Fencing};
+use weft_uapi::units::{NodeSet, Sector};
 
 impl Rig {
     pub(crate) fn attach(&mut self, number: usize) {
@@ -140,6 +141,37 @@ impl Rig {
             self.command(number, Command::Detach { volume: VOLUME }),
             Ok(())
         );
+        self.idle();
+    }
+
+    /// Sets the policy, and has a daemon there to fence.
+    pub(crate) fn set_fencing(&mut self, number: usize, fencing: Fencing) {
+        let options = Options {
+            fencing: Some(fencing),
+            ..Options::default()
+        };
+        self.set_options(number, options).unwrap();
+        let daemon = Event::Daemon {
+            served: true,
+            connected: NodeSet::EMPTY,
+        };
+        self.feed(number, daemon);
+    }
+
+    /// The peer that the node wants fenced, if it does.
+    pub(crate) fn fence_wanted(&self, number: usize) -> Option<usize> {
+        self.nodes[number].fence.map(|(peer, _)| peer.index())
+    }
+
+    /// Answers the node that wants a peer fenced.
+    pub(crate) fn fenced(&mut self, number: usize, outcome: FenceOutcome) {
+        let (peer, question) = self.nodes[number].fence.take().expect("a question");
+        let answer = Event::Fenced {
+            peer,
+            number: question,
+            outcome,
+        };
+        self.feed(number, answer);
         self.idle();
     }
 }

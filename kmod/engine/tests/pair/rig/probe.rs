@@ -65,6 +65,7 @@ impl Rig {
             Act::EndSession(..) => "ends the session",
             Act::Recall => "has something handed back",
             Act::Keep(..) => "has something kept",
+            Act::Fence(..) => "has the peer fenced",
         }
     }
 
