@@ -27,7 +27,13 @@ struct VolumeDump {
 }
 
 /// Makes metadata for all volumes of a resource, or one. Everything is checked before anything is written.
-pub(super) fn create(place: &Place<'_>, volume: Option<u16>, force: bool) -> Result<(), Failure> {
+pub(super) fn create(
+    place: &Place<'_>,
+    volume: Option<u16>,
+    max_peers: Option<u32>,
+    force: bool,
+) -> Result<(), Failure> {
+    let slots = slots(place, max_peers)?;
     let mut prepared = Vec::new();
     for (volume, backing) in volumes(place, volume)? {
         let area = open(place, backing, Access::Exclusive)?;
@@ -35,7 +41,7 @@ pub(super) fn create(place: &Place<'_>, volume: Option<u16>, force: bool) -> Res
             resource: &place.resource.name,
             volume: volume.id,
             node: place.node.id,
-            slots: BITMAP_SLOTS_DEFAULT.max(place.resource.nodes.len().saturating_sub(1)),
+            slots,
         };
         let layout =
             create::check(&area, owner, force).map_err(|why| obstacle(place, backing, why))?;
@@ -62,6 +68,21 @@ pub(super) fn create(place: &Place<'_>, volume: Option<u16>, force: bool) -> Res
         ))?;
     }
     Ok(())
+}
+
+/// For how many peers there is to be room.
+pub(super) fn slots(place: &Place<'_>, wanted: Option<u32>) -> Result<u32, Failure> {
+    let peers = place.resource.nodes.len().saturating_sub(1);
+    match wanted {
+        None => Ok(BITMAP_SLOTS_DEFAULT.max(peers)),
+        Some(slots) if slots >= peers => Ok(slots),
+        Some(slots) => Err(Failure::new(
+            Refusal::BadArgument.name(),
+            format!("The resource has {peers} peers, more than there would be room for."),
+            format!("resource {}, max-peers {slots}", place.resource.name),
+            format!("weft create-md {} --max-peers {peers}", place.resource.name),
+        )),
+    }
 }
 
 /// Shows metadata of all volumes of a resource, or one.

@@ -360,6 +360,34 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_of_32_nodes_has_31_peers_and_metadata_with_room_for_them() {
+        let mut text = TEXT.replace("[[resource]]", "");
+        text.truncate(text.find("name = \"r0\"").unwrap());
+        for id in 2..32 {
+            text +=
+                &format!("[[node]]\nname = \"n{id}\"\nid = {id}\naddress = \"10.9.1.{id}:7790\"\n");
+        }
+        text += "[[resource]]\nname = \"r0\"\n[[resource.volume]]\nid = 0\nminor = 7\ndisk = \"/dev/vda\"\n";
+        let steps = steps_of(&text, "n31", None, false);
+        let count = |command| steps.iter().filter(|step| step.command == command).count();
+        assert_eq!((count(Command::NewPeer), count(Command::Connect)), (31, 31));
+        let voters = steps[0]
+            .arguments
+            .iter()
+            .find(|it| it.0 == Attribute::Voters);
+        assert_eq!(voters.map(|it| &it.1), Some(&Value::U32(u32::MAX)));
+        let config = Config::parse(&text).unwrap();
+        let place = Place {
+            config: &config,
+            node: config.node("alpha").unwrap(),
+            resource: config.resource("r0").unwrap(),
+        };
+        let slots = |wanted| super::super::metadata::slots(&place, wanted).map_err(|it| it.code);
+        assert_eq!((slots(None), slots(Some(31))), (Ok(31), Ok(31)));
+        assert_eq!(slots(Some(30)), Err("bad-argument".to_owned()));
+    }
+
+    #[test]
     fn a_step_that_fails_is_named_and_ends_the_work() {
         let mut count = 0;
         let failure = carry_out(&steps_of(TEXT, "alpha", None, false), |step| {

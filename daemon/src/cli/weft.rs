@@ -10,9 +10,10 @@ use crate::control::{RUN_DIR, SOCKET_NAME};
 use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::request::Request;
 use crate::view::model;
-use clap::{Args, Parser, Subcommand};
+use clap::{value_parser, Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+use weft_uapi::limits::NODES_MAX;
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
 
@@ -45,6 +46,9 @@ enum Verb {
         /// Only this volume
         #[arg(long)]
         volume: Option<u16>,
+        /// Leave room for so many peers, 1 to 31 [default: 7, or as many as are configured]
+        #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..NODES_MAX as i64))]
+        max_peers: Option<u32>,
         /// Destroy what is there
         #[arg(long)]
         force: bool,
@@ -241,11 +245,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Verb::CreateMd {
             resource,
             volume,
+            max_peers,
             force,
         } => {
             let config = arguments.load()?;
             for_each(&arguments.places(&config, resource)?, |place| {
-                metadata::create(place, *volume, *force)
+                metadata::create(place, *volume, *max_peers, *force)
             })
         }
         Verb::DumpMd {

@@ -31,6 +31,8 @@ const VERDICT_MS: u64 = 2_000;
 /// How long a peer may take to answer a state, in milliseconds.
 const ROUND_TIMEOUT_MS: u64 = 20_000;
 
+const NO_SLOT: &str =
+    "every bitmap slot of the disk is taken: make metadata with room for more, weft create-md --max-peers";
 const BLOCK_SIZES_DIFFER: &str =
     "the logical block sizes differ: say the larger one as block-size of the volume on every node";
 
@@ -325,7 +327,7 @@ impl<H: Host> Volume<H> {
                 disk.set_since(peer, GenerationId::NONE);
             }
             if disk.ensure_slot(peer).is_none() {
-                self.stand_alone(cx, peer, rule, "every bitmap slot of the disk is taken");
+                self.stand_alone(cx, peer, rule, NO_SLOT);
                 return;
             }
         }
