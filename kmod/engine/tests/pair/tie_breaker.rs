@@ -123,5 +123,7 @@ fn a_voter_whose_disk_is_gone_has_no_vote() {
     let mut rig = Rig::voting(3);
     rig.detach(2);
     rig.crash(0);
+    let members = rig.members(1);
     assert_eq!(rig.command(1, PRIMARY), Err(Refusal::NoQuorum));
+    assert_eq!(rig.members(1), members, "it was elected");
 }
