@@ -442,6 +442,7 @@ fn same_data(own: &Side, peer: &Side) -> Option<Decision> {
         (
             side.is_writer,
             side.is_primary,
+            !side.has_crashed,
             goes_on,
             current.term,
             current.id,

@@ -21,7 +21,7 @@ use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState, Role};
-use weft_uapi::units::{GenerationId, Incarnation, NodeId};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
 use weft_uapi::wire::{Header, PacketKind, StateBody};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -404,12 +404,12 @@ impl<H: Host> Volume<H> {
         // Both states named this generation as durable.
         disk.set_since(peer, said_id);
         self.on_known(peer, said_id);
-        self.reconciled(cx);
         if let Some(replica) = self.replica_mut(peer) {
             replica.receives = true;
             replica.accepts = true;
             replica.peer_disk = said.disk;
         }
+        self.reconciled(cx);
         if !are_outdated {
             if let Some(disk) = self.disk.as_mut() {
                 disk.set_flag(FLAG_OUTDATED, false);
@@ -488,11 +488,18 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// A crash of this disk's node does not matter any more: a peer agreed on what counts.
+    /// A crash of this disk's node does not matter any more once every member agreed on what counts: until then one of
+    /// them may have kept what this disk lost.
     pub(super) fn reconciled<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let is_primary = cx.facts.is_primary() || cx.facts.in_transition;
+        let whole = self
+            .each_replica()
+            .filter(|(_, replica)| replica.is_whole())
+            .fold(NodeSet::of(cx.facts.node), |set, (peer, _)| set.with(peer));
         if let Some(disk) = self.disk.as_mut().filter(|_| !is_primary) {
-            disk.set_flag(FLAG_WRITER_ACTIVE, false);
+            if disk.superblock.generation.members.0 & !whole.0 == 0 {
+                disk.set_flag(FLAG_WRITER_ACTIVE, false);
+            }
         }
     }
 

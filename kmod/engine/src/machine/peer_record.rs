@@ -116,7 +116,16 @@ impl<H: Host> Volume<H> {
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
-            disk.set_flag(FLAG_WRITER_ACTIVE, false);
+        }
+        if !disk.has_flag(FLAG_INCONSISTENT) {
+            // What a writer's disk has is what counts; a copy lacks what the disk lost that it was made from.
+            let source = replica.round.peer.map(|said| said.side);
+            let has_lost = if adopting.joins {
+                source.is_some_and(|source| source.has_crashed)
+            } else {
+                disk.has_flag(FLAG_WRITER_ACTIVE)
+            };
+            disk.set_flag(FLAG_WRITER_ACTIVE, record.writer.is_none() && has_lost);
         }
         replica.accepts = false;
         replica.adopting = Some(Adopting {

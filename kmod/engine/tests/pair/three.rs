@@ -264,3 +264,20 @@ fn survivors_settle_with_one_record_each_that_joins() {
     let made = rig.generations(4) - before;
     assert!(made <= 3, "{made} records for three nodes");
 }
+
+#[test]
+fn a_disk_that_lost_its_cache_asks_every_member_before_it_counts_again() {
+    let mut rig = Rig::synced(3);
+    rig.isolate(2);
+    assert_eq!(rig.write(0, 0, 7, 4096), Ok(()));
+    assert_eq!(rig.members(0), 0b011);
+    rig.crash(0);
+    rig.lose_cache(0, 0, 4096);
+    rig.heal_pair(0, 2);
+    rig.cut_pair(0, 1);
+    rig.restart(0);
+    assert_eq!(rig.read_disk(2, 0, 4096), vec![0; 4096], "from node 0");
+    rig.heal();
+    rig.assert_equal();
+    assert_eq!(rig.read_disk(1, 0, 4096), vec![7; 4096], "never down");
+}

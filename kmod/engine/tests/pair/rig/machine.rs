@@ -85,6 +85,11 @@ impl Rig {
         self.idle();
     }
 
+    /// A crashed node's disk has zeros where it was written last: its cache was lost.
+    pub(crate) fn lose_cache(&mut self, number: usize, sector: u64, bytes: usize) {
+        self.nodes[number].disk[sector as usize * 512..][..bytes].fill(0);
+    }
+
     /// Starts a node that crashed, with its disk.
     pub(crate) fn restart(&mut self, number: usize) {
         self.restart_alone(number);
