@@ -28,14 +28,15 @@ pub(crate) fn differences_are_known(scope: &Scope, s: &State) -> bool {
 
 /// I2: what the application was told to be done is on every disk that goes on from there.
 pub(crate) fn done_writes_are_kept(scope: &Scope, s: &State) -> bool {
-    scope.all().all(|node| {
-        let disk = s.disk(node);
-        disk.is_inconsistent
-            || s.writes
-                .iter()
-                .enumerate()
-                .all(|(number, write)| !counts(s, write, node) || has(s, number, write, node))
-    })
+    s.wrong != Some(Wrong::GivenUp)
+        && scope.all().all(|node| {
+            let disk = s.disk(node);
+            disk.is_inconsistent
+                || s.writes
+                    .iter()
+                    .enumerate()
+                    .all(|(number, write)| !counts(s, write, node) || has(s, number, write, node))
+        })
 }
 
 /// Whether a disk has to hold a write.

@@ -112,6 +112,7 @@ mod canaries {
         g5_trim_before_stable: TrimBeforeStable in PAIR, by "I1";
         g5_record_drops_tail: RecordDropsTail in THREE_FAULTS, by "I1";
         g5_peers_keep_no_tail: PeersKeepNoTail in THREE_FAULTS, by "I1";
+        g5_forget_crash: ForgetCrash in THREE.with_promotions(0), by "I2";
         g6_promote_without_majority: PromoteWithoutMajority in THREE_ROLES.with_quorum(), by "I3";
         g6_follow_two_writers: FollowTwoWriters in THREE_FAULTS, by "I7";
         g6_secondaries_go_on: SecondariesGoOn in THREE_FAULTS, by "I5";

@@ -223,7 +223,6 @@ impl Scope {
             let current = told.disk(node).current;
             s.disk_mut(node).since[peer] = current;
             self.on_known(s, node, peer);
-            self.reconciled(s, node);
             if !were_outdated {
                 s.disk_mut(node).is_outdated = false;
                 s.nodes[node].is_uptodate = true;
@@ -238,6 +237,8 @@ impl Scope {
                 were_outdated,
             },
         );
+        self.reconciled(s, a);
+        self.reconciled(s, b);
     }
 
     /// Nothing to do with each other for now.

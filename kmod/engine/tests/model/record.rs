@@ -292,11 +292,14 @@ impl Scope {
         self.reconciled(s, node);
     }
 
-    /// A crash of this disk's node does not matter any more: a peer agreed on what counts.
+    /// A crash of this disk's node does not matter any more once every member agreed on what counts.
     pub(crate) fn reconciled(&self, s: &mut State, node: usize) {
+        let whole = self.equals(s, node).with(node);
+        let members = s.current(node).map_or(Set::EMPTY, |record| record.members);
+        let is_agreed = whole.covers(members) || self.breaks(Broken::ForgetCrash);
         let it = &mut s.nodes[node];
         let is_becoming = !matches!(it.transition, None | Some(Transition::Comparing { .. }));
-        if !it.is_primary && !is_becoming {
+        if !it.is_primary && !is_becoming && is_agreed {
             it.disk.is_unclean = false;
         }
     }
@@ -392,6 +395,7 @@ impl Scope {
     fn take_record(&self, s: &mut State, from: usize, to: usize, id: RecordId, joins: bool) {
         let (members, current) = (s.record(id).members, s.disk(to).current);
         let dropped = s.current(to).map_or(Set::EMPTY, |old| old.members);
+        let source_lost = s.disk(from).is_unclean && !self.breaks(Broken::ForgetCrash);
         if self.breaks(Broken::RecordInMemory) && s.nodes[to].unsaved.is_none() {
             s.nodes[to].unsaved = Some(current);
         }
@@ -407,7 +411,7 @@ impl Scope {
         }
         if joins {
             disk.is_inconsistent = false;
-            disk.is_unclean = false;
+            disk.is_unclean = source_lost;
             disk.stable = disk.cache;
             inherit_excuses(s, from, to);
             let (target, stage) = (to as u8, Stage::Joined);
@@ -416,6 +420,8 @@ impl Scope {
         let is_whole = !s.disk(to).is_inconsistent;
         let has_writer = s.record(id).writer.is_some();
         let it = &mut s.nodes[to];
+        // What a writer's disk has is what counts.
+        it.disk.is_unclean &= !(has_writer && is_whole);
         it.awaits_force = match has_writer || self.breaks(Broken::TellEarly) {
             true => it.awaits_force.without(from),
             false => it.awaits_force.with(from),

@@ -34,6 +34,8 @@ pub(crate) enum Broken {
     RecordDropsTail,
     /// G5: only the writer keeps a tail.
     PeersKeepNoTail,
+    /// G5: who lost its cache counts like others once it has met one of them.
+    ForgetCrash,
     /// G6: those who can be reached are enough.
     PromoteWithoutMajority,
     /// G6: whom a node follows and fetches from is not looked at.

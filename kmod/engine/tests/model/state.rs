@@ -264,6 +264,8 @@ pub(crate) enum Wrong {
     NotMirrored,
     /// A write that counts was overwritten without a person's word.
     Overwritten,
+    /// A copy of a write that counts was given up for a disk that had lost it.
+    GivenUp,
     /// A person was called although one side had never gone on.
     FalseAlarm,
     /// The disk of a running application became a sync target.

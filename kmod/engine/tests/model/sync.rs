@@ -2,11 +2,11 @@
 
 //! A resync, from the exchange of bitmaps to the target's last block (G4).
 
-use crate::check::{counts, has};
+use crate::check::{counts, has, in_force};
 use crate::io::differences;
 use crate::scope::{Broken, Scope};
 use crate::set::Set;
-use crate::state::{Body, Phase, Stage, State};
+use crate::state::{Body, Phase, Stage, State, Wrong};
 use weft_engine::decide::Outcome;
 
 impl Scope {
@@ -57,6 +57,8 @@ impl Scope {
 
     /// What the target gives up now, and was a copy until now, the source must not lose any more.
     fn entrust(&self, s: &mut State, source: usize, target: usize) {
+        let newest = in_force(s, source);
+        let is_member = newest != 0 && s.record(newest).members.contains(target);
         for number in 0..s.writes.len() {
             let write = s.writes[number];
             let is_good = !s.disk(target).is_inconsistent;
@@ -64,6 +66,8 @@ impl Scope {
             let mut kept = write.kept.without(target);
             if is_copy && is_good && has(s, number, &write, source) {
                 kept = kept.with(source);
+            } else if is_copy && is_good && is_member && s.precedes(write.done, newest) {
+                s.wrong = Some(Wrong::GivenUp);
             }
             s.writes[number].kept = kept;
         }
