@@ -100,14 +100,18 @@ pub(crate) fn plan_of_environment() -> Option<Plan> {
     })
 }
 
-/// Whether the checkers see through a canary within a number of seeds.
+/// Whether the checker that has to sees through a canary within a number of seeds.
 pub(crate) fn catches(canary: Canary, seeds: u64) -> bool {
     let caught = (0..seeds).find_map(|seed| {
         let plan = Plan {
             canary: Some(canary),
+            nodes: canary.nodes(),
             ..Plan::of(seed)
         };
         let violation = run(plan).err()?;
+        if violation.checker != canary.seen_by() {
+            return None;
+        }
         // It has to be the canary that was seen.
         let is_sound = run(Plan {
             canary: None,

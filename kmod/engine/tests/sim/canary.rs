@@ -32,10 +32,18 @@ pub(crate) enum Canary {
     LoseResync,
     /// An older image of a disk looks as if it were a new one.
     HideRollback,
+    /// Of two nodes that meet, one gives its data up although nobody said so.
+    MergeForks,
+    /// Some acknowledgements of writes get lost.
+    LoseAcks,
+    /// Everybody is promised to be the next primary, whatever else was promised.
+    GrantAll,
+    /// A record is said to be with all nodes as soon as it is in force.
+    ClaimHolders,
 }
 
 impl Canary {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::MetaWithoutFlush,
         Self::SwallowLog,
         Self::SwallowSuperblock,
@@ -49,5 +57,32 @@ impl Canary {
         Self::LoseWrite,
         Self::LoseResync,
         Self::HideRollback,
+        Self::MergeForks,
+        Self::LoseAcks,
+        Self::GrantAll,
+        Self::ClaimHolders,
     ];
+
+    /// The checker that has to see it; others may see it, too.
+    pub(crate) fn seen_by(self) -> &'static str {
+        match self {
+            Self::MetaWithoutFlush | Self::SwallowLog | Self::SwallowBitmap => "coverage",
+            Self::FakeStable | Self::FakeWritten | Self::LoseWrite => "durability",
+            Self::SwallowSuperblock | Self::GrantAll => "chain",
+            Self::FakeDurable | Self::MergeForks => "forks",
+            Self::LoseResync => "equality",
+            Self::DropInconsistent => "claims",
+            Self::DropBitmapPages | Self::ReorderSends | Self::LoseAcks => "progress",
+            Self::ClaimHolders => "coverage",
+            Self::HideRollback => "rollback",
+        }
+    }
+
+    /// Nodes that it takes to see it.
+    pub(crate) fn nodes(self) -> usize {
+        match self {
+            Self::GrantAll | Self::ClaimHolders => 3,
+            _ => 2,
+        }
+    }
 }

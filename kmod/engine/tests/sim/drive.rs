@@ -2,6 +2,7 @@
 
 //! Driving an engine: commands and events go in, effects are carried out, and what it says of itself is watched.
 
+use crate::canary::Canary;
 use crate::checkers;
 use crate::disk::Op;
 use crate::host::{Act, Content, Outbox, SimHost};
@@ -30,7 +31,19 @@ impl World {
             _ => {}
         }
         let token = self.token(node, Some(command));
+        let command = self.forged(node, command);
         self.feed(node, Event::Command { token, command });
+    }
+
+    /// What a canary makes of a command.
+    fn forged(&self, node: usize, command: Command) -> Command {
+        match (self.plan.canary, command) {
+            (Some(Canary::MergeForks), Command::Connect { peer, .. }) => Command::Connect {
+                peer,
+                discard_my_data: node > peer.index() && !self.nodes[node].is_primary(),
+            },
+            _ => command,
+        }
     }
 
     pub(crate) fn token(&mut self, node: usize, command: Option<Command>) -> Token {

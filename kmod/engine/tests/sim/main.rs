@@ -47,7 +47,18 @@ use std::time::Duration;
 use world::Plan;
 
 /// Seeds that a canary may take to be caught.
-const CANARY_SEEDS: u64 = 400;
+const CANARY_SEEDS: u64 = 1000;
+
+/// Which checker watches which invariant.
+const INVARIANTS: [(&str, &str); 7] = [
+    ("I1", "coverage"),
+    ("I2", "durability"),
+    ("I3", "chain"),
+    ("I4", "forks"),
+    ("I5", "equality"),
+    ("I6", "claims"),
+    ("I7", "progress"),
+];
 
 #[test]
 fn every_seed_that_ever_failed_passes() {
@@ -91,4 +102,12 @@ fn every_canary_is_caught() {
         .filter(|&canary| !campaign::catches(canary, CANARY_SEEDS))
         .collect();
     assert!(survivors.is_empty(), "not caught: {survivors:?}");
+}
+
+#[test]
+fn every_invariant_has_a_canary() {
+    for (invariant, checker) in INVARIANTS {
+        let has_canary = Canary::ALL.iter().any(|canary| canary.seen_by() == checker);
+        assert!(has_canary, "{invariant}");
+    }
 }

@@ -10,7 +10,8 @@ use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::Event;
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::units::SessionId;
-use weft_uapi::wire::{Header, LinkKind, PacketKind, FLAG_CRC};
+use weft_uapi::wire::{Header, InForceBody, LinkKind, PacketKind, PromoteBody, FLAG_CRC, FLAG_YES};
+use zerocopy::FromBytes;
 
 /// How long it takes at most until a side notices that nothing comes any more.
 const DEAD_AFTER: u64 = 5 * SECOND;
@@ -86,9 +87,10 @@ impl World {
         (peer, session): (usize, SessionId),
         link: LinkKind,
         mut header: Header,
-        body: Vec<u8>,
+        mut body: Vec<u8>,
         data: Option<Content>,
     ) {
+        self.forge(&mut header, &mut body);
         header.payload_len = match &data {
             Some(content) => content.len() as u32 * SECTOR_BYTES,
             None => body.len() as u32,
@@ -105,7 +107,12 @@ impl World {
         let Some(&(index, side)) = self.nodes[node].sessions.get(&(peer, session)) else {
             return;
         };
-        if self.plan.canary == Some(Canary::DropBitmapPages) && header.kind == PacketKind::Bitmap {
+        let is_lost = match self.plan.canary {
+            Some(Canary::DropBitmapPages) => header.kind == PacketKind::Bitmap,
+            Some(Canary::LoseAcks) => header.kind == PacketKind::Written && self.random.percent(10),
+            _ => false,
+        };
+        if is_lost {
             return;
         }
         note!(
@@ -146,6 +153,24 @@ impl World {
             channel.queue.swap(len - 1, len - 2);
         }
         self.poll(index, side, index_of(link), due - now);
+    }
+
+    /// What a canary makes of a packet that is to be sent.
+    fn forge(&self, header: &mut Header, body: &mut [u8]) {
+        match (self.plan.canary, header.kind) {
+            (Some(Canary::GrantAll), PacketKind::PromoteReply) => {
+                header.flags |= FLAG_YES;
+                if let Ok(body) = PromoteBody::mut_from_bytes(body) {
+                    body.refusal = 0.into();
+                }
+            }
+            (Some(Canary::ClaimHolders), PacketKind::InForce) => {
+                if let Ok(body) = InForceBody::mut_from_bytes(body) {
+                    body.holders = ((1 << self.nodes.len()) - 1).into();
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Looks at a channel after `delay`, unless somebody does so already.
