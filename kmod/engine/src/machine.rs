@@ -11,7 +11,7 @@
 //! | `disk`, `attach` | metadata writers; a disk's coming and going |
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target` | resync |
-//! | `change`, `role`, `witness` | generation records; promotion and demotion; tie-breakers |
+//! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -43,6 +43,7 @@ mod status;
 mod target;
 mod transitions;
 mod volume;
+mod vote;
 mod witness;
 
 use crate::effect::{Effect, Object};

@@ -10,7 +10,7 @@
 use super::context::{ensure, Context, Fault};
 use super::disk::Stage;
 use super::exchange::Pages;
-use super::replica::Progress;
+use super::replica::{Progress, Replica};
 use super::said::Said;
 use super::source::Source;
 use super::target::Target;
@@ -84,9 +84,15 @@ impl Round {
 impl<H: Host> Volume<H> {
     /// Whether anything is being negotiated: no new writes, no generation changes.
     pub(super) fn is_negotiating(&self) -> bool {
-        self.each_replica().any(|(_, replica)| {
-            replica.session.is_some() && (replica.round.is_open() || replica.is_sending_bits())
-        })
+        self.each_replica()
+            .any(|(_, replica)| replica.is_negotiating())
+    }
+
+    /// As [`Self::is_negotiating`], with anybody but this peer.
+    pub(super) fn is_negotiating_beside(&self, peer: NodeId) -> bool {
+        let mut others = self.each_replica().filter(|(other, _)| *other != peer);
+        others.any(|(_, replica)| replica.is_negotiating())
+            || self.replica(peer).is_some_and(Replica::is_sending_bits)
     }
 
     /// Asks every connected peer for a new round.

@@ -141,6 +141,11 @@ impl<H: Host> Replica<H> {
         })
     }
 
+    /// Whether a round is open, or the bits that it led to have not all been sent.
+    pub(super) fn is_negotiating(&self) -> bool {
+        self.session.is_some() && (self.round.is_open() || self.is_sending_bits())
+    }
+
     /// Forgets everything that belongs to one session.
     pub(super) fn reset(&mut self) {
         self.session = None;

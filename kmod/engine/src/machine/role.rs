@@ -14,7 +14,6 @@ use super::fencing::Absent;
 use super::session::Peer;
 use super::transitions;
 use super::volume::Volume;
-use super::witness::Witness;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::event::Token;
@@ -155,130 +154,17 @@ impl<H: Host> Engine<H> {
     }
 
     /// Refuses lower terms from now on.
-    fn promise(&mut self, term: Term) {
-        for disk in self
-            .each_volume_mut()
-            .filter_map(|volume| volume.disk.as_mut())
-        {
-            disk.superblock.promised_term = term.max(disk.superblock.promised_term);
-            disk.touch();
-        }
-        for witness in self
-            .each_volume_mut()
-            .filter_map(|volume| volume.witness.as_mut())
-        {
-            witness.promise(term);
-        }
-    }
-
-    /// The highest term that this node promised to anybody.
-    fn promised(&self) -> Term {
-        let of_volume = |volume: &Volume<H>| match (volume.disk.as_ref(), volume.witness.as_ref()) {
-            (Some(disk), _) => disk.superblock.promised_term,
-            (None, Some(witness)) => witness.promised(),
-            (None, None) => Term::default(),
-        };
-        let promised = self.each_volume().map(of_volume);
-        promised.max().unwrap_or_default()
-    }
-
-    /// A peer wants to be primary.
-    #[inline(never)]
-    pub(super) fn on_promote_request<O: Output<H>>(
-        &mut self,
-        cx: &mut Context<'_, H, O>,
-        id: NodeId,
-        body: &[u8],
-    ) -> Result<(), Fault> {
-        let body = PromoteBody::read_from_bytes(body)
-            .map_err(|_| Fault("the peer sent a malformed promotion"))?;
-        let term = Term(body.term.get());
-        let promised = self.promised();
-        let other_primary = NodeId::all().any(|other| {
-            self.peer(other)
-                .is_some_and(|peer| peer.role == Role::Primary)
-        });
-        let is_promised =
-            NodeId::all().any(|other| self.peer(other).is_some_and(|peer| peer.is_promised));
-        let refusal = if self.role == Role::Primary || other_primary {
-            Some(Refusal::PeerPrimary)
-        } else if body.voters.get() != self.quorum.voters.0 {
-            Some(Refusal::VotersDiffer)
-        } else if self.transition.is_some()
-            || is_promised
-            || !self.is_recalled()
-            || self.each_volume().any(Volume::is_busy)
-        {
-            Some(Refusal::InTransition)
-        } else if term < promised {
-            Some(Refusal::ElectionLost)
-        } else if self.quorum.is_on() && self.each_volume().any(|volume| volume.is_ahead_of(id)) {
-            Some(Refusal::NoUpToDateDisk)
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            self.answer_promotion(cx, id, [term, promised], false, Some(refusal));
-            return Ok(());
-        }
-        let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
-        ensure(
-            peer.granting.is_none(),
-            "the peer asked twice for a promotion",
-        )?;
-        peer.granting = Some(term);
-        peer.is_promised = true;
-        self.promise(term);
-        Ok(())
-    }
-
-    fn answer_promotion<O: Output<H>>(
-        &self,
-        cx: &mut Context<'_, H, O>,
-        id: NodeId,
-        [asked, term]: [Term; 2],
-        is_granted: bool,
-        refusal: Option<Refusal>,
-    ) {
-        let Some(line) = self.line_to(id) else {
-            return;
-        };
-        let mut header = Header::new(PacketKind::PromoteReply, None);
-        header.flags = if is_granted { FLAG_YES } else { 0 };
-        header.term = asked;
-        let body = PromoteBody {
-            term: term.0.into(),
-            refusal: refusal.map_or(0, Refusal::number).into(),
-            voters: self.quorum.voters.0.into(),
-        };
-        cx.send(line, header, body.as_bytes());
-    }
-
-    /// Grants promotions whose promise is durable.
-    #[inline(never)]
-    fn run_promises<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let is_kept = |volume: &Volume<H>| {
-            let disk = volume.disk.as_ref();
-            let witness = volume.witness.as_ref();
-            disk.is_none_or(Disk::is_settled) && witness.is_none_or(Witness::is_settled)
-        };
-        let is_settled = self.each_volume().all(is_kept);
-        if !is_settled {
-            return;
-        }
-        for id in NodeId::all() {
-            if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
-                // Who cannot keep a promise does not object, but has no vote.
-                let abstains = (!self.keeps_promises()).then_some(Refusal::NoDisk);
-                self.answer_promotion(cx, id, [term, term], true, abstains);
+    pub(super) fn promise(&mut self, term: Term) {
+        for volume in self.each_volume_mut() {
+            if let Some(disk) = volume.disk.as_mut() {
+                disk.superblock.promised_term = term.max(disk.superblock.promised_term);
+                disk.touch();
             }
+            if let Some(witness) = volume.witness.as_mut() {
+                witness.promise(term);
+            }
+            volume.recheck = true;
         }
-    }
-
-    /// Whether what this node promises outlives it.
-    fn keeps_promises(&self) -> bool {
-        let has_memory = |volume: &Volume<H>| volume.has_running_disk() || volume.witness.is_some();
-        self.each_volume().all(has_memory)
     }
 
     /// A peer answered the wish to be primary.
@@ -350,7 +236,7 @@ impl<H: Host> Engine<H> {
     /// Takes a change of the role as far as it goes.
     #[inline(never)]
     pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        self.run_promises(cx);
+        self.run_votes(cx);
         self.step_down(cx);
         self.yield_to_primary(cx);
         match self.transition {
@@ -404,7 +290,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// The promotion has failed: nobody needs to keep the promise.
-    fn give_up<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+    pub(super) fn give_up<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.transition = None;
         for volume in self.each_volume_mut() {
             volume.stalled = None;
@@ -574,6 +460,7 @@ impl<H: Host> Engine<H> {
         if let Some(peer) = self.peer_mut(id) {
             peer.role = role;
             peer.is_promised = false;
+            peer.asked = None;
             peer.granting = None;
         }
         cx.notify(Object::Peer(id));
@@ -601,13 +488,8 @@ impl<H: Host> Volume<H> {
     }
 
     /// Whether a peer's data are of the past.
-    fn is_ahead_of(&self, peer: NodeId) -> bool {
+    pub(super) fn is_ahead_of(&self, peer: NodeId) -> bool {
         self.replica(peer).is_some_and(|replica| replica.is_behind) || self.has_witnessed_more(peer)
-    }
-
-    /// Whether something is being negotiated or recorded.
-    fn is_busy(&self) -> bool {
-        self.is_negotiating() || self.change.is_some()
     }
 
     /// Why a promotion that was granted cannot come to its end any more.

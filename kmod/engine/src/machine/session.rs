@@ -43,6 +43,8 @@ pub(super) struct Peer {
     is_offered: bool,
     /// The next handshake gives this node's data up.
     discards: bool,
+    /// It wants to be primary and has not been answered.
+    pub(super) asked: Option<Term>,
     /// A promise to be answered once it is durable.
     pub(super) granting: Option<Term>,
     /// It was promised to be the next primary, and has not said what became of that.
@@ -61,6 +63,7 @@ impl Peer {
             role: Role::Unknown,
             is_offered: false,
             discards: false,
+            asked: None,
             granting: None,
             is_promised: false,
             reason: [0; REASON_MAX],
@@ -345,6 +348,7 @@ impl<H: Host> Engine<H> {
         };
         peer.set_reason(sentence);
         peer.role = Role::Unknown;
+        peer.asked = None;
         peer.granting = None;
         peer.is_promised = false;
         peer.hellos = [false; 2];

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a peer is told that wants to be primary.
+//!
+//! It is promised to one peer at a time. A question that comes while somebody else is about to be primary, this node or
+//! one that it was promised to, or while something is being negotiated, waits for its answer until that has passed. Of
+//! two that have asked each other the one with the lower number goes first; so of several promotions at once one comes
+//! to its end.
+
+use super::context::{ensure, Context, Fault};
+use super::disk::Disk;
+use super::role::Transition;
+use super::volume::Volume;
+use super::witness::Witness;
+use super::Engine;
+use crate::host::{Host, Output};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::Role;
+use weft_uapi::units::{NodeId, Term};
+use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_YES};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What is said to a question.
+enum Vote {
+    Yes,
+    No(Refusal),
+    /// Nothing yet.
+    Later,
+}
+
+impl<H: Host> Engine<H> {
+    /// A peer wants to be primary.
+    #[inline(never)]
+    pub(super) fn on_promote_request<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let body = PromoteBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed promotion"))?;
+        let term = Term(body.term.get());
+        if body.voters.get() != self.quorum.voters.0 {
+            self.object(cx, id, term, Refusal::VotersDiffer);
+            return Ok(());
+        }
+        let peer = self.peer_mut(id).ok_or(Fault("the peer is not known"))?;
+        ensure(
+            peer.granting.is_none() && peer.asked.is_none(),
+            "the peer asked twice for a promotion",
+        )?;
+        peer.asked = Some(term);
+        Ok(())
+    }
+
+    /// The highest term that this node promised to anybody.
+    fn promised(&self) -> Term {
+        let of_volume = |volume: &Volume<H>| match (volume.disk.as_ref(), volume.witness.as_ref()) {
+            (Some(disk), _) => disk.superblock.promised_term,
+            (None, Some(witness)) => witness.promised(),
+            (None, None) => Term::default(),
+        };
+        let promised = self.each_volume().map(of_volume);
+        promised.max().unwrap_or_default()
+    }
+
+    /// Whether what this node promises outlives it.
+    fn keeps_promises(&self) -> bool {
+        let has_memory = |volume: &Volume<H>| volume.has_running_disk() || volume.witness.is_some();
+        self.each_volume().all(has_memory)
+    }
+
+    /// What to say to a peer's question.
+    fn vote(&self, id: NodeId, term: Term) -> Vote {
+        let others = || NodeId::all().filter_map(|other| self.peer(other));
+        let has_primary = self.role == Role::Primary || others().any(|p| p.role == Role::Primary);
+        let is_own_turn = match self.transition {
+            None | Some(Transition::Comparing { .. }) => false,
+            Some(Transition::Asking { .. }) => self.config.node < id,
+            Some(Transition::Recording { .. } | Transition::Draining { .. }) => true,
+        };
+        let is_promised = others().any(|peer| peer.is_promised);
+        let is_busy = !self.is_recalled() || self.each_volume().any(|volume| volume.is_busy(id));
+        if has_primary {
+            Vote::No(Refusal::PeerPrimary)
+        } else if is_own_turn || is_promised || is_busy {
+            Vote::Later
+        } else if term < self.promised() {
+            Vote::No(Refusal::ElectionLost)
+        } else if self.quorum.is_on() && self.each_volume().any(|volume| volume.is_ahead_of(id)) {
+            Vote::No(Refusal::NoUpToDateDisk)
+        } else {
+            Vote::Yes
+        }
+    }
+
+    /// Answers what can be answered by now.
+    #[inline(never)]
+    pub(super) fn run_votes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for id in NodeId::all() {
+            let Some(term) = self.peer(id).and_then(|peer| peer.asked) else {
+                continue;
+            };
+            match self.vote(id, term) {
+                Vote::Yes => self.grant(cx, id, term),
+                Vote::No(refusal) => {
+                    self.object(cx, id, term, refusal);
+                    if let Some(peer) = self.peer_mut(id) {
+                        peer.asked = None;
+                    }
+                }
+                Vote::Later => {}
+            }
+        }
+        self.run_promises(cx);
+    }
+
+    /// Promises a peer to be the next primary; it hears of it when that is durable.
+    fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, term: Term) {
+        if let Some(Transition::Asking { token, .. }) = self.transition {
+            self.give_up(cx);
+            cx.refuse(
+                token,
+                Refusal::ElectionLost,
+                format_args!("node {id} goes first"),
+            );
+        }
+        if let Some(peer) = self.peer_mut(id) {
+            peer.asked = None;
+            peer.granting = Some(term);
+            peer.is_promised = true;
+        }
+        self.promise(term);
+    }
+
+    /// Grants promotions whose promise is durable.
+    fn run_promises<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let is_kept = |volume: &Volume<H>| {
+            let disk = volume.disk.as_ref();
+            let witness = volume.witness.as_ref();
+            disk.is_none_or(Disk::is_settled) && witness.is_none_or(Witness::is_settled)
+        };
+        if !self.each_volume().all(is_kept) {
+            return;
+        }
+        for id in NodeId::all() {
+            if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
+                // Who cannot keep a promise does not object, but has no vote.
+                let abstains = (!self.keeps_promises()).then_some(Refusal::NoDisk);
+                self.answer_promotion(cx, id, [term, term], true, abstains);
+            }
+        }
+    }
+
+    fn answer_promotion<O: Output<H>>(
+        &self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        [asked, term]: [Term; 2],
+        is_granted: bool,
+        refusal: Option<Refusal>,
+    ) {
+        let Some(line) = self.line_to(id) else {
+            return;
+        };
+        let mut header = Header::new(PacketKind::PromoteReply, None);
+        header.flags = if is_granted { FLAG_YES } else { 0 };
+        header.term = asked;
+        let body = PromoteBody {
+            term: term.0.into(),
+            refusal: refusal.map_or(0, Refusal::number).into(),
+            voters: self.quorum.voters.0.into(),
+        };
+        cx.send(line, header, body.as_bytes());
+    }
+
+    /// Says no, and which term would have to be higher.
+    fn object<O: Output<H>>(
+        &self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        asked: Term,
+        refusal: Refusal,
+    ) {
+        self.answer_promotion(cx, id, [asked, self.promised()], false, Some(refusal));
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Whether something is being recorded, or negotiated with another node than the one that asks: who asks answers no
+    /// state before it knows.
+    fn is_busy(&self, asks: NodeId) -> bool {
+        self.change.is_some() || self.is_negotiating_beside(asks)
+    }
+}
