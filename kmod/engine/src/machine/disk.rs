@@ -299,6 +299,24 @@ impl<H: Host> Disk<H> {
         }
     }
 
+    /// Which image of a node's disk was seen: incarnation and attach id.
+    pub(super) fn seen(&self, node: NodeId) -> (Incarnation, u64) {
+        let at = node.index();
+        let superblock = &self.superblock;
+        (
+            superblock
+                .seen_incarnation
+                .get(at)
+                .copied()
+                .unwrap_or_default(),
+            superblock
+                .seen_attach_id
+                .get(at)
+                .copied()
+                .unwrap_or_default(),
+        )
+    }
+
     /// Notes which image of a node's disk was seen (G7).
     pub(super) fn set_seen(&mut self, node: NodeId, incarnation: Incarnation, attach_id: u64) {
         let at = node.index();

@@ -8,7 +8,7 @@
 //! tells may change between the sending and the decision: writes and generation changes wait ([`Volume::is_negotiating`]).
 
 use super::context::{ensure, Context, Fault};
-use super::disk::Stage;
+use super::disk::{Disk, Stage};
 use super::exchange::Pages;
 use super::replica::{Progress, Replica};
 use super::said::Said;
@@ -312,6 +312,15 @@ impl<H: Host> Volume<H> {
         let rule = decision.rule.name();
         let lines = [&own.side.ancestry, &said.side.ancestry];
         let is_same = lines[0].current().id == lines[1].current().id;
+        let told = (own.side.seen_incarnation, own.side.seen_attach_id);
+        let has_heard = |disk: &Disk<H>| disk.seen(peer) != told;
+        if said.side.is_rolled_back(&own.side) && self.disk.as_ref().is_some_and(has_heard) {
+            // A record in force has said meanwhile that it was fetched anew.
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.round.renew(cx.now);
+            }
+            return;
+        }
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
         }

@@ -150,7 +150,6 @@ impl<H: Host> Volume<H> {
             (discards, STATE_DISCARDS),
             (self.stalled.is_some(), STATE_STALLED),
         ];
-        let at = peer.index();
         body.sectors = U64::new(self.sectors());
         body.block_bytes = U32::new(disk.block_bytes);
         body.disk_state = U16::new(self.disk_state() as u16);
@@ -165,21 +164,9 @@ impl<H: Host> Volume<H> {
         body.incarnation = U64::new(superblock.incarnation.0);
         body.attach_id = U64::new(superblock.attach_id);
         body.former_attaches = superblock.former_attaches.map(U64::new);
-        body.seen_incarnation = U64::new(
-            superblock
-                .seen_incarnation
-                .get(at)
-                .copied()
-                .unwrap_or_default()
-                .0,
-        );
-        body.seen_attach_id = U64::new(
-            superblock
-                .seen_attach_id
-                .get(at)
-                .copied()
-                .unwrap_or_default(),
-        );
+        let (seen, seen_attach_id) = disk.seen(peer);
+        body.seen_incarnation = U64::new(seen.0);
+        body.seen_attach_id = U64::new(seen_attach_id);
         body.since = U64::new(disk.since(peer).0);
         body.tail_seq = U64::new(superblock.tail_seq);
         body.bits = U64::new(disk.marked(peer));
