@@ -349,8 +349,13 @@ fn is_better_source(own: &Side, peer: &Side) -> bool {
 }
 
 fn rolled_back(own: &Side, peer: &Side) -> Option<Decision> {
+    let is_blank = [own, peer].map(|side| side.ancestry.is_blank());
     match (own.is_rolled_back(peer), peer.is_rolled_back(own)) {
         (false, false) => None,
+        // Whatever the other one is, a blank disk claims nothing.
+        (true, true) if is_blank.contains(&true) => None,
+        (true, false) if is_blank == [false, true] => None,
+        (false, true) if is_blank == [true, false] => None,
         // Neither can be trusted: a person has to choose.
         (true, true) if own.ancestry.common(&peer.ancestry).is_some() => {
             Some(victim(Rule::RolledBack, own, peer, true))

@@ -270,6 +270,16 @@ fn a_disk_is_known_by_its_attaches_and_not_by_their_number() {
 }
 
 #[test]
+fn a_new_disk_takes_everything_from_a_peer_that_has_a_new_one_as_well() {
+    let mut replaced = side(0, &[1], 1);
+    replaced.attach_id = 51;
+    check(&side(1, &[], 0), &replaced, Rule::JustCreated, FULL_TARGET);
+    let mut blank = side(1, &[], 0);
+    blank.attach_id = 51;
+    check(&blank, &replaced, Rule::JustCreated, FULL_TARGET);
+}
+
+#[test]
 fn an_older_image_that_went_on_is_a_split_brain() {
     let mut restored = side(0, &[1, 7], 1);
     restored.attach_id = 51;
