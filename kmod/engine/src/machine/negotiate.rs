@@ -368,6 +368,12 @@ impl<H: Host> Volume<H> {
                     self.outdate(cx);
                 }
             }
+            Outcome::SyncSource { .. } if self.source_node().is_some() => {
+                // It has become a target since it told its state: the peer has to hear that.
+                if let Some(replica) = self.replica_mut(peer) {
+                    replica.round.renew(cx.now);
+                }
+            }
             Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
             Outcome::SyncTarget { .. } if !self.choose_source(cx.now, said) => {}
             Outcome::SyncTarget { full } => {
