@@ -106,11 +106,12 @@ impl<H: Host> Volume<H> {
         let id = self.id;
         for _ in 0..PACKETS_MAX {
             let (Some(disk), Some(replica)) = (
-                self.disk.as_ref(),
+                self.disk.as_mut(),
                 self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
             ) else {
                 return;
             };
+            let is_target = replica.target.is_some();
             let (Some(slot), Some(pages)) = (disk.slot(peer), replica.pages_mut()) else {
                 return;
             };
@@ -131,6 +132,9 @@ impl<H: Host> Volume<H> {
                 let mut buffer = [0; BODY_BYTES];
                 let body = page(&mut buffer, pages.next_word, words);
                 cx.send(line, Header::new(PacketKind::Bitmap, Some(id)), body);
+                if is_target {
+                    owe_everybody(disk, pages.next_word, body.get(HEAD_BYTES..).unwrap_or(&[]));
+                }
             }
             pages.next_word = pages.next_word.saturating_add(WORDS_MAX as u64);
         }
@@ -168,6 +172,9 @@ impl<H: Host> Volume<H> {
         let words = usize::try_from(head.words.get()).map_err(|_| Fault(MALFORMED))?;
         let has_length = words.checked_mul(8) == Some(rest.len()) && head.reserved.get() == 0;
         ensure(has_length && self.expects_bits(peer), MALFORMED)?;
+        let is_target = self
+            .replica(peer)
+            .is_some_and(|replica| replica.target.is_some());
         let Some((disk, slot)) = self
             .disk
             .as_mut()
@@ -175,13 +182,11 @@ impl<H: Host> Volume<H> {
         else {
             return Err(Fault(MALFORMED));
         };
-        let first = head.first_word.get();
-        for (index, bytes) in (0u64..).zip(rest.chunks_exact(8)) {
-            let word = bytes
-                .first_chunk::<8>()
-                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            let at = first.checked_add(index).ok_or(Fault(MALFORMED))?;
+        for (at, word) in words_of(head.first_word.get(), rest) {
             ensure(disk.bits.union_word(slot, at, word), MALFORMED)?;
+        }
+        if is_target {
+            owe_everybody(disk, head.first_word.get(), rest);
         }
         Ok(())
     }
@@ -316,6 +321,31 @@ impl<H: Host> Volume<H> {
         if is_ready && replica.replication == ReplicationState::BitmapSource {
             self.set_replication(cx, peer, ReplicationState::SyncSource);
             self.recheck = true;
+        }
+    }
+}
+
+/// The words of a bitmap packet with their numbers.
+fn words_of(first: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
+    let word = |bytes: &[u8]| {
+        bytes
+            .first_chunk::<8>()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    };
+    let words = bytes.chunks_exact(8).map(word);
+    (0u64..)
+        .zip(words)
+        .map(move |(index, word)| (first.saturating_add(index), word))
+}
+
+/// Notes towards every node what a target is about to fetch.
+///
+/// INVARIANT: this is on disk before the disk is inconsistent. Whoever it fetches from later, and whoever it may differ from by what it
+/// has fetched, finds it there after a power cut, too (G4).
+fn owe_everybody<H: Host>(disk: &mut Disk<H>, first: u64, bytes: &[u8]) {
+    for slot in disk.superblock.slot_of_node.iter().flatten() {
+        for (at, word) in words_of(first, bytes) {
+            disk.bits.union_word((*slot).into(), at, word);
         }
     }
 }
