@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Three machines that vote: a majority goes on, and nobody else does.
 
-use anyhow::{ensure, Result};
+use std::thread;
+
+use anyhow::{anyhow, ensure, Context, Result};
 use weft_qemu_tests::mirror::{
     self, ensure_equal_disks, ensure_records, ensure_refused, wait_for, wait_lost, wait_uptodate,
     Scribe, DEVICE,
 };
-use weft_qemu_tests::{Machine, View};
+use weft_qemu_tests::{Command, Machine, View};
 
 const DISK_MIB: u64 = 32;
 
@@ -143,6 +145,54 @@ fn a_tie_breaker_keeps_the_device_alive_whichever_disk_is_lost() {
         ensure_records(beta, "/mnt/records", last)?;
         alpha.start()?;
         mirror::rejoin(alpha)?;
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)
+    });
+}
+
+/// Whether a promotion went well; if not, it must have lost against another one.
+fn promote(machine: &Machine) -> Result<bool> {
+    let output = machine.run(&Command::shell("weft primary r0"))?;
+    let said = output.error_text();
+    let lost = ["in-transition", "peer-primary", "election-lost"];
+    ensure!(
+        output.code == 0 || lost.iter().any(|code| said.contains(code)),
+        "{}: {said}",
+        machine.name()
+    );
+    Ok(output.code == 0)
+}
+
+/// Both of them, at the same time.
+fn promote_both(one: &Machine, other: &Machine) -> Result<[bool; 2]> {
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| promote(one));
+        let theirs = promote(other);
+        let ours = asked.join().map_err(|_| anyhow!("panicked"))?;
+        Ok([ours?, theirs?])
+    })
+}
+
+#[test]
+fn of_two_promotions_at_once_one_wins() {
+    mirror::trio(DISK_MIB).test(|cluster| {
+        let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
+        mirror::weave(cluster)?;
+        alpha.sh("weft secondary r0")?;
+        for round in 0..4 {
+            wait_uptodate(cluster)?;
+            let won = promote_both(beta, gamma)?;
+            ensure!(won[0] != won[1], "round {round}: {won:?}");
+            let (winner, loser) = if won[0] { (beta, gamma) } else { (gamma, beta) };
+            wait_for(loser, "the winner to be known", |view| {
+                view.role() == "secondary" && view.peer(winner).role() == "primary"
+            })?;
+            let write = format!("dd if=/dev/urandom of={DEVICE} bs=4k count=16 oflag=direct 2>&1");
+            winner
+                .sh(&write)
+                .with_context(|| format!("round {round}"))?;
+            winner.sh("weft secondary r0")?;
+        }
         wait_uptodate(cluster)?;
         ensure_equal_disks(cluster)
     });
