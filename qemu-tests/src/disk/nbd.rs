@@ -53,7 +53,10 @@ pub(super) enum Request {
 
 /// Serves `device` until the client leaves. The device answers a read with the
 /// data, anything else with nothing.
-pub(super) fn serve<S, D>(mut stream: S, size: u64, mut device: D) -> io::Result<()>
+///
+/// A client that is killed leaves in the middle of whatever it was about to
+/// say or hear; a request that has not come whole is not carried out.
+pub(super) fn serve<S, D>(mut stream: S, size: u64, device: D) -> io::Result<()>
 where
     S: Read + Write,
     D: FnMut(Request) -> Result<Vec<u8>, Errno>,
@@ -61,7 +64,19 @@ where
     if !handshake(&mut stream, size)? {
         return Ok(());
     }
-    while let Some((cookie, request)) = receive(&mut stream)? {
+    match answer(&mut stream, device) {
+        Err(error) if is_farewell(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// Answers requests until the client says good-bye.
+fn answer<S, D>(stream: &mut S, mut device: D) -> io::Result<()>
+where
+    S: Read + Write,
+    D: FnMut(Request) -> Result<Vec<u8>, Errno>,
+{
+    while let Some((cookie, request)) = receive(stream)? {
         let answer = match request {
             Some(request) => device(request),
             None => Err(Errno::EINVAL),
@@ -131,13 +146,9 @@ fn reply_to_option(to: &mut impl Write, option: u32, kind: u32, data: &[u8]) -> 
 }
 
 /// The next request and its cookie; no request inside if it is an unknown one;
-/// nothing at all when the client says good-bye or is gone.
+/// nothing at all when the client says good-bye.
 fn receive(stream: &mut impl Read) -> io::Result<Option<(u64, Option<Request>)>> {
-    let magic = match read_u32(stream) {
-        Err(error) if is_farewell(&error) => return Ok(None),
-        magic => magic?,
-    };
-    expect(magic == REQUEST_MAGIC, "request magic")?;
+    expect(read_u32(stream)? == REQUEST_MAGIC, "request magic")?;
     let flags = read_u16(stream)?;
     let kind = read_u16(stream)?;
     let cookie = read_u64(stream)?;

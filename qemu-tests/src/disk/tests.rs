@@ -125,6 +125,48 @@ fn a_request_past_the_end_is_refused() {
     assert_eq!(bench.ask(wrapping), Err(Errno::EINVAL));
 }
 
+/// What a client says, as far as it gets.
+struct Client(io::Cursor<Vec<u8>>);
+
+impl io::Read for Client {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.0.read(to)
+    }
+}
+
+impl io::Write for Client {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_client_killed_in_the_middle_of_a_write_has_written_nothing() {
+    let mut said = 3u32.to_be_bytes().to_vec();
+    said.extend(b"IHAVEOPT");
+    said.extend([0, 0, 0, 1, 0, 0, 0, 0]);
+    let begin = said.len();
+    // A write of four bytes at 0.
+    said.extend(0x2560_9513u32.to_be_bytes());
+    said.extend([0, 0, 0, 1]);
+    said.extend([0; 16]);
+    said.extend([0, 0, 0, 4, 7, 7, 7, 7]);
+    for end in begin..=said.len() {
+        let mut writes = 0;
+        let client = Client(io::Cursor::new(said[..end].to_vec()));
+        nbd::serve(client, 4096, |request| {
+            writes += usize::from(matches!(request, Request::Write { .. }));
+            Ok(Vec::new())
+        })
+        .unwrap();
+        assert_eq!(writes, usize::from(end == said.len()), "after {end} bytes");
+    }
+}
+
 #[test]
 fn a_rolled_back_disk_has_its_old_content() {
     let bench = bench();
