@@ -55,6 +55,8 @@ pub(super) enum Transition {
         token: Token,
         term: Term,
         since: Time,
+        /// They declare this node's data to be the right ones, whatever others have.
+        forks: bool,
     },
     /// The last writes are being made stable.
     Draining { token: Token },
@@ -266,7 +268,9 @@ impl<H: Host> Engine<H> {
                     cx.reply(token, Err(Refusal::ElectionLost));
                 }
             }
-            Some(Transition::Recording { token, term, since }) => {
+            Some(Transition::Recording {
+                token, term, since, ..
+            }) => {
                 let is_recorded = |volume: &Volume<H>| {
                     volume.change.is_none()
                         && volume.stalled.is_none()
@@ -349,6 +353,15 @@ impl<H: Host> Engine<H> {
             ) => token,
             Some(Transition::Draining { .. }) | None => return,
         };
+        let forks = matches!(
+            self.transition,
+            Some(Transition::Recording { forks: true, .. })
+        );
+        let has_begun = |volume: &Volume<H>| volume.wants_promotion.is_none();
+        if forks && self.each_volume().any(has_begun) {
+            // It cannot be taken back any more: both have to hear of it.
+            return;
+        }
         let is_primary = |peer: &Peer| peer.has_session() && peer.role == Role::Primary;
         let primary = NodeId::all().find(|&id| self.peer(id).is_some_and(is_primary));
         if let Some(id) = primary {
@@ -382,9 +395,11 @@ impl<H: Host> Engine<H> {
     }
 
     fn record_promotion(&mut self, now: Time, token: Token, force: bool, term: Term) {
+        let mut forks = false;
         for volume in self.each_volume_mut() {
             // Data that only force makes good ones: what peers have is no longer comparable.
             let anew = force && volume.disk_state() == DiskState::Inconsistent;
+            forks |= anew;
             volume.wants_promotion = Some(Promotion { anew, force, term });
             volume.recheck = true;
         }
@@ -392,6 +407,7 @@ impl<H: Host> Engine<H> {
             token,
             term,
             since: now,
+            forks,
         });
     }
 

@@ -5,7 +5,7 @@
 use crate::rig::{node, Rig};
 use weft_engine::event::Command;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::DiskState;
+use weft_uapi::state::{DiskState, Role};
 
 #[test]
 fn r5_two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
@@ -187,4 +187,28 @@ fn r5_a_fork_of_three_is_seen_whoever_meets_first() {
         rig.assert_whole();
         assert_eq!(rig.read_disk(2, 0, 4096), [1; 4096]);
     }
+}
+
+#[test]
+fn a_promotion_by_force_that_is_on_record_is_not_refused_any_more() {
+    let mut rig = Rig::new();
+    rig.attach(0);
+    rig.attach(1);
+    assert_eq!(rig.command(0, Command::Primary { force: true }), Ok(()));
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.set_late(1, true);
+    let promotion = rig.order(1, Command::Primary { force: true });
+    rig.connect();
+    rig.idle();
+    rig.set_late(1, false);
+    rig.idle();
+    assert_eq!(rig.reply(promotion), Ok(()));
+    rig.wait(5_000);
+    rig.idle();
+    for number in [0, 1] {
+        assert_eq!(rig.role(number), Role::Primary);
+        assert_eq!(rig.session(number, 1 - number), None);
+    }
+    assert!(rig.is_stand_alone(1, 0), "{}", rig.reason(1, 0));
+    assert_eq!(rig.read_disk(1, 0, 4096), [0; 4096]);
 }

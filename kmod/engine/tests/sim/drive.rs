@@ -27,7 +27,11 @@ impl World {
             Command::Connect {
                 discard_my_data: true,
                 ..
-            } => self.nodes[node].may_lose_line = true,
+            } => {
+                self.nodes[node].may_lose_line = true;
+                // Whatever it had not flushed is given up with the rest.
+                self.nodes[node].tenure += 1;
+            }
             _ => {}
         }
         let token = self.token(node, Some(command));
