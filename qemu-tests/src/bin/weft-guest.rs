@@ -17,6 +17,7 @@ use std::{
         Arc, Mutex, PoisonError,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -45,17 +46,35 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Finds the port by its name; there is no udev here that would do it.
+/// How long the host may take to name the port.
+const PORT_DEADLINE: Duration = Duration::from_secs(60);
+/// How often it is looked for meanwhile: sysfs tells nobody of a new name.
+const PORT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Opens the port; it gets its name from the host, some time after its device has been found.
 fn open_port() -> io::Result<File> {
+    let deadline = Instant::now() + PORT_DEADLINE;
+    loop {
+        if let Some(device) = find_port()? {
+            return File::options().read(true).write(true).open(device);
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(io::ErrorKind::NotFound, PORT_NAME));
+        }
+        thread::sleep(PORT_INTERVAL);
+    }
+}
+
+/// Finds the port by its name; there is no udev here that would do it.
+fn find_port() -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir("/sys/class/virtio-ports")? {
         let entry = entry?;
         let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
         if name.trim() == PORT_NAME {
-            let device = PathBuf::from("/dev").join(entry.file_name());
-            return File::options().read(true).write(true).open(device);
+            return Ok(Some(PathBuf::from("/dev").join(entry.file_name())));
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, PORT_NAME))
+    Ok(None)
 }
 
 struct Agent {
