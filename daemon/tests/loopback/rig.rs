@@ -186,8 +186,15 @@ impl Node {
 
     /// Ends it without any courtesy: all its descriptors are just closed, as by SIGKILL.
     pub(crate) fn kill(mut self) {
-        self.orders.shutdown(std::net::Shutdown::Both).unwrap();
-        assert!(self.thread.take().unwrap().join().unwrap().is_err());
+        assert!(self.die().unwrap().unwrap().is_err());
+    }
+
+    /// What the daemon's thread ended with, once it has; `None` if it had ended before.
+    fn die(&mut self) -> Option<thread::Result<Result<(), String>>> {
+        let thread = self.thread.take()?;
+        // Fails only for a daemon that is gone already.
+        let _ = self.orders.shutdown(std::net::Shutdown::Both);
+        Some(thread.join())
     }
 
     /// Path of its control socket.
@@ -222,6 +229,16 @@ impl Node {
         eventually("the peer is connected", || {
             (self.peer(peer).state == "connected").then_some(())
         });
+    }
+}
+
+impl Drop for Node {
+    /// A test leaves no daemon behind: the next one in the same process may count descriptors.
+    fn drop(&mut self) {
+        let died = self.die();
+        if !thread::panicking() {
+            assert!(!matches!(died, Some(Err(_))), "the daemon panicked");
+        }
     }
 }
 
