@@ -99,16 +99,16 @@ impl Store {
             crc32c: checksum(&note)?,
             note,
         };
-        if !self.folder.is_dir() {
-            fs::create_dir_all(&self.folder)?;
-            self.folder.parent().map_or(Ok(()), sync_folder)?;
-        }
+        fs::create_dir_all(&self.folder)?;
         let fresh = path.with_extension("new");
         let mut file = File::create(&fresh)?;
         file.write_all(&serde_json::to_vec(&sealed)?)?;
         file.sync_all()?;
         fs::rename(&fresh, path)?;
-        sync_folder(&self.folder)
+        // The folders above may be new, too; one whose name is on disk already costs nothing.
+        let folders = self.folder.ancestors();
+        let mut folders = folders.take_while(|folder| !folder.as_os_str().is_empty());
+        folders.try_for_each(sync_folder)
     }
 }
 

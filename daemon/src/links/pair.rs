@@ -89,7 +89,9 @@ impl Pair {
         let tcp_watches = [connections.data.watch, connections.meta.watch];
         let started = Self::lines(reactor, id, links, connections);
         if started.is_err() {
-            tcp_watches.map(|watch| reactor.forget(watch));
+            tcp_watches
+                .into_iter()
+                .for_each(|watch| reactor.forget(watch));
         }
         Ok(Self {
             session,

@@ -142,7 +142,8 @@ impl Connection {
             Err(error) => {
                 connections
                     .into_array()
-                    .map(|half| half.abort(context.reactor));
+                    .into_iter()
+                    .for_each(|half| half.abort(context.reactor));
                 self.fail(context, &format!("accepting the module's links: {error}"));
                 false
             }
