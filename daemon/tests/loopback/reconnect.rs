@@ -95,7 +95,7 @@ fn h13_nodes_that_start_together_have_exactly_one_connection_per_channel() {
             assert_eq!(nodes[node].peer(peer).connects, 1);
             assert_eq!(nodes[node].module.accepts(), 2);
         }
-        nodes.map(Node::kill);
+        nodes.into_iter().for_each(Node::kill);
     }
 }
 
