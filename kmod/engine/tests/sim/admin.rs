@@ -12,6 +12,8 @@ use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
 
 /// After the last fault everything must be well within this time.
 const REPAIR_MAX: u64 = 300 * SECOND;
+/// A person who sees that nobody can be promoted for so long uses force.
+const INSIST_AFTER: u64 = 200 * SECOND;
 /// How often the person looks.
 const LOOK: u64 = 200 * MS;
 /// For so long everything must have been well before the run ends.
@@ -132,6 +134,17 @@ impl World {
         let force = self.nodes.iter().all(|node| node.is_blank());
         self.nodes[node].app.is_leaving = false;
         self.command(node, Command::Primary { force });
+    }
+
+    /// A person who has tried everything else takes it that what no disk has is lost.
+    fn insist(&mut self) {
+        let newest = (0..self.nodes.len())
+            .filter(|&node| !self.nodes[node].is_diskless)
+            .max_by_key(|&node| self.nodes[node].superblock().map(|it| it.generation.term));
+        if let Some(node) = newest.filter(|_| !self.nodes.iter().any(|node| node.is_forcing)) {
+            self.nodes[node].app.is_leaving = false;
+            self.command(node, Command::Primary { force: true });
+        }
     }
 
     /// When nodes stand alone because of a split brain: chooses one whose data survive; those that have other data give
@@ -266,9 +279,13 @@ impl World {
         if let Some((peer, _)) = views.iter().find(|(_, view)| view.is_alone()) {
             return self.reconnect(node, *peer);
         }
+        let has_given_up = self.nodes.iter().any(|node| node.has_given_up);
         let nobody = !self.nodes.iter().any(|node| node.is_primary());
         if nobody && self.nodes.iter().all(|node| node.engine.is_some()) {
-            self.first_aid();
+            match self.calm_since {
+                Some(since) if self.now > since + INSIST_AFTER && has_given_up => self.insist(),
+                _ => self.first_aid(),
+            }
         }
     }
 

@@ -29,6 +29,7 @@ impl World {
                 ..
             } => {
                 self.nodes[node].may_lose_line = true;
+                self.nodes[node].has_given_up = true;
                 // Whatever it had not flushed is given up with the rest.
                 self.nodes[node].tenure += 1;
             }

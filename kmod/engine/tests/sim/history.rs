@@ -51,6 +51,8 @@ pub(crate) struct History {
     generations: HashMap<u64, Generation>,
     /// Generations that were durable on all their members.
     in_force: HashSet<u64>,
+    /// Generations that a disk took for data.
+    written: HashSet<u64>,
     /// Generations whose past was given up by force.
     amnesties: HashSet<u64>,
     /// Per node: what a power cut took before it was flushed.
@@ -178,6 +180,15 @@ impl History {
     /// Takes note that `generation` was durable on all its members.
     pub(crate) fn enforce(&mut self, generation: u64) {
         self.in_force.insert(generation);
+    }
+
+    /// Takes note that a disk may have data of `generation`.
+    pub(crate) fn write_in(&mut self, generation: u64) {
+        self.written.insert(generation);
+    }
+
+    pub(crate) fn is_written(&self, generation: u64) -> bool {
+        self.written.contains(&generation)
     }
 
     pub(crate) fn is_in_force(&self, generation: u64) -> bool {

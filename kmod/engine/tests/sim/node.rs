@@ -59,6 +59,8 @@ pub(crate) struct Node {
     pub may_lose_line: bool,
     /// A promotion by force is under way.
     pub is_forcing: bool,
+    /// Data were lost with its disk or given up by a person: others may know of a record that no disk has any more.
+    pub has_given_up: bool,
     /// Die after that many effects.
     pub dies_after: Option<u64>,
     /// By peer, as seen last.
@@ -139,6 +141,7 @@ impl Node {
             has_failed: false,
             may_lose_line: false,
             is_forcing: false,
+            has_given_up: false,
             dies_after: None,
             replication: vec![ReplicationState::Off; nodes],
             source: None,
@@ -159,6 +162,7 @@ impl Node {
         self.disk = disk;
         self.image = None;
         self.is_void = true;
+        self.has_given_up = true;
         self.may_lose_line = false;
     }
 

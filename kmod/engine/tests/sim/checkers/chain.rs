@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! I3: with quorum there is one chain. Of any two generations with a writer that were durable on a majority of the
-//! voters at some time, one is in the past of the other; writes are acknowledged in such a generation only, and who becomes primary
-//! goes on from the newest one. Only force may break the chain.
+//! I3: with quorum there is one chain. Of any two generations with a writer that were durable on a majority of the voters
+//! at some time, and that a disk took for data, one is in the past of the other; writes are acknowledged in such a
+//! generation only, and who becomes primary goes on from the newest one. Only force may break the chain. A record of which
+//! nobody learnt that it was in force is no part of it: nothing was written in it.
 
 use crate::history::History;
 use crate::node::node_id;
@@ -16,6 +17,7 @@ pub(crate) fn one_chain(world: &mut World, node: usize) {
     if !world.quorum.is_on() {
         return;
     }
+    world.history.write_in(world.nodes[node].written());
     let nodes = world.nodes.iter();
     let lines: Vec<_> = nodes.map(|node| world.history.line(node.known())).collect();
     let result = advance(&world.history, world.quorum, world.tip, &lines, node);
@@ -25,7 +27,7 @@ pub(crate) fn one_chain(world: &mut World, node: usize) {
     }
 }
 
-/// The newest generation that a majority knew, now that the line of a node has changed; `lines` are those of all nodes.
+/// The newest generation with data that a majority knew, now that the line of a node has changed; `lines` are those of all nodes.
 fn advance(
     history: &History,
     quorum: Quorum,
@@ -38,7 +40,8 @@ fn advance(
         let knows = |node: &usize| lines[*node].contains(&generation);
         let holders = (0..lines.len()).filter(knows).map(node_id);
         let holders = holders.fold(NodeSet::EMPTY, NodeSet::with);
-        if !quorum.has_majority(holders) || history.line(tip).contains(&generation) {
+        let counts = quorum.has_majority(holders) && history.is_written(generation);
+        if !counts || history.line(tip).contains(&generation) {
             continue;
         }
         if !follows(history, generation, tip) {
@@ -90,7 +93,7 @@ mod tests {
     use weft_uapi::units::GenerationId;
 
     /// 1, with the children 2 and 3.
-    fn forked() -> History {
+    fn forked(written: &[u64]) -> History {
         let mut history = History::new(3);
         for (id, parent) in [(1, 0), (2, 1), (3, 1)] {
             history.record(Generation {
@@ -100,12 +103,13 @@ mod tests {
                 ..Generation::default()
             });
         }
+        written.iter().for_each(|&id| history.write_in(id));
         history
     }
 
     /// The tip of three voters whose lines end so, after the change of the last one.
-    fn advanced(tip: u64, ends: [u64; 3]) -> Result<u64, String> {
-        let history = forked();
+    fn advanced(written: &[u64], tip: u64, ends: [u64; 3]) -> Result<u64, String> {
+        let history = forked(written);
         let lines = ends.map(|end| history.line(end));
         let quorum = Quorum {
             voters: NodeSet(0b111),
@@ -116,13 +120,18 @@ mod tests {
 
     #[test]
     fn a_record_of_a_minority_is_not_in_the_chain() {
-        assert_eq!(advanced(0, [1, 1, 2]), Ok(1));
-        assert_eq!(advanced(1, [2, 3, 3]), Ok(3));
+        assert_eq!(advanced(&[1, 2, 3], 0, [1, 1, 2]), Ok(1));
+        assert_eq!(advanced(&[1, 2, 3], 1, [2, 3, 3]), Ok(3));
+    }
+
+    #[test]
+    fn a_record_in_which_nothing_was_written_is_not_in_the_chain() {
+        assert_eq!(advanced(&[1, 2], 2, [2, 3, 3]), Ok(2));
     }
 
     #[test]
     fn two_majorities_that_disagree_break_the_chain() {
-        assert_eq!(advanced(1, [2, 1, 2]), Ok(2));
-        assert!(advanced(2, [2, 3, 3]).is_err());
+        assert_eq!(advanced(&[1, 2, 3], 1, [2, 1, 2]), Ok(2));
+        assert!(advanced(&[1, 2, 3], 2, [2, 3, 3]).is_err());
     }
 }
