@@ -142,8 +142,10 @@ states! {
 
 states! {
     /// What becomes of requests while no majority of the voters knows the current generation.
+    #[derive(Default)]
     OnNoQuorum {
         /// They wait.
+        #[default]
         Suspend = 1 "suspend-io",
         /// They fail.
         Fail = 2 "io-error",
@@ -152,19 +154,15 @@ states! {
 
 states! {
     /// What is done about a peer out of reach that may go on by itself.
+    #[derive(Default)]
     Fencing {
         /// Nothing.
+        #[default]
         DontCare = 1 "dont-care",
         /// It is fenced; a primary goes on meanwhile.
         ResourceOnly = 2 "resource-only",
         /// It is fenced before a primary goes on.
         ResourceAndStonith = 3 "resource-and-stonith",
-    }
-}
-
-impl Default for Fencing {
-    fn default() -> Self {
-        Self::DontCare
     }
 }
 
@@ -183,12 +181,6 @@ states! {
         Primary = 6 "primary",
         /// The peer was shot.
         Stonithed = 7 "stonithed",
-    }
-}
-
-impl Default for OnNoQuorum {
-    fn default() -> Self {
-        Self::Suspend
     }
 }
 

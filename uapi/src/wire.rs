@@ -78,7 +78,7 @@ states! {
         Generation = 48 "generation",
         /// A record is durable at all its holders ([`InForceBody`]): among them nothing differs.
         InForce = 49 "in-force",
-        /// A node wants to become primary ([`PromoteBody`]).
+        /// A node wants to become primary ([`PromoteBody`]); with [`FLAG_FORCE`] because a person insists.
         PromoteRequest = 56 "promote-request",
         /// Answer to a promote request ([`PromoteBody`]).
         PromoteReply = 57 "promote-reply",
@@ -107,6 +107,8 @@ pub const FLAG_YES: u16 = 1 << 1;
 pub const FLAG_CRC: u16 = 1 << 2;
 /// Bit of [`Header::flags`]: a write-zeroes must not deallocate.
 pub const FLAG_NO_UNMAP: u16 = 1 << 3;
+/// Bit of [`Header::flags`]: a person takes it that what no connected disk has is lost.
+pub const FLAG_FORCE: u16 = 1 << 4;
 
 /// Header of every packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -192,6 +194,7 @@ impl PacketKind {
             Self::Write | Self::Discard => FLAG_FUA,
             Self::WriteZeroes => FLAG_FUA | FLAG_NO_UNMAP,
             Self::BitmapEnd | Self::PromoteReply | Self::GenerationDurable => FLAG_YES,
+            Self::PromoteRequest => FLAG_FORCE,
             _ => 0,
         };
         own | FLAG_CRC
@@ -339,11 +342,14 @@ mod tests {
 
     #[test]
     fn a_flag_is_taken_only_where_it_means_something() {
-        use PacketKind::{BitmapEnd, Discard, GenerationDurable, PromoteReply, Write, WriteZeroes};
+        use PacketKind::{
+            BitmapEnd, Discard, GenerationDurable, PromoteReply, PromoteRequest, Write, WriteZeroes,
+        };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[Write, Discard, WriteZeroes][..],
             FLAG_YES => &[BitmapEnd, PromoteReply, GenerationDurable],
             FLAG_NO_UNMAP => &[WriteZeroes],
+            FLAG_FORCE => &[PromoteRequest],
             _ => &[],
         };
         for &kind in PacketKind::ALL {

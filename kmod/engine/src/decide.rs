@@ -80,13 +80,14 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RolledBack,
         Self::JustCreated,
         Self::BothInconsistent,
         Self::Unfinished,
         Self::SameGeneration,
         Self::Tails,
+        Self::SameData,
         Self::Behind,
         Self::Ahead,
         Self::Abandoned,

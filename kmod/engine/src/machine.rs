@@ -331,7 +331,7 @@ impl<H: Host> Engine<H> {
             "the peer did not say hello first",
         )?;
         match header.kind {
-            PacketKind::PromoteRequest => self.on_promote_request(cx, peer, body),
+            PacketKind::PromoteRequest => self.on_promote_request(cx, peer, &header, body),
             PacketKind::PromoteReply => self.on_promote_reply(cx, peer, &header, body),
             PacketKind::Promoted => self.on_peer_role(cx, peer, Role::Primary),
             PacketKind::Demoted => self.on_peer_role(cx, peer, Role::Secondary),

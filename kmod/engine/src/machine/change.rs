@@ -110,7 +110,8 @@ impl<H: Host> Volume<H> {
                 let waits = NodeSet(waits.intersection(hearers).0 & !self.departing().0);
                 // Only their votes are of use, so they are not waited for once there are enough.
                 let knowers = change.knowers.with(cx.facts.node);
-                let is_known = cx.facts.quorum.has_majority(knowers);
+                let is_known =
+                    change.record.writer.is_none() || cx.facts.quorum.has_majority(knowers);
                 let is_done =
                     waits.is_empty() || (is_known && waits.intersection(receivers).is_empty());
                 self.change = Some(Change {
@@ -210,13 +211,12 @@ impl<H: Host> Volume<H> {
             // What this disk fetches itself they would lack.
             return NodeSet::EMPTY;
         };
-        let finished = self.each_replica().filter(|(peer, replica)| {
+        self.peers_that(|peer, replica| {
             replica.wants_member
                 && !replica.is_whole()
                 && replica.replication == ReplicationState::SyncSource
-                && disk.marked(*peer) == 0
-        });
-        finished.fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer))
+                && disk.marked(peer) == 0
+        })
     }
 
     /// Peers whose disk is going: they answer for no record any more, and the round that they asked for waits for this
@@ -226,10 +226,7 @@ impl<H: Host> Volume<H> {
             let disk = round.peer.map(|said| said.disk);
             round.is_open() && disk == Some(DiskState::Diskless)
         };
-        let departing = self
-            .each_replica()
-            .filter(|(_, replica)| has_left(&replica.round));
-        departing.fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer))
+        self.peers_that(|_, replica| has_left(&replica.round))
     }
 
     /// Whether the disk is still as good as it was when the promotion was granted, and nothing that a peer wrote is
@@ -269,10 +266,8 @@ impl<H: Host> Volume<H> {
         term: Term,
     ) {
         let (node, id) = (cx.facts.node, GenerationId(cx.random_id()));
-        let unfinished = self
-            .each_replica()
-            .filter(|(_, replica)| replica.source.is_some() && !replica.is_whole());
-        let unfinished = unfinished.fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer));
+        let unfinished =
+            self.peers_that(|_, replica| replica.source.is_some() && !replica.is_whole());
         // One that is leaving answers for no record, so it is in none.
         let present = NodeSet(self.receivers().0 & !self.departing().0).with(node);
         let had = NodeSet(self.required.with(node).0 & !unfinished.0);

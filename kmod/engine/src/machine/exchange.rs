@@ -132,8 +132,9 @@ impl<H: Host> Volume<H> {
                 let mut buffer = [0; BODY_BYTES];
                 let body = page(&mut buffer, pages.next_word, words);
                 cx.send(line, Header::new(PacketKind::Bitmap, Some(id)), body);
-                if is_target {
-                    owe_everybody(disk, pages.next_word, body.get(HEAD_BYTES..).unwrap_or(&[]));
+                let sent = body.get(HEAD_BYTES..).unwrap_or(&[]);
+                for (at, word) in words_of(pages.next_word, sent).filter(|_| is_target) {
+                    owe_everybody(disk, at, word);
                 }
             }
             pages.next_word = pages.next_word.saturating_add(WORDS_MAX as u64);
@@ -184,9 +185,9 @@ impl<H: Host> Volume<H> {
         };
         for (at, word) in words_of(head.first_word.get(), rest) {
             ensure(disk.bits.union_word(slot, at, word), MALFORMED)?;
-        }
-        if is_target {
-            owe_everybody(disk, head.first_word.get(), rest);
+            if is_target {
+                owe_everybody(disk, at, word);
+            }
         }
         Ok(())
     }
@@ -340,13 +341,11 @@ fn words_of(first: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
 
 /// Notes towards every node what a target is about to fetch.
 ///
-/// INVARIANT: this is on disk before the disk is inconsistent. Whoever it fetches from later, and whoever it may differ from by what it
-/// has fetched, finds it there after a power cut, too (G4).
-fn owe_everybody<H: Host>(disk: &mut Disk<H>, first: u64, bytes: &[u8]) {
+/// INVARIANT: this is on disk before the disk is inconsistent. Whoever it fetches from later, and whoever it may differ
+/// from by what it has fetched, finds it there after a power cut, too (G4).
+fn owe_everybody<H: Host>(disk: &mut Disk<H>, at: u64, word: u64) {
     for slot in disk.superblock.slot_of_node.iter().flatten() {
-        for (at, word) in words_of(first, bytes) {
-            disk.bits.union_word((*slot).into(), at, word);
-        }
+        disk.bits.union_word((*slot).into(), at, word);
     }
 }
 

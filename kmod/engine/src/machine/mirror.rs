@@ -15,7 +15,7 @@ use crate::host::{Host, Output, Time};
 use crate::ranges::Span;
 use crate::tail::{Entry, Kind};
 use weft_uapi::state::Protocol;
-use weft_uapi::units::{NodeId, NodeSet, Sector, Seq};
+use weft_uapi::units::{NodeId, Sector, Seq};
 use weft_uapi::wire::{Header, PacketKind};
 
 /// Entries finished before peers are told to forget them.
@@ -295,10 +295,8 @@ impl<H: Host> Volume<H> {
             self.complete(cx, number, Err(IoError::NoQuorum), None);
             return;
         }
-        let stable = self
-            .each_replica()
-            .filter(|(_, replica)| replica.is_whole() && replica.stable >= seq);
-        let stable = stable.fold(NodeSet::of(cx.facts.node), |set, (peer, _)| set.with(peer));
+        let stable = self.peers_that(|_, replica| replica.is_whole() && replica.stable >= seq);
+        let stable = stable.with(cx.facts.node);
         if self.required.0 & !stable.0 != 0 || self.is_broken {
             self.send_flushes(cx, seq);
             if !self.lost_members(cx.facts.node).is_empty() && !self.wants_shrink {

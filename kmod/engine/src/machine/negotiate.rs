@@ -21,7 +21,7 @@ use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState, Role};
-use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{Header, PacketKind, StateBody};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -108,6 +108,13 @@ impl<H: Host> Volume<H> {
         self.recheck = true;
     }
 
+    /// Asks one peer for a new round.
+    fn meet_again(&mut self, peer: NodeId, now: Time) {
+        if let Some(replica) = self.replica_mut(peer) {
+            replica.round.renew(now);
+        }
+    }
+
     /// Sends states and decides, where it is time.
     #[inline(never)]
     pub(super) fn run_negotiations<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
@@ -121,9 +128,7 @@ impl<H: Host> Volume<H> {
                 continue;
             }
             if self.has_news(cx, peer) {
-                if let Some(replica) = self.replica_mut(peer) {
-                    replica.round.renew(cx.now);
-                }
+                self.meet_again(peer, cx.now);
             }
             let Some(round) = self.replica(peer).map(|replica| replica.round) else {
                 continue;
@@ -199,7 +204,7 @@ impl<H: Host> Volume<H> {
             && self.change.is_none()
             && !self
                 .each_replica()
-                .any(|(_, replica)| replica.adopting.is_some() || replica.awaits_force.is_some())
+                .any(|(_, replica)| replica.adopting.is_some() || replica.awaits_force)
     }
 
     fn send_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, round: u32) {
@@ -247,7 +252,7 @@ impl<H: Host> Volume<H> {
         }
         replica.round.peer = Some(said);
         // It is not in the middle of a change.
-        replica.awaits_force = None;
+        replica.awaits_force = false;
         replica.peer_disk = said.disk;
         cx.notify(Object::PeerVolume(peer, self.id));
         self.recheck = true;
@@ -314,12 +319,10 @@ impl<H: Host> Volume<H> {
         let is_same = lines[0].current().id == lines[1].current().id;
         let told = (own.side.seen_incarnation, own.side.seen_attach_id);
         let has_heard = |disk: &Disk<H>| disk.seen(peer) != told;
-        if said.side.is_rolled_back(&own.side) && self.disk.as_ref().is_some_and(has_heard) {
+        let is_rolled_back = said.side.is_rolled_back(&own.side);
+        if is_rolled_back && self.disk.as_ref().is_some_and(has_heard) {
             // A record in force has said meanwhile that it was fetched anew.
-            if let Some(replica) = self.replica_mut(peer) {
-                replica.round.renew(cx.now);
-            }
-            return;
+            return self.meet_again(peer, cx.now);
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
@@ -329,9 +332,7 @@ impl<H: Host> Volume<H> {
                 // The peer has heard that the generation is in force.
                 disk.confirm();
             }
-            if said.side.is_rolled_back(&own.side)
-                && !matches!(decision.outcome, Outcome::SyncTarget { .. })
-            {
+            if is_rolled_back && !matches!(decision.outcome, Outcome::SyncTarget { .. }) {
                 // Every image of it is too old until it has been fetched anew, however often it is attached.
                 disk.set_seen(peer, Incarnation(u64::MAX), 0);
             } else {
@@ -370,9 +371,7 @@ impl<H: Host> Volume<H> {
             }
             Outcome::SyncSource { .. } if self.source_node().is_some() => {
                 // It has become a target since it told its state: the peer has to hear that.
-                if let Some(replica) = self.replica_mut(peer) {
-                    replica.round.renew(cx.now);
-                }
+                self.meet_again(peer, cx.now);
             }
             Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
             Outcome::SyncTarget { .. } if !self.choose_source(cx.now, said) => {}
@@ -417,10 +416,7 @@ impl<H: Host> Volume<H> {
         };
         if disk.superblock.generation.id != said_id {
             // A primary's record has come in between.
-            if let Some(replica) = self.replica_mut(peer) {
-                replica.round.renew(cx.now);
-            }
-            return;
+            return self.meet_again(peer, cx.now);
         }
         // Both states named this generation as durable.
         disk.set_since(peer, said_id);
@@ -513,10 +509,7 @@ impl<H: Host> Volume<H> {
     /// them may have kept what this disk lost.
     pub(super) fn reconciled<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let is_primary = cx.facts.is_primary() || cx.facts.in_transition;
-        let whole = self
-            .each_replica()
-            .filter(|(_, replica)| replica.is_whole())
-            .fold(NodeSet::of(cx.facts.node), |set, (peer, _)| set.with(peer));
+        let whole = self.whole().with(cx.facts.node);
         if let Some(disk) = self.disk.as_mut().filter(|_| !is_primary) {
             if disk.superblock.generation.members.0 & !whole.0 == 0 {
                 disk.set_flag(FLAG_WRITER_ACTIVE, false);

@@ -64,20 +64,20 @@ impl<H: Host> Engine<H> {
     }
 
     /// Whether this node is with a majority of the voters, which knows the current record if this node is primary.
-    pub(super) fn has_quorum(&self) -> bool {
-        self.quorum.has_majority(self.voters_present())
+    pub(super) fn has_quorum(&self, voters_present: NodeSet) -> bool {
+        self.quorum.has_majority(voters_present)
             && self.each_volume().all(|volume| volume.stalled.is_none())
     }
 
     /// Tells listeners when it changes who is there to vote, or whether requests wait.
     pub(super) fn tell_standing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let before = self.standing;
-        let suspended = self.suspended();
+        let (suspended, voters_present) = (self.suspended(), self.voters_present());
         let now = Standing {
             suspended,
             suspended_since: (suspended != 0).then(|| before.suspended_since.unwrap_or(cx.now)),
-            voters_present: self.voters_present(),
-            has_quorum: self.has_quorum(),
+            voters_present,
+            has_quorum: self.has_quorum(voters_present),
         };
         self.standing = now;
         if before.has_quorum != now.has_quorum && self.quorum.is_on() {

@@ -165,10 +165,9 @@ impl<H: Host> Volume<H> {
         }
         replica.adopting = None;
         replica.accepts = true;
-        let record = adopting
+        replica.awaits_force = adopting
             .record
-            .filter(|(record, _)| record.writer.is_none());
-        replica.awaits_force = record.map(|(record, _)| record.id);
+            .is_some_and(|(record, _)| record.writer.is_none());
         if adopting.joins {
             replica.target = None;
             replica.progress.ended = Some(cx.now);
@@ -204,7 +203,7 @@ impl<H: Host> Volume<H> {
         );
         ensure(body.reserved.get() == 0, "the peer sent a malformed record")?;
         if let Some(replica) = self.replica_mut(peer) {
-            replica.awaits_force = None;
+            replica.awaits_force = false;
             if let Some(said) = replica.round.peer.as_mut() {
                 said.is_stalled = false;
             }

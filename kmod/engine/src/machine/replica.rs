@@ -51,7 +51,7 @@ pub(super) struct Replica<H: Host> {
     pub(super) adopting: Option<Adopting>,
     /// A record without writer that the peer made, durable here and not known to be in force: who holds the same is
     /// about to be told.
-    pub(super) awaits_force: Option<GenerationId>,
+    pub(super) awaits_force: bool,
     /// Everything up to here is stable there.
     pub(super) stable: Seq,
     /// The last flush sent.
@@ -124,7 +124,7 @@ impl<H: Host> Replica<H> {
             flushing: None,
             is_flush_running: false,
             adopting: None,
-            awaits_force: None,
+            awaits_force: false,
             stable: Seq(0),
             flush_sent: Seq(0),
             trim_sent: Seq(0),
@@ -160,7 +160,7 @@ impl<H: Host> Replica<H> {
         self.flush_wanted = Seq(0);
         self.flushing = None;
         self.adopting = None;
-        self.awaits_force = None;
+        self.awaits_force = false;
         self.stable = Seq(0);
         self.flush_sent = Seq(0);
         self.trim_sent = Seq(0);

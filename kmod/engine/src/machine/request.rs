@@ -289,11 +289,7 @@ impl<H: Host> Volume<H> {
     ///
     /// One that gets writes but lacks earlier ones, an unfinished target, is as good as lost.
     pub(super) fn lost_members(&self, node: NodeId) -> NodeSet {
-        let whole = self
-            .each_replica()
-            .filter(|(_, replica)| replica.is_whole())
-            .fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer));
-        NodeSet(self.required.without(node).0 & !whole.0)
+        NodeSet(self.required.without(node).0 & !self.whole().0)
     }
 
     /// Whether nothing but the request itself keeps a write from starting; sees to what does.

@@ -22,7 +22,7 @@ use weft_uapi::ondisk::FLAG_WRITER_ACTIVE;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
-use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_YES};
+use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_FORCE, FLAG_YES};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// How long a promotion may take, in milliseconds.
@@ -79,12 +79,13 @@ impl<H: Host> Engine<H> {
             cx.reply(token, Err(Refusal::InTransition));
             return;
         }
-        if let Err((refusal, peer)) = self.may_promote(force) {
-            match peer {
-                Some(peer) => cx.refuse(token, refusal, format_args!("node {peer}")),
-                None => cx.reply(token, Err(refusal)),
+        match self.may_promote(force) {
+            // What passes is waited for.
+            Ok(()) | Err((Refusal::InTransition, _)) => {}
+            Err((refusal, Some(peer))) => {
+                return cx.refuse(token, refusal, format_args!("node {peer}"));
             }
-            return;
+            Err((refusal, None)) => return cx.reply(token, Err(refusal)),
         }
         self.forget_free();
         for volume in self.each_volume_mut() {
@@ -117,11 +118,9 @@ impl<H: Host> Engine<H> {
                     voters: self.quorum.voters.0.into(),
                     ..PromoteBody::new_zeroed()
                 };
-                cx.send(
-                    line,
-                    Header::new(PacketKind::PromoteRequest, None),
-                    body.as_bytes(),
-                );
+                let mut header = Header::new(PacketKind::PromoteRequest, None);
+                header.flags = if force { FLAG_FORCE } else { 0 };
+                cx.send(line, header, body.as_bytes());
                 waits = waits.with(peer);
             }
         }
@@ -505,7 +504,7 @@ impl<H: Host> Volume<H> {
 
     /// Whether a peer's data are of the past.
     pub(super) fn is_ahead_of(&self, peer: NodeId) -> bool {
-        self.replica(peer).is_some_and(|replica| replica.is_behind) || self.has_witnessed_more(peer)
+        self.replica(peer).is_some_and(|replica| replica.is_behind)
     }
 
     /// Why a promotion that was granted cannot come to its end any more.

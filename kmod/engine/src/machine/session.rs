@@ -15,6 +15,7 @@ use super::fencing::Fence;
 use super::replica::Verdict;
 use super::transitions;
 use super::volume::Volume;
+use super::vote::Question;
 use super::Engine;
 use crate::effect::{Effect, Level, Object};
 use crate::host::{Host, Output, Time};
@@ -44,7 +45,7 @@ pub(super) struct Peer {
     /// The next handshake gives this node's data up.
     discards: bool,
     /// It wants to be primary and has not been answered.
-    pub(super) asked: Option<Term>,
+    pub(super) asked: Option<Question>,
     /// A promise to be answered once it is durable.
     pub(super) granting: Option<Term>,
     /// It was promised to be the next primary, and has not said what became of that.

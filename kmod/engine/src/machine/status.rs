@@ -22,6 +22,7 @@ impl<H: Host> Engine<H> {
     /// Status of the resource.
     pub fn resource_info(&self, now: Time) -> ResourceInfo {
         let suspended_since = self.standing.suspended_since;
+        let voters_present = self.voters_present();
         ResourceInfo {
             name: self.config.name,
             node_id: self.config.node.get().into(),
@@ -32,8 +33,8 @@ impl<H: Host> Engine<H> {
             volumes: u32::try_from(self.volumes().count()).unwrap_or(0),
             peers: u32::try_from(self.peers().count()).unwrap_or(0),
             voters: self.quorum.voters.0,
-            voters_present: self.voters_present().0,
-            has_quorum: (self.quorum.is_on() && self.has_quorum()).into(),
+            voters_present: voters_present.0,
+            has_quorum: (self.quorum.is_on() && self.has_quorum(voters_present)).into(),
             on_no_quorum: self.quorum.on_lost.number(),
             suspended_since_ms: suspended_since.map_or(0, |since| since.ms_since(Time(0)).max(1)),
             tie_breaker: self.config.is_tie_breaker.into(),

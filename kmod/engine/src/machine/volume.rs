@@ -142,6 +142,14 @@ impl<H: Host> Volume<H> {
             .filter_map(|(node, replica)| Some((node, replica.as_ref()?)))
     }
 
+    /// The peers of which something is true.
+    pub(super) fn peers_that(&self, is_so: impl Fn(NodeId, &Replica<H>) -> bool) -> NodeSet {
+        let those = self
+            .each_replica()
+            .filter(|(peer, replica)| is_so(*peer, replica));
+        those.fold(NodeSet::EMPTY, |set, (peer, _)| set.with(peer))
+    }
+
     /// Where packets to a peer go; `None`: no session.
     pub(super) fn line(&self, peer: NodeId) -> Option<Line> {
         let session = self.replica(peer)?.session?;
@@ -150,16 +158,17 @@ impl<H: Host> Volume<H> {
 
     /// Peers that get every write of this node.
     pub(super) fn receivers(&self) -> NodeSet {
-        let receiving = self.each_replica().filter(|(_, replica)| replica.receives);
-        receiving.fold(NodeSet::EMPTY, |set, (node, _)| set.with(node))
+        self.peers_that(|_, replica| replica.receives)
     }
 
     /// Peers with a session.
     pub(super) fn sessions(&self) -> NodeSet {
-        let connected = self
-            .each_replica()
-            .filter(|(_, replica)| replica.session.is_some());
-        connected.fold(NodeSet::EMPTY, |set, (node, _)| set.with(node))
+        self.peers_that(|_, replica| replica.session.is_some())
+    }
+
+    /// Peers that get every write of this node and lack no earlier one.
+    pub(super) fn whole(&self) -> NodeSet {
+        self.peers_that(|_, replica| replica.is_whole())
     }
 
     pub(super) fn disk_state(&self) -> DiskState {

@@ -17,8 +17,17 @@ use crate::host::{Host, Output};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Role;
 use weft_uapi::units::{NodeId, Term};
-use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_YES};
+use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_FORCE, FLAG_YES};
 use zerocopy::{FromBytes, IntoBytes};
+
+/// A peer wants to be primary.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    /// In this term.
+    term: Term,
+    /// A person takes it that what no connected disk has is lost.
+    force: bool,
+}
 
 /// What is said to a question.
 enum Vote {
@@ -35,6 +44,7 @@ impl<H: Host> Engine<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         id: NodeId,
+        header: &Header,
         body: &[u8],
     ) -> Result<(), Fault> {
         let body = PromoteBody::read_from_bytes(body)
@@ -49,7 +59,8 @@ impl<H: Host> Engine<H> {
             peer.granting.is_none() && peer.asked.is_none(),
             "the peer asked twice for a promotion",
         )?;
-        peer.asked = Some(term);
+        let force = header.flags & FLAG_FORCE != 0;
+        peer.asked = Some(Question { term, force });
         Ok(())
     }
 
@@ -71,7 +82,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// What to say to a peer's question.
-    fn vote(&self, id: NodeId, term: Term) -> Vote {
+    fn vote(&self, id: NodeId, question: Question) -> Vote {
         let others = || NodeId::all().filter_map(|other| self.peer(other));
         let has_primary = self.role == Role::Primary || others().any(|p| p.role == Role::Primary);
         let is_own_turn = match self.transition {
@@ -81,13 +92,16 @@ impl<H: Host> Engine<H> {
         };
         let is_promised = others().any(|peer| peer.is_promised);
         let is_busy = !self.is_recalled() || self.each_volume().any(|volume| volume.is_busy(id));
+        let is_ahead = |volume: &Volume<H>| {
+            volume.is_ahead_of(id) || (!question.force && volume.has_witnessed_more(id))
+        };
         if has_primary {
             Vote::No(Refusal::PeerPrimary)
         } else if is_own_turn || is_promised || is_busy {
             Vote::Later
-        } else if term < self.promised() {
+        } else if question.term < self.promised() {
             Vote::No(Refusal::ElectionLost)
-        } else if self.quorum.is_on() && self.each_volume().any(|volume| volume.is_ahead_of(id)) {
+        } else if self.quorum.is_on() && self.each_volume().any(is_ahead) {
             Vote::No(Refusal::NoUpToDateDisk)
         } else {
             Vote::Yes
@@ -98,13 +112,13 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     pub(super) fn run_votes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for id in NodeId::all() {
-            let Some(term) = self.peer(id).and_then(|peer| peer.asked) else {
+            let Some(question) = self.peer(id).and_then(|peer| peer.asked) else {
                 continue;
             };
-            match self.vote(id, term) {
-                Vote::Yes => self.grant(cx, id, term),
+            match self.vote(id, question) {
+                Vote::Yes => self.grant(cx, id, question),
                 Vote::No(refusal) => {
-                    self.object(cx, id, term, refusal);
+                    self.object(cx, id, question.term, refusal);
                     if let Some(peer) = self.peer_mut(id) {
                         peer.asked = None;
                     }
@@ -116,7 +130,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Promises a peer to be the next primary; it hears of it when that is durable.
-    fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, term: Term) {
+    fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, question: Question) {
         if let Some(Transition::Asking { token, .. }) = self.transition {
             self.give_up(cx);
             cx.refuse(
@@ -127,10 +141,13 @@ impl<H: Host> Engine<H> {
         }
         if let Some(peer) = self.peer_mut(id) {
             peer.asked = None;
-            peer.granting = Some(term);
+            peer.granting = Some(question.term);
             peer.is_promised = true;
         }
-        self.promise(term);
+        self.promise(question.term);
+        for volume in self.each_volume_mut().filter(|_| question.force) {
+            volume.forget_witnessed(id);
+        }
     }
 
     /// Grants promotions whose promise is durable.

@@ -9,7 +9,8 @@
 //! Before it knows what it said in an earlier life it talks to nobody ([`Engine::is_recalled`]).
 //!
 //! INVARIANT (I3): a record that it has acknowledged may be in force, and it is told of no fork by that: it goes on only to a
-//! record that comes after that one, and promises nothing to a node that does not know it.
+//! record that comes after that one, and promises nothing to a node that does not know it. Only a person's word that it
+//! is lost, a forced promotion, takes it back.
 
 use super::context::{Context, Fault};
 use super::volume::Volume;
@@ -73,10 +74,20 @@ impl Witness {
         id != GenerationId::NONE && !line.contains(id)
     }
 
+    /// A person takes it that the record which is known is lost.
+    fn forget(&mut self) {
+        if let Some(known) = self.known.as_mut() {
+            known.generation = Generation::default();
+            self.wanted = self.wanted.saturating_add(1);
+            self.owed = NodeSet::EMPTY;
+        }
+    }
+
     /// A peer has a record: goes on to it if it comes after the one that is known. `is_certain`: it is in force.
     fn learn(&mut self, peer: NodeId, record: Generation, line: &Ancestry, is_certain: bool) {
         let is_ahead = self.is_ahead_of(line);
-        let Some(known) = self.known.as_mut() else {
+        let Some(known) = self.known.as_mut().filter(|_| record.writer.is_some()) else {
+            // What nobody writes in adds no data: who does not know it is as good.
             return;
         };
         let id = known.generation.id;
@@ -145,6 +156,14 @@ impl<H: Host> Volume<H> {
             .is_some_and(|witness| said.is_none_or(|said| witness.is_ahead_of(&said.side.ancestry)))
     }
 
+    /// A peer that does not know what this tie-breaker knows is promoted all the same.
+    pub(super) fn forget_witnessed(&mut self, peer: NodeId) {
+        let knows_more = self.has_witnessed_more(peer);
+        if let Some(witness) = self.witness.as_mut().filter(|_| knows_more) {
+            witness.forget();
+        }
+    }
+
     /// A peer told what it has.
     pub(super) fn witness_state(&mut self, peer: NodeId) {
         let said = self.replica(peer).and_then(|replica| replica.round.peer);
@@ -152,8 +171,12 @@ impl<H: Host> Volume<H> {
             return;
         };
         let line = said.side.ancestry;
-        let is_certain = said.side.is_writer && line.written_before() == GenerationId::NONE;
-        witness.learn(peer, line.current(), &line, is_certain);
+        let is_in_force = line.written_before() == GenerationId::NONE;
+        if is_in_force || said.is_stalled {
+            let is_certain = said.side.is_writer && is_in_force;
+            witness.learn(peer, line.current(), &line, is_certain);
+        }
+        // Otherwise it may be left over from a promotion that failed, and never come into force.
         self.recheck = true;
     }
 
@@ -163,9 +186,12 @@ impl<H: Host> Volume<H> {
         let malformed = Fault("the peer sent a malformed generation");
         let body = GenerationBody::read_from_bytes(body).map_err(|_| malformed)?;
         let record = body.generation.decode().ok_or(malformed)?;
-        let said = self.replica(peer).and_then(|replica| replica.round.peer);
+        let replica = self.replicas.get_mut(peer.index()).and_then(Option::as_mut);
+        let said = replica.and_then(|replica| replica.round.peer.as_mut());
         if let (Some(witness), Some(said)) = (self.witness.as_mut(), said) {
-            witness.learn(peer, record, &said.side.ancestry, false);
+            let line = &mut said.side.ancestry;
+            witness.learn(peer, record, line, false);
+            line.push(record);
             self.recheck = true;
         }
         Ok(())

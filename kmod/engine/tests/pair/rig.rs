@@ -98,6 +98,17 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
     .unwrap()
 }
 
+/// An operation without demands.
+fn plain(op: Op, sector: u64, bytes: u32) -> Io {
+    Io {
+        op,
+        sector: Sector(sector),
+        bytes,
+        fua: false,
+        preflush: false,
+    }
+}
+
 fn blank_disk(number: usize, sectors: u64) -> Vec<u8> {
     let mut disk = vec![0; sectors as usize * 512];
     let name = padded_name("r0").unwrap();
@@ -334,26 +345,17 @@ impl Rig {
 
     /// Begins an operation, with zeros if it writes, and does not wait for it.
     pub(crate) fn begin_op(&mut self, number: usize, op: Op, sector: u64, bytes: u32) -> u64 {
-        let io = Io {
-            op,
-            sector: Sector(sector),
-            bytes,
-            fua: false,
-            preflush: false,
-        };
-        self.begin(number, io, vec![0; bytes as usize].into())
+        self.begin(
+            number,
+            plain(op, sector, bytes),
+            vec![0; bytes as usize].into(),
+        )
     }
 
     /// Begins a write and does not wait for it.
     pub(crate) fn begin_write(&mut self, number: usize, sector: u64, byte: u8, bytes: u32) -> u64 {
-        let io = Io {
-            op: Op::Write,
-            sector: Sector(sector),
-            bytes,
-            fua: false,
-            preflush: false,
-        };
-        self.begin(number, io, vec![byte; bytes as usize].into())
+        let data = vec![byte; bytes as usize];
+        self.begin(number, plain(Op::Write, sector, bytes), data.into())
     }
 
     pub(crate) fn change(
@@ -363,14 +365,7 @@ impl Rig {
         sector: u64,
         bytes: u32,
     ) -> Result<(), IoError> {
-        let io = Io {
-            op,
-            sector: Sector(sector),
-            bytes,
-            fua: false,
-            preflush: false,
-        };
-        self.request(number, io, [].into())
+        self.request(number, plain(op, sector, bytes), [].into())
     }
 
     /// A change that has to be stable at its end.
@@ -402,13 +397,7 @@ impl Rig {
         sector: u64,
         bytes: u32,
     ) -> Result<Vec<u8>, IoError> {
-        let io = Io {
-            op: Op::Read,
-            sector: Sector(sector),
-            bytes,
-            fua: false,
-            preflush: false,
-        };
+        let io = plain(Op::Read, sector, bytes);
         let at = self.buffers.len();
         self.request(number, io, [].into())?;
         Ok(self.buffers[at].to_vec())

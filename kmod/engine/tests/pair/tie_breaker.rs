@@ -127,3 +127,40 @@ fn a_voter_whose_disk_is_gone_has_no_vote() {
     assert_eq!(rig.command(1, PRIMARY), Err(Refusal::NoQuorum));
     assert_eq!(rig.members(1), members, "it was elected");
 }
+
+#[test]
+fn what_only_a_lost_disk_had_stands_against_promotions_until_a_person_insists() {
+    let mut rig = Rig::with_tie_breaker();
+    rig.isolate(1);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.crash(0);
+    rig.replace_disk(0);
+    rig.heal();
+    rig.restart(0);
+    for number in [0, 1] {
+        let promotion = rig.command(number, PRIMARY);
+        assert_eq!(promotion, Err(Refusal::NoUpToDateDisk));
+    }
+    assert_eq!(rig.command(1, Command::Primary { force: true }), Ok(()));
+    rig.assert_equal();
+    rig.crash(0);
+    assert_eq!(rig.write(1, 0, 2, 4096), Ok(()), "the tie-breaker follows");
+    rig.command(1, Command::Secondary).unwrap();
+    rig.restart(0);
+    assert_eq!(rig.command(0, PRIMARY), Ok(()));
+}
+
+#[test]
+fn nobody_insists_against_data_that_are_there() {
+    let mut rig = Rig::with_tie_breaker();
+    rig.isolate(1);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.demote(0);
+    rig.heal_at_once();
+    rig.run_until(|rig| rig.disk_state(1) == DiskState::Inconsistent);
+    let promotion = rig.command(1, Command::Primary { force: true });
+    assert_eq!(promotion, Err(Refusal::NoUpToDateDisk));
+    rig.idle();
+    assert_eq!(rig.command(1, PRIMARY), Ok(()));
+    assert_eq!(rig.read(1, 0, 4096), Ok(vec![1; 4096]), "it was fetched");
+}
