@@ -16,6 +16,8 @@ use weft_uapi::ondisk::{Superblock, FLAG_INCONSISTENT};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ReplicationState, Role};
 use weft_uapi::status::SUSPENDED_BROKEN;
+use weft_uapi::units::NodeSet;
+
 impl World {
     pub(crate) fn command(&mut self, node: usize, command: Command) {
         if self.nodes[node].engine.is_none() {
@@ -298,7 +300,7 @@ impl World {
                     && old.generation.id != new.generation.id
                     && self.history.is_forgiven(new.generation.id.0)
                 {
-                    self.nodes[node].is_void = false;
+                    self.trust(node, new.generation.members);
                 }
                 let this = &self.nodes[node];
                 if let Some(source) = this.source.filter(|_| was_target && !this.is_forcing) {
@@ -306,6 +308,16 @@ impl World {
                     self.nodes[node].is_void = self.nodes[source].is_void;
                 }
                 checkers::claims(self, node);
+            }
+        }
+    }
+
+    /// Data of a disk that was exchanged are the right ones from now on, and so are those of the members that have the
+    /// same.
+    fn trust(&mut self, node: usize, members: NodeSet) {
+        if std::mem::replace(&mut self.nodes[node].is_void, false) {
+            for member in members.iter() {
+                self.nodes[member.index()].is_void = false;
             }
         }
     }

@@ -111,13 +111,14 @@ impl World {
         );
     }
 
-    /// Whether the data would outlive this disk.
+    /// Whether the data would outlive this disk, and the memory of who may write.
     fn has_good_peer(&self, node: usize) -> bool {
         let line = |node: usize| self.history.line(self.nodes[node].written());
         // Without quorum a person may go on with less.
         let has_all = |peer: usize| {
-            let lost = line(node).difference(&line(peer)).copied().collect();
-            !self.quorum.is_on() || !self.history.has_acknowledged(&lost)
+            let (own, kept) = (line(node), line(peer));
+            let mut lost = own.difference(&kept);
+            !self.quorum.is_on() || !lost.any(|&generation| self.history.counts(generation))
         };
         let mut peers = self.peers(node);
         peers.any(|peer| self.nodes[peer].has_good_disk() && has_all(peer))

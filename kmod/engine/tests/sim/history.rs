@@ -53,6 +53,10 @@ pub(crate) struct History {
     in_force: HashSet<u64>,
     /// Generations that a disk took for data.
     written: HashSet<u64>,
+    /// Generations that a majority of the voters knew at some time.
+    known: HashSet<u64>,
+    /// Generations that somebody broke with by force.
+    overruled: HashSet<u64>,
     /// Generations whose past was given up by force.
     amnesties: HashSet<u64>,
     /// Per node: what a power cut took before it was flushed.
@@ -187,8 +191,21 @@ impl History {
         self.written.insert(generation);
     }
 
-    pub(crate) fn is_written(&self, generation: u64) -> bool {
-        self.written.contains(&generation)
+    /// Takes note that a majority of the voters knows `generation`.
+    pub(crate) fn learn(&mut self, generation: u64) {
+        self.known.insert(generation);
+    }
+
+    /// Whether `generation` is one that others have to follow.
+    pub(crate) fn counts(&self, generation: u64) -> bool {
+        let is_in_chain = self.written.contains(&generation) && self.known.contains(&generation);
+        is_in_chain && !self.overruled.contains(&generation)
+    }
+
+    /// Somebody used force: what led to `generation` alone need not be followed any more.
+    pub(crate) fn overrule(&mut self, generation: u64) {
+        let line = self.line(generation);
+        self.overruled.extend(line);
     }
 
     pub(crate) fn is_in_force(&self, generation: u64) -> bool {

@@ -20,34 +20,43 @@ pub(crate) fn one_chain(world: &mut World, node: usize) {
     world.history.write_in(world.nodes[node].written());
     let nodes = world.nodes.iter();
     let lines: Vec<_> = nodes.map(|node| world.history.line(node.known())).collect();
-    let result = advance(&world.history, world.quorum, world.tip, &lines, node);
+    let result = advance(&mut world.history, world.quorum, world.tip, &lines, node);
     match result {
         Ok(tip) => world.tip = tip,
         Err(text) => world.fail("chain", text),
     }
 }
 
-/// The newest generation with data that a majority knew, now that the line of a node has changed; `lines` are those of all nodes.
+/// The newest generation with data that a majority knew at some time, now that the line of a node has changed; `lines`
+/// are those of all nodes.
 fn advance(
-    history: &History,
+    history: &mut History,
     quorum: Quorum,
     mut tip: u64,
     lines: &[BTreeSet<u64>],
     node: usize,
 ) -> Result<u64, String> {
-    let has_writer = |&&id: &&u64| history.generation(id).is_some_and(|it| it.writer.is_some());
-    for &generation in lines[node].iter().filter(has_writer) {
+    for &generation in &lines[node] {
+        let record = history.generation(generation);
+        if record.is_none_or(|record| record.writer.is_none()) {
+            continue;
+        }
         let knows = |node: &usize| lines[*node].contains(&generation);
         let holders = (0..lines.len()).filter(knows).map(node_id);
         let holders = holders.fold(NodeSet::EMPTY, NodeSet::with);
-        let counts = quorum.has_majority(holders) && history.is_written(generation);
-        if !counts || history.line(tip).contains(&generation) {
+        if quorum.has_majority(holders) {
+            history.learn(generation);
+        }
+        if !history.counts(generation) || history.line(tip).contains(&generation) {
             continue;
         }
         if !follows(history, generation, tip) {
             return Err(format!(
                 "generations {tip:016x} and {generation:016x} were on a majority each, and neither follows the other"
             ));
+        }
+        if !history.line(generation).contains(&tip) {
+            history.overrule(tip);
         }
         tip = generation;
     }
@@ -109,13 +118,13 @@ mod tests {
 
     /// The tip of three voters whose lines end so, after the change of the last one.
     fn advanced(written: &[u64], tip: u64, ends: [u64; 3]) -> Result<u64, String> {
-        let history = forked(written);
+        let mut history = forked(written);
         let lines = ends.map(|end| history.line(end));
         let quorum = Quorum {
             voters: NodeSet(0b111),
             ..Quorum::default()
         };
-        advance(&history, quorum, tip, &lines, 2)
+        advance(&mut history, quorum, tip, &lines, 2)
     }
 
     #[test]
