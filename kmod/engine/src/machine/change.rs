@@ -14,7 +14,6 @@ use super::disk::{Disk, Stage as DiskStage};
 use super::negotiate::Round;
 use super::peer_op::Kind;
 use super::replica::Replica;
-use super::request::Stage;
 use super::volume::Volume;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output};
@@ -401,16 +400,6 @@ impl<H: Host> Volume<H> {
         replica.source = None;
         replica.peer_disk = DiskState::UpToDate;
         replica.progress.ended = Some(now);
-        // Writes that began before the session: the resync has carried what they wrote.
-        for request in self
-            .requests
-            .iter_mut()
-            .filter(|request| request.stage == Stage::Writing)
-        {
-            if !request.sent.contains(peer) {
-                request.acked = request.acked.with(peer);
-            }
-        }
         if let Some(disk) = self.disk.as_mut() {
             disk.wants_bitmaps = true;
         }

@@ -127,6 +127,10 @@ impl<H: Host> Volume<H> {
                 self.condemn(peer, "the peer did not answer in time");
                 continue;
             }
+            if round.is_open() && self.is_jammed(peer) {
+                self.condemn(peer, "the peer's answer is stuck behind its writes");
+                continue;
+            }
             if self.has_news(cx, peer) {
                 self.meet_again(peer, cx.now);
             }
@@ -145,6 +149,12 @@ impl<H: Host> Volume<H> {
                 }
             }
         }
+    }
+
+    /// Whether nothing more comes from a peer, since none of its writes may begin before a sync from it has.
+    fn is_jammed(&self, peer: NodeId) -> bool {
+        let is_early = |replica: &Replica<H>| replica.target.is_some() && !replica.accepts;
+        self.ops.room() == 0 && self.replica(peer).is_some_and(is_early)
     }
 
     /// Ends the session with a peer, to be tried again.

@@ -222,6 +222,7 @@ impl<H: Host> Volume<H> {
             }
             _ => self.break_down(cx, "no room for a range"),
         }
+        self.recheck |= self.ops.room() == 0;
         self.advance_op(cx, number);
         Ok(())
     }

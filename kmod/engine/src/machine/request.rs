@@ -546,8 +546,10 @@ impl<H: Host> Volume<H> {
             self.complete(cx, number, Err(IoError::NoQuorum), None);
             return;
         }
-        let missing = NodeSet(self.required.without(cx.facts.node).0 & !request.acked.0);
-        if missing.is_empty() && !self.is_broken {
+        // Who did not get it, and lacks nothing, was brought up to date since: the resync carried it.
+        let brought = self.whole().0 & !request.sent.0;
+        let missing = self.required.without(cx.facts.node).0 & !request.acked.0 & !brought;
+        if missing == 0 && !self.is_broken {
             self.complete(cx, number, Ok(()), None);
         } else if !self.lost_members(cx.facts.node).is_empty() && !self.wants_shrink {
             self.wants_shrink = true;

@@ -281,3 +281,20 @@ fn a_disk_that_lost_its_cache_asks_every_member_before_it_counts_again() {
     rig.assert_equal();
     assert_eq!(rig.read_disk(1, 0, 4096), vec![7; 4096], "never down");
 }
+
+#[test]
+fn a_write_is_complete_when_who_joined_since_has_it_and_who_got_it_is_lost() {
+    let mut rig = Rig::synced(3);
+    rig.cut_pair(0, 1);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    // It asks for a new round as soon as it is up to date, which has to wait for the record.
+    assert_eq!(rig.disk_state(1), DiskState::Outdated);
+    rig.break_pair(0, 2);
+    let request = rig.begin_write(0, 8, 2, 4096);
+    rig.idle();
+    rig.heal_pair(0, 1);
+    assert!(!rig.is_complete(request));
+    rig.crash(2);
+    assert_eq!(rig.result(request), Some(Ok(())));
+    assert_eq!(rig.read_disk(1, 8, 4096), vec![2; 4096]);
+}
