@@ -400,6 +400,7 @@ impl<H: Host> Volume<H> {
         replica.source = None;
         replica.peer_disk = DiskState::UpToDate;
         replica.progress.ended = Some(now);
+        self.note_carried(peer);
         if let Some(disk) = self.disk.as_mut() {
             disk.wants_bitmaps = true;
         }

@@ -436,6 +436,7 @@ impl<H: Host> Volume<H> {
             replica.accepts = true;
             replica.peer_disk = said.disk;
         }
+        self.note_carried(peer);
         self.reconciled(cx);
         if !are_outdated {
             if let Some(disk) = self.disk.as_mut() {

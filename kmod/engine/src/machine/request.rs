@@ -546,15 +546,25 @@ impl<H: Host> Volume<H> {
             self.complete(cx, number, Err(IoError::NoQuorum), None);
             return;
         }
-        // Who did not get it, and lacks nothing, was brought up to date since: the resync carried it.
-        let brought = self.whole().0 & !request.sent.0;
-        let missing = self.required.without(cx.facts.node).0 & !request.acked.0 & !brought;
-        if missing == 0 && !self.is_broken {
+        let missing = NodeSet(self.required.without(cx.facts.node).0 & !request.acked.0);
+        if missing.is_empty() && !self.is_broken {
             self.complete(cx, number, Ok(()), None);
         } else if !self.lost_members(cx.facts.node).is_empty() && !self.wants_shrink {
             self.wants_shrink = true;
             self.recheck = true;
         }
+    }
+
+    /// A peer lacks nothing now: writes under way that it did not get began before its session, and the resync has
+    /// carried them.
+    pub(super) fn note_carried(&mut self, peer: NodeId) {
+        let is_under_way = |request: &&mut Request<H>| request.stage == Stage::Writing;
+        for request in self.requests.iter_mut().filter(is_under_way) {
+            if !request.sent.contains(peer) {
+                request.acked = request.acked.with(peer);
+            }
+        }
+        self.recheck = true;
     }
 
     /// The disk is gone: what waits for it, or for a record that it cannot carry any more, is not complete.
