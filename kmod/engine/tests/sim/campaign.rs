@@ -3,6 +3,7 @@
 //! Many runs on all cores, with a summary and the command that repeats a failure.
 
 use crate::canary::Canary;
+use crate::faults::OVERTAKES_FROM;
 use crate::random::Random;
 use crate::world::{Plan, Tally, Violation, World};
 use std::collections::BTreeMap;
@@ -100,9 +101,19 @@ pub(crate) fn plan_of_environment() -> Option<Plan> {
     })
 }
 
+/// Does some work once on every core.
+pub(crate) fn on_all_cores(work: impl Fn() + Sync) {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(&work);
+        }
+    });
+}
+
 /// Whether the checker that has to sees through a canary within a number of seeds.
-pub(crate) fn catches(canary: Canary, seeds: u64) -> bool {
-    let caught = (0..seeds).find_map(|seed| {
+pub(crate) fn catches(canary: Canary, seeds: usize) -> bool {
+    let caught = (OVERTAKES_FROM..).take(seeds).find_map(|seed| {
         let plan = Plan {
             canary: Some(canary),
             nodes: canary.nodes(),
@@ -170,12 +181,7 @@ impl Campaign {
         let next = AtomicU64::new(0);
         let outcome = Mutex::new(Outcome::default());
         let start = Instant::now();
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        std::thread::scope(|scope| {
-            for _ in 0..cores {
-                scope.spawn(|| self.work(&next, &outcome, start));
-            }
-        });
+        on_all_cores(|| self.work(&next, &outcome, start));
         let mut outcome = outcome.into_inner().unwrap();
         outcome.took = start.elapsed();
         outcome

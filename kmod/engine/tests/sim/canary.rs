@@ -36,8 +36,8 @@ pub(crate) enum Canary {
     MergeForks,
     /// Some acknowledgements of writes get lost.
     LoseAcks,
-    /// Everybody is promised to be the next primary, whatever else was promised.
-    GrantAll,
+    /// Nobody waits for a majority.
+    NoMajority,
     /// A record is said to be with all nodes as soon as it is in force.
     ClaimHolders,
 }
@@ -59,7 +59,7 @@ impl Canary {
         Self::HideRollback,
         Self::MergeForks,
         Self::LoseAcks,
-        Self::GrantAll,
+        Self::NoMajority,
         Self::ClaimHolders,
     ];
 
@@ -68,7 +68,7 @@ impl Canary {
         match self {
             Self::MetaWithoutFlush | Self::SwallowLog | Self::SwallowBitmap => "coverage",
             Self::FakeStable | Self::FakeWritten | Self::LoseWrite => "durability",
-            Self::SwallowSuperblock | Self::GrantAll => "chain",
+            Self::SwallowSuperblock | Self::NoMajority => "chain",
             Self::FakeDurable | Self::MergeForks => "forks",
             Self::LoseResync => "equality",
             Self::DropInconsistent => "claims",
@@ -81,7 +81,7 @@ impl Canary {
     /// Nodes that it takes to see it.
     pub(crate) fn nodes(self) -> usize {
         match self {
-            Self::GrantAll | Self::ClaimHolders => 3,
+            Self::NoMajority | Self::ClaimHolders => 3,
             _ => 2,
         }
     }

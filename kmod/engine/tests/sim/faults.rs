@@ -12,6 +12,9 @@ use weft_uapi::limits::ATTACHES_MAX;
 use weft_uapi::state::Protocol;
 use weft_uapi::units::Incarnation;
 
+/// Histories of seeds from here on have primaries that are overtaken; those of older seeds stay what they were.
+pub(crate) const OVERTAKES_FROM: u64 = 1 << 40;
+
 impl World {
     /// Something goes wrong, or an administrator does something.
     pub(crate) fn on_fault(&mut self) {
@@ -27,6 +30,9 @@ impl World {
         let peer = self.some_peer(node);
         if self.disks_roll_back && self.extra.percent(40) {
             self.roll_back(node);
+        }
+        if self.plan.seed >= OVERTAKES_FROM && self.nodes.len() > 2 && self.extra.percent(20) {
+            self.overtake();
         }
         match self.random.range(0..26) {
             0..=2 => self.crash_by_fault(node),
@@ -73,6 +79,43 @@ impl World {
         self.crash(node, power);
         let delay = self.random.duration(MS..6 * SECOND);
         self.after(delay, Happening::Boot { node });
+    }
+
+    /// A node is cut off, and is to lead as soon as it is back, without the primary that went on without it.
+    fn overtake(&mut self) {
+        let Some(leader) = self.nodes.iter().position(|node| node.is_primary()) else {
+            return;
+        };
+        let heirs: Vec<usize> = self
+            .peers(leader)
+            .filter(|&peer| !self.nodes[peer].is_diskless)
+            .collect();
+        let heir = *self.extra.pick(&heirs);
+        note!(self, "n{heir} is to overtake n{leader}");
+        let away = self.extra.duration(MS..3 * SECOND);
+        for peer in self.peers(heir) {
+            let (nodes, cable) = (pair(heir, peer), Cable::default());
+            let blocked = [true, true];
+            self.on_cable(nodes, Cable { blocked, ..cable });
+            self.after(away, Happening::Cable { nodes, cable });
+        }
+        self.after(away, Happening::Overtake { leader, heir });
+    }
+
+    pub(crate) fn on_overtake(&mut self, leader: usize, heir: usize) {
+        if self.calm_since.is_some() || !self.nodes[leader].is_primary() {
+            return;
+        }
+        self.crash_by_fault(leader);
+        for delay in [100 * MS, 500 * MS, 2 * SECOND] {
+            self.after(delay, Happening::Lead { node: heir });
+        }
+    }
+
+    pub(crate) fn on_lead(&mut self, node: usize) {
+        if !self.nodes.iter().any(|node| node.is_primary()) {
+            self.switch_over(node);
+        }
     }
 
     /// Two machines die, the second one after a few more steps.

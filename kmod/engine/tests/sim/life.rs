@@ -2,6 +2,7 @@
 
 //! How a machine comes up, what its daemon sets up, and how it dies.
 
+use crate::canary::Canary;
 use crate::checkers;
 use crate::disk::Op;
 use crate::host::SimHost;
@@ -37,7 +38,10 @@ impl World {
             node: node_id(node),
             protocol: self.protocol,
             quorum: Quorum {
-                voters: self.quorum.voters,
+                voters: match self.plan.canary {
+                    Some(Canary::NoMajority) => NodeSet::EMPTY,
+                    _ => self.quorum.voters,
+                },
                 ..Quorum::default()
             },
             fencing: Fencing::DontCare,

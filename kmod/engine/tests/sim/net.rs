@@ -10,7 +10,7 @@ use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::Event;
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::units::SessionId;
-use weft_uapi::wire::{Header, InForceBody, LinkKind, PacketKind, PromoteBody, FLAG_CRC, FLAG_YES};
+use weft_uapi::wire::{Header, InForceBody, LinkKind, PacketKind, FLAG_CRC};
 use zerocopy::FromBytes;
 
 /// How long it takes at most until a side notices that nothing comes any more.
@@ -90,7 +90,7 @@ impl World {
         mut body: Vec<u8>,
         data: Option<Content>,
     ) {
-        self.forge(&mut header, &mut body);
+        self.forge(&header, &mut body);
         header.payload_len = match &data {
             Some(content) => content.len() as u32 * SECTOR_BYTES,
             None => body.len() as u32,
@@ -156,20 +156,11 @@ impl World {
     }
 
     /// What a canary makes of a packet that is to be sent.
-    fn forge(&self, header: &mut Header, body: &mut [u8]) {
-        match (self.plan.canary, header.kind) {
-            (Some(Canary::GrantAll), PacketKind::PromoteReply) => {
-                header.flags |= FLAG_YES;
-                if let Ok(body) = PromoteBody::mut_from_bytes(body) {
-                    body.refusal = 0.into();
-                }
+    fn forge(&self, header: &Header, body: &mut [u8]) {
+        if (self.plan.canary, header.kind) == (Some(Canary::ClaimHolders), PacketKind::InForce) {
+            if let Ok(body) = InForceBody::mut_from_bytes(body) {
+                body.holders = ((1 << self.nodes.len()) - 1).into();
             }
-            (Some(Canary::ClaimHolders), PacketKind::InForce) => {
-                if let Ok(body) = InForceBody::mut_from_bytes(body) {
-                    body.holders = ((1 << self.nodes.len()) - 1).into();
-                }
-            }
-            _ => {}
         }
     }
 

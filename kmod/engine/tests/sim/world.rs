@@ -154,6 +154,15 @@ pub(crate) enum Happening {
         life: u32,
         keep: Option<(u64, Kept)>,
     },
+    /// The primary dies, and a node that missed its last writes is to be the next one.
+    Overtake {
+        leader: usize,
+        heir: usize,
+    },
+    /// A cluster manager wants `node` to be primary if nobody is.
+    Lead {
+        node: usize,
+    },
     Fault,
     Calm,
 }
@@ -408,6 +417,8 @@ impl World {
             Happening::Daemon { node, life, serves } => self.on_daemon(node, life, serves),
             Happening::Cable { nodes, cable } => self.on_cable(nodes, cable),
             Happening::Memory { node, life, keep } => self.on_memory(node, life, keep),
+            Happening::Overtake { leader, heir } => self.on_overtake(leader, heir),
+            Happening::Lead { node } => self.on_lead(node),
             Happening::Fault => self.on_fault(),
             Happening::Calm => self.on_calm(),
         }

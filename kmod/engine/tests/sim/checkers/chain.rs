@@ -86,7 +86,10 @@ pub(crate) fn acknowledged_in(world: &mut World, node: usize, generation: u64) {
 /// `node` became primary.
 pub(crate) fn elected(world: &mut World, node: usize) {
     let generation = world.nodes[node].generation();
-    if world.quorum.is_on() && !follows(&world.history, generation, world.tip) {
+    // A majority may have gone on before it heard of its own election: then it is one that was overtaken.
+    let was_overtaken = world.history.line(world.tip).contains(&generation);
+    let is_next = was_overtaken || follows(&world.history, generation, world.tip);
+    if world.quorum.is_on() && !is_next {
         let text = format!(
             "n{node} became primary in generation {generation:016x}, though a majority knows {:016x}",
             world.tip
