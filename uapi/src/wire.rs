@@ -10,7 +10,8 @@ mod body;
 
 pub use body::{
     BitmapBody, DiskBody, GenerationBody, HelloBody, InForceBody, PromoteBody, StateBody,
-    STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED, STATE_STALLED,
+    STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_NEWCOMER, STATE_OUTDATED,
+    STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;
@@ -76,7 +77,8 @@ states! {
         BitmapEnd = 41 "bitmap-end",
         /// A new generation record ([`GenerationBody`]); to be made durable and acknowledged.
         Generation = 48 "generation",
-        /// A record is durable at all its holders ([`InForceBody`]): among them nothing differs.
+        /// A record is durable at all its holders ([`InForceBody`]): among them nothing differs. With [`FLAG_YES`] a
+        /// majority of the voters knows it.
         InForce = 49 "in-force",
         /// A node wants to become primary ([`PromoteBody`]); with [`FLAG_FORCE`] because a person insists.
         PromoteRequest = 56 "promote-request",
@@ -193,7 +195,9 @@ impl PacketKind {
         let own = match self {
             Self::Write | Self::Discard => FLAG_FUA,
             Self::WriteZeroes => FLAG_FUA | FLAG_NO_UNMAP,
-            Self::BitmapEnd | Self::PromoteReply | Self::GenerationDurable => FLAG_YES,
+            Self::BitmapEnd | Self::InForce | Self::PromoteReply | Self::GenerationDurable => {
+                FLAG_YES
+            }
             Self::PromoteRequest => FLAG_FORCE,
             _ => 0,
         };
@@ -343,11 +347,12 @@ mod tests {
     #[test]
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
-            BitmapEnd, Discard, GenerationDurable, PromoteReply, PromoteRequest, Write, WriteZeroes,
+            BitmapEnd, Discard, GenerationDurable, InForce, PromoteReply, PromoteRequest, Write,
+            WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[Write, Discard, WriteZeroes][..],
-            FLAG_YES => &[BitmapEnd, PromoteReply, GenerationDurable],
+            FLAG_YES => &[BitmapEnd, InForce, PromoteReply, GenerationDurable],
             FLAG_NO_UNMAP => &[WriteZeroes],
             FLAG_FORCE => &[PromoteRequest],
             _ => &[],

@@ -26,6 +26,7 @@ mod exchange;
 mod fencing;
 mod mirror;
 mod negotiate;
+mod newcomer;
 mod objects;
 mod options;
 mod peer_op;

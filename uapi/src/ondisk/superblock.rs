@@ -24,7 +24,10 @@ pub const FLAG_INCONSISTENT: u32 = 1 << 0;
 pub const FLAG_WRITER_ACTIVE: u32 = 1 << 1;
 /// Bit of [`Superblock::flags`]: known to be of the past.
 pub const FLAG_OUTDATED: u32 = 1 << 2;
-const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED;
+/// Bit of [`Superblock::flags`]: the disk took the place of another one, or is an older image of itself. What its node
+/// promised and acknowledged before is forgotten, so its vote does not count before a majority without it took it in.
+pub const FLAG_NEWCOMER: u32 = 1 << 3;
+const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED | FLAG_NEWCOMER;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -95,8 +95,15 @@ pub const STATE_OUTDATED: u32 = 1 << 3;
 /// written in it.
 pub const STATE_STALLED: u32 = 1 << 4;
 
-const STATE_FLAGS_KNOWN: u32 =
-    STATE_INCONSISTENT | STATE_CRASHED | STATE_DISCARDS | STATE_OUTDATED | STATE_STALLED;
+/// Bit of [`StateBody::flags`]: the sender's disk took the place of another one, and its vote does not count yet.
+pub const STATE_NEWCOMER: u32 = 1 << 5;
+
+const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT
+    | STATE_CRASHED
+    | STATE_DISCARDS
+    | STATE_OUTDATED
+    | STATE_STALLED
+    | STATE_NEWCOMER;
 
 impl StateBody {
     /// Whether unknown flags and reserved fields are zero, node ids in their range, and the block size is one.

@@ -9,7 +9,7 @@
 //! While a change is under way no new write starts, and a write that is under way is complete only when the members of
 //! both records have it ([`Volume::required`]).
 
-use super::context::{ensure, Context, Fault};
+use super::context::{ensure, Context, Facts, Fault};
 use super::disk::{Disk, Stage as DiskStage};
 use super::negotiate::Round;
 use super::peer_op::Kind;
@@ -110,7 +110,7 @@ impl<H: Host> Volume<H> {
                 // Only their votes are of use, so they are not waited for once there are enough.
                 let knowers = change.knowers.with(cx.facts.node);
                 let is_known =
-                    change.record.writer.is_none() || cx.facts.quorum.has_majority(knowers);
+                    change.record.writer.is_none() || self.elect(&cx.facts, knowers, &change);
                 let is_done =
                     waits.is_empty() || (is_known && waits.intersection(receivers).is_empty());
                 self.change = Some(Change {
@@ -146,7 +146,7 @@ impl<H: Host> Volume<H> {
                 }
                 Reason::Shrink | Reason::Grow(_) => self.wants_shrink = true,
             }
-        } else if change.record.writer.is_none() || cx.facts.quorum.has_majority(knowers) {
+        } else if change.record.writer.is_none() || self.elect(&cx.facts, knowers, &change) {
             self.stalled = None;
             if let Some(disk) = self.disk.as_mut() {
                 disk.confirm();
@@ -157,6 +157,12 @@ impl<H: Host> Volume<H> {
             });
             self.recheck = true;
         }
+    }
+
+    /// Whether a record that these nodes know has the votes that it takes.
+    fn elect(&self, facts: &Facts, knowers: NodeSet, change: &Change) -> bool {
+        let is_forced = matches!(change.reason, Reason::Promotion { force: true, .. });
+        self.has_votes(facts, knowers, is_forced)
     }
 
     fn begin_wanted_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
@@ -376,13 +382,19 @@ impl<H: Host> Volume<H> {
                 place.attach_id = said.side.attach_id.into();
             }
         }
+        let knowers = change.knowers.with(cx.facts.node);
+        let mut header = Header::new(PacketKind::InForce, Some(self.id));
+        if self.elect(&cx.facts, knowers, change) {
+            header.flags = FLAG_YES;
+            self.settle_in();
+        }
         for peer in change.knowers.intersection(self.receivers()).iter() {
             if let Some(line) = self.line(peer) {
-                cx.send(
-                    line,
-                    Header::new(PacketKind::InForce, Some(self.id)),
-                    body.as_bytes(),
-                );
+                cx.send(line, header, body.as_bytes());
+            }
+            if let Some(replica) = self.replica_mut(peer) {
+                // What it says after this it says as one that was taken in.
+                replica.is_newcomer &= header.flags == 0 || !holders.contains(peer);
             }
         }
     }

@@ -12,7 +12,7 @@ use super::peer_op::Kind;
 use super::replica::{Adopting, Replica};
 use super::volume::Volume;
 use crate::host::{Host, Output, Time};
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_OUTDATED};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId};
 use weft_uapi::wire::{BitmapBody, Header, PacketKind, BODY_BYTES_MAX, FLAG_YES};
@@ -240,7 +240,8 @@ impl<H: Host> Volume<H> {
             .target
             .as_ref()
             .filter(|target| target.pages.is_sent && target.pages.is_received);
-        let Some(line) = exchanged.map(|target| &target.line) else {
+        let Some((line, is_newcomer)) = exchanged.map(|target| (&target.line, target.is_newcomer))
+        else {
             return;
         };
         if replica.replication != ReplicationState::BitmapTarget {
@@ -269,6 +270,9 @@ impl<H: Host> Volume<H> {
                 disk.superblock.tail_seq = replica.round.peer.map_or(0, |said| said.side.tail_seq);
                 disk.set_flag(FLAG_INCONSISTENT, true);
                 disk.set_flag(FLAG_OUTDATED, false);
+                if is_newcomer {
+                    disk.set_flag(FLAG_NEWCOMER, true);
+                }
                 disk.set_since(peer, adopting.id);
                 replica.adopting = Some(Adopting {
                     superblock: Some(disk.touch()),

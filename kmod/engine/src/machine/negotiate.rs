@@ -336,6 +336,7 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
+            replica.is_newcomer = said.is_newcomer || is_rolled_back;
         }
         if let Some(disk) = self.disk.as_mut() {
             if is_same && lines[1].written_before() == GenerationId::NONE {
@@ -390,7 +391,11 @@ impl<H: Host> Volume<H> {
                     cx,
                     peer,
                     rule,
-                    Target::new(Pages::new(full), said.side.ancestry),
+                    Target::new(
+                        Pages::new(full),
+                        said.side.ancestry,
+                        own.side.is_rolled_back(&said.side),
+                    ),
                 );
                 self.mark_all_if(peer, full);
                 if full {

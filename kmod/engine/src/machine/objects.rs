@@ -322,7 +322,7 @@ impl<H: Host> Volume<H> {
             PacketKind::Bitmap => self.on_bitmap(peer, body),
             PacketKind::BitmapEnd => self.on_bitmap_end(peer, header),
             PacketKind::Generation => self.on_generation(cx, peer, body),
-            PacketKind::InForce => self.on_in_force(cx, peer, body),
+            PacketKind::InForce => self.on_in_force(cx, peer, header, body),
             PacketKind::GenerationDurable => self.on_generation_durable(peer, header),
             PacketKind::Received => self.on_received(cx, peer, header),
             PacketKind::Written => self.on_written(cx, peer, header),

@@ -52,7 +52,7 @@ impl<H: Host> Engine<H> {
         cx.reply(token, Ok(()));
     }
 
-    /// The voters that are connected, and this node if it is one.
+    /// The voters that are connected, and this node if it is one; of those whose disk is new none, unless all are there.
     pub(super) fn voters_present(&self) -> NodeSet {
         let is_connected = |id: &NodeId| {
             let peer = self.peer(*id);
@@ -60,7 +60,11 @@ impl<H: Host> Engine<H> {
                 || peer.is_some_and(|peer| peer.connection() == ConnectionState::Connected)
         };
         let voters = self.quorum.voters.iter().filter(is_connected);
-        voters.fold(NodeSet::EMPTY, NodeSet::with)
+        let present = voters.fold(NodeSet::EMPTY, NodeSet::with);
+        if present == self.quorum.voters {
+            return present;
+        }
+        NodeSet(present.0 & !self.newcomers().0)
     }
 
     /// Whether this node is with a majority of the voters, which knows the current record if this node is primary.

@@ -7,10 +7,10 @@ use super::replica::Adopting;
 use super::volume::Volume;
 use crate::effect::Object;
 use crate::host::{Host, Output};
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
-use weft_uapi::wire::{GenerationBody, InForceBody};
+use weft_uapi::wire::{GenerationBody, Header, InForceBody, FLAG_YES};
 use zerocopy::FromBytes;
 
 impl<H: Host> Volume<H> {
@@ -193,8 +193,10 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
+        header: &Header,
         body: &[u8],
     ) -> Result<(), Fault> {
+        let is_elected = header.flags & FLAG_YES != 0;
         let malformed = Fault("the peer sent a malformed record");
         let body = InForceBody::read_from_bytes(body).map_err(|_| malformed)?;
         let (id, holders) = (
@@ -223,6 +225,9 @@ impl<H: Host> Volume<H> {
             return Ok(());
         }
         disk.confirm();
+        if is_elected && holders.contains(cx.facts.node) && !disk.has_flag(FLAG_INCONSISTENT) {
+            disk.set_flag(FLAG_NEWCOMER, false);
+        }
         let holders = holders.intersection(generation.members);
         if !holders.contains(cx.facts.node) || disk.has_flag(FLAG_INCONSISTENT) {
             return Ok(());

@@ -31,6 +31,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) round: Round,
     /// By the last decision this disk's data are newer.
     pub(super) is_behind: bool,
+    /// By the last decision its disk took the place of another one: its node forgot what it promised.
+    pub(super) is_newcomer: bool,
     /// The last decision was to wait for something else.
     pub(super) is_waiting: bool,
     /// Acknowledgements of what was sent before this number mean nothing any more.
@@ -115,6 +117,7 @@ impl<H: Host> Replica<H> {
             rule: "",
             round: Round::default(),
             is_behind: false,
+            is_newcomer: false,
             is_waiting: false,
             void_before: Seq(0),
             receives: false,

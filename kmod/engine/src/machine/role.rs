@@ -257,11 +257,13 @@ impl<H: Host> Engine<H> {
             }) => {
                 let waits = waits.intersection(self.connected());
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
-                if waits.is_empty() && self.quorum.has_majority(yes) {
+                let facts = self.facts();
+                let has_votes = |volume: &Volume<H>| volume.has_votes(&facts, yes, force);
+                if waits.is_empty() && self.each_volume().all(has_votes) {
                     self.record_promotion(cx.now, token, force, term);
                 } else if waits.is_empty() {
                     self.give_up(cx);
-                    cx.reply(token, Err(Refusal::NoQuorum));
+                    self.refuse_without_votes(cx, token, yes);
                 } else if is_late {
                     self.give_up(cx);
                     cx.reply(token, Err(Refusal::ElectionLost));
@@ -289,6 +291,23 @@ impl<H: Host> Engine<H> {
                 }
             }
             Some(Transition::Draining { token }) => self.drain(cx, token),
+        }
+    }
+
+    /// These nodes are not enough to elect anybody.
+    fn refuse_without_votes<O: Output<H>>(
+        &self,
+        cx: &mut Context<'_, H, O>,
+        token: Token,
+        yes: NodeSet,
+    ) {
+        match self.newcomers().intersection(yes).iter().next() {
+            Some(id) => cx.refuse(
+                token,
+                Refusal::NoQuorum,
+                format_args!("the disk of node {id} is new, its vote does not count yet"),
+            ),
+            None => cx.reply(token, Err(Refusal::NoQuorum)),
         }
     }
 

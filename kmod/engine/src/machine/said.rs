@@ -8,11 +8,12 @@ use super::volume::Volume;
 use crate::ancestry::Ancestry;
 use crate::decide::{Side, Stance};
 use crate::host::Host;
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
-    StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_OUTDATED, STATE_STALLED,
+    StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_NEWCOMER, STATE_OUTDATED,
+    STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -27,6 +28,8 @@ pub(super) struct Said {
     pub(super) role: Role,
     /// Primary, but it must not write.
     pub(super) is_stalled: bool,
+    /// Its disk took the place of another one.
+    pub(super) is_newcomer: bool,
     pub(super) side: Side,
     pub(super) stance: Stance,
 }
@@ -64,6 +67,7 @@ impl Said {
             disk,
             role,
             is_stalled: flag(STATE_STALLED),
+            is_newcomer: flag(STATE_NEWCOMER),
             side,
             stance: Stance {
                 node: peer,
@@ -149,6 +153,7 @@ impl<H: Host> Volume<H> {
             (disk.has_flag(FLAG_OUTDATED), STATE_OUTDATED),
             (discards, STATE_DISCARDS),
             (self.stalled.is_some(), STATE_STALLED),
+            (disk.has_flag(FLAG_NEWCOMER), STATE_NEWCOMER),
         ];
         body.sectors = U64::new(self.sectors());
         body.block_bytes = U32::new(disk.block_bytes);

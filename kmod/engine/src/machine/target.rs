@@ -30,6 +30,8 @@ pub(super) struct Target {
     pub(super) pages: Pages,
     /// The source's line of generations when it was decided; its later states count only when they are decided upon.
     pub(super) line: Ancestry,
+    /// This disk took the place of another one that the source knew.
+    pub(super) is_newcomer: bool,
     /// The bitmap was searched up to this bit.
     cursor: u64,
     /// The search goes on with the next event.
@@ -43,10 +45,11 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(pages: Pages, line: Ancestry) -> Self {
+    pub(super) fn new(pages: Pages, line: Ancestry, is_newcomer: bool) -> Self {
         Self {
             pages,
             line,
+            is_newcomer,
             ..Self::default()
         }
     }

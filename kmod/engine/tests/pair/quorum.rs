@@ -374,3 +374,39 @@ fn a_primary_that_nobody_replaced_goes_on_with_what_it_had_begun() {
         assert_eq!(rig.read_disk(1, 0, 4096), vec![7; 4096]);
     }
 }
+
+#[test]
+fn r8_a_replaced_disk_does_not_vote_before_a_majority_without_it_took_it_in() {
+    let mut rig = Rig::voting(3);
+    rig.isolate(2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.crash(0);
+    rig.crash(1);
+    rig.replace_disk(1);
+    rig.heal_at_once();
+    rig.restart(1);
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate, "fetched from 2");
+    for number in [1, 2] {
+        assert_eq!(rig.command(number, PROMOTE), Err(Refusal::NoQuorum));
+    }
+    rig.restart(0);
+    assert_eq!(rig.command(2, PROMOTE), Ok(()));
+    assert_eq!(rig.read(2, 0, 4096), Ok(vec![1; 4096]));
+    rig.assert_equal();
+    rig.crash(0);
+    rig.crash(2);
+    rig.restart(2);
+    assert_eq!(rig.command(1, PROMOTE), Ok(()), "it has been taken in");
+}
+
+#[test]
+fn r8_a_person_may_count_on_a_replaced_disk() {
+    let mut rig = Rig::voting(3);
+    rig.crash(0);
+    rig.crash(1);
+    rig.replace_disk(1);
+    rig.restart(1);
+    assert_eq!(rig.command(2, PROMOTE), Err(Refusal::NoQuorum));
+    assert_eq!(rig.command(2, Command::Primary { force: true }), Ok(()));
+    assert_eq!(rig.write(2, 0, 2, 4096), Ok(()));
+}
