@@ -10,7 +10,10 @@ BUILD_ROOT=$CACHE/root
 DEBS=$CACHE/debs
 KERNELS=$CACHE/kernel
 OUT=$CACHE/out
-export REPO CACHE BUILD_ROOT DEBS KERNELS OUT
+# Every clone has its own: cargo knows the crates of two clones apart by the times of
+# their sources only, and tests know where theirs are.
+TARGET=$CACHE/targets/$(printf '%s' "$REPO" | cksum | cut -d' ' -f1)
+export REPO CACHE BUILD_ROOT DEBS KERNELS OUT TARGET
 
 say() { printf '==> %s\n' "$*" >&2; }
 usage() { printf 'usage: %s\n' "$*" >&2 && exit 2; }
@@ -67,16 +70,6 @@ share_cargo_configuration() {
 	fi
 }
 
-# What another clone built in this cache does not count: cargo tells the sources of two
-# clones apart by nothing but their times, and tests know where their sources are.
-claim_target() {
-	local owner=$CACHE/target/clone
-	[ "$(cat "$owner" 2>/dev/null)" != "$REPO" ] || return 0
-	mkdir -p "${owner%/*}"
-	rm -rf "$CACHE"/target/{,*/}{debug,release}/.fingerprint/weft*
-	printf '%s\n' "$REPO" >"$owner"
-}
-
 # Runs inside `unshare --mount`: mounts what the build root lacks.
 mount_build_root() {
 	local place
@@ -105,12 +98,11 @@ exec_inside() {
 	[ -x "$BUILD_ROOT/usr/bin/cargo" ] || die "there is no build root yet" "scripts/setup"
 	case $directory/ in "$REPO"/* | "$CACHE"/* | /tmp/*) ;; *) directory=$REPO ;; esac
 	share_cargo_configuration
-	claim_target
 	# shellcheck disable=SC2016 # the inner shell expands it
 	exec env --unset=LD_LIBRARY_PATH --unset=TMPDIR \
 		--unset=RUSTC --unset=RUSTC_WRAPPER --unset=RUSTUP_HOME --unset=RUSTUP_TOOLCHAIN \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$CACHE/target" XDG_CACHE_HOME="${CACHE%/weft}" \
+		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$TARGET" XDG_CACHE_HOME="${CACHE%/weft}" \
 		unshare --mount --propagation private bash -euc '
 			. "$1/scripts/lib.sh"
 			mount_build_root
