@@ -20,7 +20,7 @@ use crate::effect::{Effect, Object};
 use crate::event::Kept;
 use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::Generation;
-use weft_uapi::state::DiskState;
+use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term, VolumeId};
 use weft_uapi::wire::GenerationBody;
 use zerocopy::FromBytes;
@@ -78,6 +78,21 @@ impl Witness {
     fn forget(&mut self) {
         if let Some(known) = self.known.as_mut() {
             known.generation = Generation::default();
+            self.wanted = self.wanted.saturating_add(1);
+            self.owed = NodeSet::EMPTY;
+        }
+    }
+
+    /// The maker of the record at the end of this line says that it never came into force, and that it has given it up:
+    /// nothing was ever written in it.
+    fn take_back(&mut self, line: &Ancestry) {
+        let is_it = |known: &&mut Kept| known.generation.id == line.current().id;
+        if let Some(known) = self.known.as_mut().filter(is_it) {
+            known.generation = Generation {
+                id: line.written(),
+                term: known.generation.term,
+                ..Generation::default()
+            };
             self.wanted = self.wanted.saturating_add(1);
             self.owed = NodeSet::EMPTY;
         }
@@ -175,8 +190,9 @@ impl<H: Host> Volume<H> {
         if is_in_force || said.is_stalled {
             let is_certain = said.side.is_writer && is_in_force;
             witness.learn(peer, line.current(), &line, is_certain);
+        } else if said.role != Role::Primary && line.current().writer == Some(peer) {
+            witness.take_back(&line);
         }
-        // Otherwise it may be left over from a promotion that failed, and never come into force.
         self.recheck = true;
     }
 

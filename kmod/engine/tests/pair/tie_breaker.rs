@@ -164,3 +164,19 @@ fn nobody_insists_against_data_that_are_there() {
     assert_eq!(rig.command(1, PRIMARY), Ok(()));
     assert_eq!(rig.read(1, 0, 4096), Ok(vec![1; 4096]), "it was fetched");
 }
+
+#[test]
+fn a_record_that_its_maker_gave_up_holds_nobody_back() {
+    for steps in 0..40 {
+        let mut rig = Rig::with_tie_breaker();
+        rig.cut_pair_at_once(1, 2);
+        rig.cut_pair_at_once(0, 1);
+        rig.begin_write(0, 0, 1, 4096);
+        rig.steps(steps);
+        rig.crash(0);
+        rig.heal_at_once();
+        rig.restart(0);
+        assert_eq!(rig.command(1, PRIMARY), Ok(()), "after {steps} steps");
+        rig.assert_equal();
+    }
+}

@@ -175,7 +175,7 @@ impl World {
         }
         self.crash_by_fault(node);
         note!(self, "n{node} gets a new disk");
-        self.nodes[node].replace_disk(&mut self.random);
+        self.nodes[node].replace_disk(&mut self.random, self.moment);
         self.history.forget_excuses(node);
     }
 
@@ -193,7 +193,7 @@ impl World {
         if self.plan.canary == Some(Canary::HideRollback) {
             image.forge(1000);
         }
-        self.nodes[node].exchange_disk(image);
+        self.nodes[node].exchange_disk(image, self.moment);
     }
 
     /// Whether the data would outlive it, and every other disk has seen a later attach than those of the image: an image

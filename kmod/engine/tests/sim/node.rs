@@ -61,6 +61,8 @@ pub(crate) struct Node {
     pub is_forcing: bool,
     /// Data were lost with its disk or given up by a person: others may know of a record that no disk has any more.
     pub has_given_up: bool,
+    /// When its disk was exchanged last.
+    pub exchanged: u64,
     /// Die after that many effects.
     pub dies_after: Option<u64>,
     /// By peer, as seen last.
@@ -142,6 +144,7 @@ impl Node {
             may_lose_line: false,
             is_forcing: false,
             has_given_up: false,
+            exchanged: 0,
             dies_after: None,
             replication: vec![ReplicationState::Off; nodes],
             source: None,
@@ -152,14 +155,15 @@ impl Node {
     }
 
     /// The disk is replaced while the machine is down.
-    pub(crate) fn replace_disk(&mut self, random: &mut Random) {
+    pub(crate) fn replace_disk(&mut self, random: &mut Random, moment: u64) {
         let (slots, sectors) = (self.disk.layout.slots(), self.disk.info.disk_sectors);
-        self.exchange_disk(new_disk(self.id, slots, sectors, random));
+        self.exchange_disk(new_disk(self.id, slots, sectors, random), moment);
     }
 
     /// Another disk, or another content of it, while the machine is down.
-    pub(crate) fn exchange_disk(&mut self, disk: Disk) {
+    pub(crate) fn exchange_disk(&mut self, disk: Disk, moment: u64) {
         self.disk = disk;
+        self.exchanged = moment;
         self.image = None;
         self.is_void = true;
         self.has_given_up = true;

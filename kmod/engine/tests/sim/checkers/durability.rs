@@ -109,7 +109,9 @@ fn check_members(
         let is_unfinished = this
             .superblock()
             .is_some_and(|block| block.flags & FLAG_INCONSISTENT != 0);
-        if is_unfinished || this.is_void {
+        // Its acknowledgement may be on the way for longer than its disk lives.
+        let is_another = this.exchanged > write.submitted;
+        if is_unfinished || this.is_void || is_another {
             continue;
         }
         let view = if stable {
