@@ -57,6 +57,7 @@ use weft_uapi::control::{self, name_of, Fence, KEPT, RECALLED};
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
 use weft_uapi::ondisk::AL_EXTENTS;
 use weft_uapi::refusal::Refusal;
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Protocol};
 use weft_uapi::status::Name;
 use weft_uapi::units::{NodeId, NodeSet, SessionId, Term, VolumeId};
@@ -238,6 +239,10 @@ impl Resource {
                 on_lost: options.on_no_quorum.unwrap_or_default(),
             },
             fencing: options.fencing.unwrap_or_default(),
+            policies: Policies {
+                none: options.split_brain_0.unwrap_or_default(),
+                one: options.split_brain_1.unwrap_or_default(),
+            },
             is_tie_breaker,
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,

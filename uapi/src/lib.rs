@@ -13,6 +13,7 @@
 //! | [`peer`] | daemon and daemon, before a connection becomes a link |
 //! | [`control`] | module and daemon, on `/dev/weft` |
 //! | [`netlink`], [`status`], [`refusal`] | module and the CLIs |
+//! | [`state`], [`split_brain`] | all of these |
 //! | [`ondisk`] | module and the offline verbs of `weft` (`ONDISK.md`) |
 //!
 //! All integers on the wire and on disk are little-endian; netlink and `/dev/weft` stay on one machine and use its
@@ -26,6 +27,7 @@ pub mod netlink;
 pub mod ondisk;
 pub mod peer;
 pub mod refusal;
+pub mod split_brain;
 pub mod state;
 pub mod status;
 pub mod units;

@@ -13,6 +13,7 @@
 //! [`Attribute::EventSeq`], [`Attribute::EventKind`], record kind and record after the change, and a text.
 
 use crate::limits::{NAME_MAX, PATH_MAX};
+use crate::split_brain::{SplitBrain0, SplitBrain1};
 use crate::state::{states, Fencing, OnNoQuorum, Protocol};
 
 /// Name of the family.
@@ -98,6 +99,10 @@ states! {
         TieBreaker = 15 "tie-breaker",
         /// What is done about a peer out of reach, see [`crate::state::Fencing`].
         Fencing = 16 "fencing",
+        /// Whose data are given up after a split brain without primary, see [`crate::split_brain::SplitBrain0`].
+        SplitBrain0 = 17 "split-brain-0",
+        /// Whose data are given up after a split brain with one primary, see [`crate::split_brain::SplitBrain1`].
+        SplitBrain1 = 18 "split-brain-1",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -149,6 +154,8 @@ impl Attribute {
             Self::Voters => AttributeKind::Nodes,
             Self::OnNoQuorum => AttributeKind::Choice(OnNoQuorum::CHOICES),
             Self::Fencing => AttributeKind::Choice(Fencing::CHOICES),
+            Self::SplitBrain0 => AttributeKind::Choice(SplitBrain0::CHOICES),
+            Self::SplitBrain1 => AttributeKind::Choice(SplitBrain1::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
             Self::Force | Self::DiscardMyData | Self::TieBreaker => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
@@ -241,6 +248,14 @@ const FENCING: Argument = may(
     Attribute::Fencing,
     "what is done about a peer out of reach: the daemon runs its fence-peer handler (default dont-care)",
 );
+const SPLIT_BRAIN_0: Argument = may(
+    Attribute::SplitBrain0,
+    "whose data are given up after a split brain when no node is primary, the same on both (default disconnect: a person chooses)",
+);
+const SPLIT_BRAIN_1: Argument = may(
+    Attribute::SplitBrain1,
+    "whose data are given up after a split brain when one node is primary, the same on both (default disconnect: a person chooses)",
+);
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
     "what becomes of requests without quorum (default suspend-io)",
@@ -260,6 +275,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             VOTERS,
             ON_NO_QUORUM,
             FENCING,
+            SPLIT_BRAIN_0,
+            SPLIT_BRAIN_1,
             may(
                 Attribute::TieBreaker,
                 "this node keeps no disk, it only votes; its daemon remembers for it",
@@ -366,6 +383,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             VOTERS,
             ON_NO_QUORUM,
             FENCING,
+            SPLIT_BRAIN_0,
+            SPLIT_BRAIN_1,
         ],
         "Change options of a running resource.",
     ),

@@ -86,6 +86,10 @@ pub struct ResourceInfo {
     pub tie_breaker: u32,
     /// [`crate::state::Fencing`].
     pub fencing: u32,
+    /// [`crate::split_brain::SplitBrain0`].
+    pub split_brain_0: u32,
+    /// [`crate::split_brain::SplitBrain1`].
+    pub split_brain_1: u32,
 }
 
 /// One volume of a resource on this node.
@@ -186,6 +190,10 @@ pub struct PeerVolumeInfo {
     pub reserved: u32,
     /// Name of the rule that decided the last handshake, padded with zeros.
     pub rule: [u8; 32],
+    /// [`crate::split_brain::Recovery`]: what came of it if that was a split brain.
+    pub recovery: u32,
+    /// The node whose data were given up: its node id plus one; 0: none.
+    pub victim: u32,
 }
 
 /// Generations of one volume.

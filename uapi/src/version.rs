@@ -25,5 +25,8 @@ pub const NETLINK_VERSION: u8 = 1;
 /// Feature bit: data packets carry a CRC-32C of their payload.
 pub const FEATURE_PAYLOAD_CRC: u64 = 1 << 0;
 
+/// Feature bit: states tell what is to be done about a split brain.
+pub const FEATURE_SPLIT_BRAIN: u64 = 1 << 1;
+
 /// All features that this build knows.
-pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC;
+pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN;

@@ -12,6 +12,7 @@ use weft_uapi::ondisk::{
     FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::peer::{Hello, HELLO_MAGIC};
+use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Sector, Seq, Term, VolumeId};
 use weft_uapi::wire::{Header, LinkKind, PacketKind, StateBody, FLAG_CRC, STATE_CRASHED};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -125,6 +126,19 @@ fn the_state_of_version_1_is_unchanged() {
     check("state-v1.bin", state().as_bytes());
     let read = StateBody::read_from_bytes(state().as_bytes()).unwrap();
     assert!(read == state() && read.is_valid());
+}
+
+#[test]
+fn the_state_of_version_1_with_policies_is_unchanged() {
+    let mut state = state();
+    let policies = Policies {
+        none: SplitBrain0::LeastChanges,
+        one: SplitBrain1::Consensus,
+    };
+    state.split_brain = policies.encode();
+    check("state-split-brain-v1.bin", state.as_bytes());
+    assert!(state.is_valid());
+    assert_eq!(Policies::decode(state.split_brain), policies);
 }
 
 #[test]

@@ -489,6 +489,11 @@ fn forked(own: &Side, peer: &Side) -> Option<Decision> {
     Some(victim(Rule::Forked, own, peer, full))
 }
 
+/// Whether both bitmaps of a fork have every change since the common past.
+pub(crate) fn bits_reach_back_to_fork(own: &Side, peer: &Side) -> bool {
+    fork_needs_full(own, peer) == Some(false)
+}
+
 /// Whether the bitmaps of a fork do not reach back to the common past; `None` when there is none.
 fn fork_needs_full(own: &Side, peer: &Side) -> Option<bool> {
     own.ancestry.common(&peer.ancestry)?;

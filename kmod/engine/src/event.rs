@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::load::LoadedDisk;
 use crate::quorum::OnNoQuorum;
 use weft_uapi::ondisk::Generation;
+use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
 use weft_uapi::state::{FenceOutcome, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, Term, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
@@ -206,6 +207,10 @@ pub struct Options {
     pub on_no_quorum: Option<OnNoQuorum>,
     /// What is done about a peer out of reach.
     pub fencing: Option<Fencing>,
+    /// Whose data are given up after a split brain without primary.
+    pub split_brain_0: Option<SplitBrain0>,
+    /// Whose data are given up after a split brain with one primary.
+    pub split_brain_1: Option<SplitBrain1>,
 }
 
 /// What a request of the application asks for.

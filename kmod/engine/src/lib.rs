@@ -38,6 +38,7 @@ pub mod load;
 mod machine;
 pub mod quorum;
 pub mod ranges;
+pub mod recovery;
 pub mod tail;
 #[cfg(test)]
 mod testing;

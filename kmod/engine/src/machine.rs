@@ -10,7 +10,7 @@
 //! | `peer_op`, `received` | what peers send; what is remembered of it |
 //! | `disk`, `attach` | metadata writers; a disk's coming and going |
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
-//! | `source`, `target` | resync |
+//! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
@@ -40,6 +40,7 @@ mod said;
 mod session;
 mod slots;
 mod source;
+mod split_brain;
 mod status;
 mod target;
 mod transitions;
@@ -57,6 +58,7 @@ use role::Transition;
 use session::Peer;
 use weft_uapi::limits::{NODES_MAX, VOLUMES_MAX};
 use weft_uapi::refusal::Refusal;
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{Fencing, Protocol, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::wire::{Header, LinkKind, PacketKind};
@@ -74,6 +76,8 @@ pub struct Config {
     pub quorum: Quorum,
     /// What is done about a peer out of reach, to begin with.
     pub fencing: Fencing,
+    /// What is done about a split brain, to begin with.
+    pub policies: Policies,
     /// This node has no disk, and votes.
     pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
@@ -89,6 +93,7 @@ pub struct Engine<H: Host> {
     protocol: Protocol,
     quorum: Quorum,
     fencing: Fencing,
+    policies: Policies,
     role: Role,
     transition: Option<Transition>,
     /// One item per volume, allocated when it is configured.
@@ -117,6 +122,7 @@ impl<H: Host> Engine<H> {
             protocol: config.protocol,
             quorum: config.quorum,
             fencing: config.fencing,
+            policies: config.policies,
             role: Role::Secondary,
             transition: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
@@ -250,8 +256,14 @@ impl<H: Host> Engine<H> {
         if self.role == Role::Primary || is_recording {
             leaders = leaders.with(self.config.node);
         }
+        let policies_barred = self.policies_barred();
         Facts {
             node: self.config.node,
+            policies: match policies_barred {
+                None => self.policies,
+                Some(_) => Policies::default(),
+            },
+            policies_barred,
             leaders,
             quorum: self.quorum,
             held_by: self.held_by(),

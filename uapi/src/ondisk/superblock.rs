@@ -27,7 +27,11 @@ pub const FLAG_OUTDATED: u32 = 1 << 2;
 /// Bit of [`Superblock::flags`]: the disk took the place of another one, or is an older image of itself. What its node
 /// promised and acknowledged before is forgotten, so its vote does not count before a majority without it took it in.
 pub const FLAG_NEWCOMER: u32 = 1 << 3;
-const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED | FLAG_NEWCOMER;
+/// Bit of [`Superblock::flags`]: after a split brain this disk's data were given up for a peer's, whose line it has not
+/// taken over yet.
+pub const FLAG_GIVEN_UP: u32 = 1 << 4;
+const FLAGS_KNOWN: u32 =
+    FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED | FLAG_NEWCOMER | FLAG_GIVEN_UP;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

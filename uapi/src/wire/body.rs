@@ -76,8 +76,11 @@ pub struct StateBody {
     pub written: U64,
     /// Logical block size of the device in bytes; 0: no disk.
     pub block_bytes: U32,
+    /// What the sender wants done about a split brain, see [`crate::split_brain::Policies::encode`]; zeros to a peer without
+    /// [`crate::version::FEATURE_SPLIT_BRAIN`].
+    pub split_brain: [u8; 2],
     /// Must be zero.
-    pub reserved: U32,
+    pub reserved: U16,
     /// Ids of the attaches of the sender's disk before this one, the newest first; 0: none.
     pub former_attaches: [U64; ATTACHES_MAX],
 }

@@ -9,6 +9,7 @@ use crate::quorum::Quorum;
 use core::fmt;
 use core::marker::PhantomData;
 use weft_uapi::refusal::Refusal;
+use weft_uapi::split_brain::{Policies, Recovery};
 use weft_uapi::state::{Protocol, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::wire::{Header, LinkKind};
@@ -30,6 +31,9 @@ pub(super) struct Facts {
     pub(super) quorum: Quorum,
     /// Peers that are to be fenced before anything else is done.
     pub(super) held_by: NodeSet,
+    /// What is told of the policies for a split brain, and why that may not be what is configured.
+    pub(super) policies: Policies,
+    pub(super) policies_barred: Option<Recovery>,
     /// No node in reach is primary.
     pub(super) is_quiet: bool,
 }

@@ -20,7 +20,9 @@ use crate::host::{Host, NoMemory, Output, Time};
 use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
-use weft_uapi::ondisk::{Generation, Layout, MetaBlock, Superblock, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{
+    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_WRITER_ACTIVE,
+};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
 /// Bitmap blocks being written at the same time.
@@ -187,6 +189,8 @@ impl<H: Host> Disk<H> {
     /// A line that goes on from this one has all of this one's past, also what it is too short to name.
     pub(super) fn set_ancestry(&mut self, line: &Ancestry) {
         let goes_on = line.contains(self.superblock.generation.id);
+        // What was given up is gone, or lives on.
+        self.superblock.flags &= !FLAG_GIVEN_UP;
         self.superblock.generation = line.current();
         self.superblock.ancestry = *line.former();
         self.superblock.written = line.written_before();

@@ -33,6 +33,8 @@ const _: () = assert!(BODY_BYTES <= BODY_BYTES_MAX as usize);
 pub(super) struct Pages {
     /// All bits are set; no words need to be sent.
     full: bool,
+    /// Nothing is sent before the peer's are there: see [`Self::after_peer`].
+    is_second: bool,
     /// The next word to be sent.
     next_word: u64,
     /// Everything was sent.
@@ -47,6 +49,12 @@ impl Pages {
             full,
             ..Self::default()
         }
+    }
+
+    /// After a fork the bitmaps tell who changed how much, until they are united. So the victim sends its own first, when it
+    /// has on record that it is the victim.
+    pub(super) fn after_peer(self, is_second: bool) -> Self {
+        Self { is_second, ..self }
     }
 }
 
@@ -100,7 +108,7 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
-        if !self.is_source_stable(peer) {
+        if !self.is_source_stable(peer) || self.is_giving_up() {
             return;
         }
         let id = self.id;
@@ -115,7 +123,7 @@ impl<H: Host> Volume<H> {
             let (Some(slot), Some(pages)) = (disk.slot(peer), replica.pages_mut()) else {
                 return;
             };
-            if pages.is_sent {
+            if pages.is_sent || (pages.is_second && !pages.is_received) {
                 return;
             }
             let words = disk.bits.words(slot, pages.next_word, WORDS_MAX);

@@ -19,7 +19,9 @@ use super::volume::Volume;
 use crate::decide::{arrange, decide, Outcome, Rule};
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
+use crate::recovery::resolve;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{Header, PacketKind, StateBody};
@@ -51,6 +53,8 @@ pub(super) struct Round {
     pub(super) since: Time,
     /// This side's data are given up after a split brain.
     pub(super) discards: bool,
+    /// The peer understands what is told of policies.
+    pub(super) tells_policies: bool,
 }
 
 impl Round {
@@ -288,6 +292,7 @@ impl<H: Host> Volume<H> {
         if let Some(replica) = self.replica_mut(peer) {
             replica.round.decided = own.round;
             replica.verdict = None;
+            (replica.recovery, replica.victim) = (Recovery::None, None);
             replica.forget_decision();
         }
         self.recheck = true;
@@ -295,7 +300,7 @@ impl<H: Host> Volume<H> {
         let writes = |said: &Said| said.role == Role::Primary && !said.is_stalled;
         if writes(own) && writes(said) {
             let rule = decide(&own.side, &said.side).rule.name();
-            self.stand_alone(cx, peer, rule, "split brain: both nodes are primary");
+            self.stay_split(cx, peer, rule, Recovery::TwoPrimaries);
         } else if have_disks && own.sectors != said.sectors {
             self.stand_alone(cx, peer, "size", "the disks have different sizes");
         } else if have_disks && own.block_bytes != said.block_bytes {
@@ -323,7 +328,8 @@ impl<H: Host> Volume<H> {
         own: &Said,
         said: &Said,
     ) {
-        let decision = decide(&own.side, &said.side);
+        let resolution = resolve(&own.contender(), &said.contender());
+        let decision = resolution.decision;
         let rule = decision.rule.name();
         let lines = [&own.side.ancestry, &said.side.ancestry];
         let is_same = lines[0].current().id == lines[1].current().id;
@@ -384,9 +390,13 @@ impl<H: Host> Volume<H> {
                 // It has become a target since it told its state: the peer has to hear that.
                 self.meet_again(peer, cx.now);
             }
-            Outcome::SyncSource { full } => self.on_source(cx, peer, rule, full),
+            Outcome::SyncSource { full } => {
+                self.end_split(cx, peer, &resolution);
+                self.on_source(cx, peer, decision.rule, full);
+            }
             Outcome::SyncTarget { .. } if !self.choose_source(cx.now, said) => {}
             Outcome::SyncTarget { full } => {
+                self.end_split(cx, peer, &resolution);
                 self.on_target(
                     cx,
                     peer,
@@ -403,12 +413,7 @@ impl<H: Host> Volume<H> {
                     self.mark_everything();
                 }
             }
-            Outcome::SplitBrain => self.stand_alone(
-                cx,
-                peer,
-                rule,
-                "split brain: a person has to choose whose data to discard",
-            ),
+            Outcome::SplitBrain => self.stay_split(cx, peer, rule, resolution.recovery),
             Outcome::Refuse => self.stand_alone(cx, peer, rule, "the disks hold unrelated data"),
         }
     }
@@ -538,17 +543,17 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
-        rule: &'static str,
+        rule: Rule,
         full: bool,
     ) {
-        self.on_decided(cx, peer, rule, ReplicationState::BitmapSource);
+        self.on_decided(cx, peer, rule.name(), ReplicationState::BitmapSource);
         self.set_disk_state(cx, DiskState::UpToDate);
         let now = cx.now;
         self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {
             replica.peer_disk = DiskState::Inconsistent;
             replica.source = Some(Source {
-                pages: Pages::new(full),
+                pages: Pages::new(full).after_peer(rule == Rule::Forked),
                 stable_by: None,
                 is_peer_ready: false,
                 has_joined: false,
@@ -624,7 +629,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// The disks must not meet before a person has had a look.
-    fn stand_alone<O: Output<H>>(
+    pub(super) fn stand_alone<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,

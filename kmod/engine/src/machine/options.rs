@@ -8,6 +8,7 @@ use crate::effect::{Level, Object};
 use crate::event::{Options, Token};
 use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, Role};
 use weft_uapi::units::{NodeId, NodeSet};
 
@@ -39,6 +40,10 @@ impl<H: Host> Engine<H> {
         }
         self.protocol = options.protocol.unwrap_or(self.protocol);
         self.fencing = options.fencing.unwrap_or(self.fencing);
+        self.policies = Policies {
+            none: options.split_brain_0.unwrap_or(self.policies.none),
+            one: options.split_brain_1.unwrap_or(self.policies.one),
+        };
         let before = self.quorum;
         self.quorum.voters = options.voters.unwrap_or(before.voters);
         self.quorum.on_lost = options.on_no_quorum.unwrap_or(before.on_lost);

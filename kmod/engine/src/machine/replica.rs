@@ -17,8 +17,9 @@ use super::source::Source;
 use super::target::Target;
 use crate::host::{Host, NoMemory, Time};
 use weft_uapi::ondisk::Generation;
+use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{DiskState, ReplicationState};
-use weft_uapi::units::{GenerationId, Seq, SessionId};
+use weft_uapi::units::{GenerationId, NodeId, Seq, SessionId};
 
 /// A volume towards one peer.
 pub(super) struct Replica<H: Host> {
@@ -28,6 +29,9 @@ pub(super) struct Replica<H: Host> {
     pub(super) peer_disk: DiskState,
     /// Name of the rule that decided last.
     pub(super) rule: &'static str,
+    /// What came of it if that was a split brain, and whose data were given up.
+    pub(super) recovery: Recovery,
+    pub(super) victim: Option<NodeId>,
     pub(super) round: Round,
     /// By the last decision this disk's data are newer.
     pub(super) is_behind: bool,
@@ -115,6 +119,8 @@ impl<H: Host> Replica<H> {
             replication: ReplicationState::Off,
             peer_disk: DiskState::Unknown,
             rule: "",
+            recovery: Recovery::None,
+            victim: None,
             round: Round::default(),
             is_behind: false,
             is_newcomer: false,

@@ -8,7 +8,11 @@ use super::volume::Volume;
 use crate::ancestry::Ancestry;
 use crate::decide::{Side, Stance};
 use crate::host::Host;
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use crate::recovery::{Claim, Contender};
+use weft_uapi::ondisk::{
+    FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
+};
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
@@ -32,6 +36,7 @@ pub(super) struct Said {
     pub(super) is_newcomer: bool,
     pub(super) side: Side,
     pub(super) stance: Stance,
+    pub(super) claim: Claim,
 }
 
 impl Said {
@@ -60,6 +65,17 @@ impl Said {
             discards: flag(STATE_DISCARDS),
             tail_seq: body.tail_seq.get(),
         };
+        let stance = Stance {
+            node: peer,
+            leader: node_of(body.leader),
+            source: node_of(body.source),
+        };
+        let claim = Claim {
+            policies: Policies::decode(body.split_brain),
+            changes: body.bits.get(),
+            is_led: role == Role::Primary || stance.leader.is_some(),
+            is_beside: role == Role::Primary && !side.is_primary,
+        };
         Some(Self {
             round: body.round.get(),
             sectors: body.sectors.get(),
@@ -69,12 +85,16 @@ impl Said {
             is_stalled: flag(STATE_STALLED),
             is_newcomer: flag(STATE_NEWCOMER),
             side,
-            stance: Stance {
-                node: peer,
-                leader: node_of(body.leader),
-                source: node_of(body.source),
-            },
+            stance,
+            claim,
         })
+    }
+
+    pub(super) fn contender(&self) -> Contender<'_> {
+        Contender {
+            side: &self.side,
+            claim: &self.claim,
+        }
     }
 
     /// What makes a decision outdated that somebody waits for.
@@ -141,9 +161,8 @@ impl<H: Host> Volume<H> {
             return body;
         };
         let superblock = &disk.superblock;
-        let discards = self
-            .replica(peer)
-            .is_some_and(|replica| replica.round.discards);
+        let round_with = self.replica(peer).map(|replica| replica.round);
+        let discards = round_with.is_some_and(|round| round.discards);
         let flags = [
             (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
             (
@@ -151,7 +170,7 @@ impl<H: Host> Volume<H> {
                 STATE_CRASHED,
             ),
             (disk.has_flag(FLAG_OUTDATED), STATE_OUTDATED),
-            (discards, STATE_DISCARDS),
+            (discards || disk.has_flag(FLAG_GIVEN_UP), STATE_DISCARDS),
             (self.stalled.is_some(), STATE_STALLED),
             (disk.has_flag(FLAG_NEWCOMER), STATE_NEWCOMER),
         ];
@@ -179,6 +198,9 @@ impl<H: Host> Volume<H> {
         body.leader = number_of(self.leader(facts));
         body.source = number_of(self.source_node());
         body.promised_term = U64::new(superblock.promised_term.0);
+        if round_with.is_some_and(|round| round.tells_policies) {
+            body.split_brain = facts.policies.encode();
+        }
         body
     }
 }

@@ -12,6 +12,7 @@
 
 use super::context::{ensure, Context, Fault, Line};
 use super::fencing::Fence;
+use super::negotiate::Round;
 use super::replica::Verdict;
 use super::transitions;
 use super::volume::Volume;
@@ -22,7 +23,7 @@ use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, SessionId, Term};
-use weft_uapi::version::{FEATURES, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use weft_uapi::version::{FEATURES, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -300,9 +301,16 @@ impl<H: Host> Engine<H> {
         )?;
         if link == LinkKind::Data {
             peer.role = role;
-            let (session, discards) = (peer.session, peer.discards);
+            let session = peer.session;
+            let round = Round {
+                wanted: 1,
+                since: cx.now,
+                discards: peer.discards,
+                tells_policies: body.features.get() & FEATURE_SPLIT_BRAIN != 0,
+                ..Round::default()
+            };
             for volume in self.each_volume_mut() {
-                volume.begin_session(cx, id, session, discards);
+                volume.begin_session(id, session, round);
             }
         }
         Ok(())
@@ -447,18 +455,10 @@ fn place_of(link: LinkKind) -> usize {
 
 impl<H: Host> Volume<H> {
     /// A peer said hello.
-    pub(super) fn begin_session<O: Output<H>>(
-        &mut self,
-        cx: &mut Context<'_, H, O>,
-        peer: NodeId,
-        session: SessionId,
-        discards: bool,
-    ) {
+    pub(super) fn begin_session(&mut self, peer: NodeId, session: SessionId, first: Round) {
         if let Some(replica) = self.replica_mut(peer) {
             replica.session = Some(session);
-            replica.round.wanted = 1;
-            replica.round.since = cx.now;
-            replica.round.discards = discards;
+            replica.round = first;
         }
         self.recheck = true;
     }

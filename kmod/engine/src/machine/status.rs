@@ -39,6 +39,8 @@ impl<H: Host> Engine<H> {
             suspended_since_ms: suspended_since.map_or(0, |since| since.ms_since(Time(0)).max(1)),
             tie_breaker: self.config.is_tie_breaker.into(),
             fencing: self.fencing.number(),
+            split_brain_0: self.policies.none.number(),
+            split_brain_1: self.policies.one.number(),
         }
     }
 
@@ -151,6 +153,10 @@ impl<H: Host> Engine<H> {
         info.sent_sectors = replica.sent_sectors;
         info.received_sectors = replica.received_sectors;
         info.unacked = replica.unacked;
+        info.recovery = replica.recovery.number();
+        info.victim = replica
+            .victim
+            .map_or(0, |node| u32::from(node.get()).saturating_add(1));
         // The last byte stays zero.
         for (to, from) in info.rule.iter_mut().take(31).zip(replica.rule.bytes()) {
             *to = from;

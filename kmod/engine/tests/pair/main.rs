@@ -13,6 +13,7 @@ mod matrix;
 mod older_data;
 mod promotion;
 mod quorum;
+mod recovery;
 mod resync;
 mod rig;
 mod split_brain;

@@ -20,6 +20,7 @@ use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
 use wire::Wires;
@@ -91,6 +92,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         protocol: Protocol::C,
         quorum,
         fencing: Fencing::default(),
+        policies: Policies::default(),
         is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,

@@ -9,6 +9,7 @@ use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
 use weft_uapi::refusal::Refusal;
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Fencing};
 use weft_uapi::units::{NodeSet, Sector};
 
@@ -161,6 +162,16 @@ impl Rig {
             connected: NodeSet::EMPTY,
         };
         self.feed(number, daemon);
+    }
+
+    /// Sets what is done about a split brain.
+    pub(crate) fn set_policies(&mut self, number: usize, policies: Policies) {
+        let options = Options {
+            split_brain_0: Some(policies.none),
+            split_brain_1: Some(policies.one),
+            ..Options::default()
+        };
+        self.set_options(number, options).unwrap();
     }
 
     /// The peer that the node wants fenced, if it does.

@@ -3,6 +3,7 @@
 //! What the scenarios look at: the disks, and what the engines say of themselves.
 
 use super::{node, Rig, VOLUME};
+use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 use weft_uapi::status::{PeerVolumeInfo, ResourceInfo};
 use weft_uapi::units::SessionId;
@@ -74,6 +75,13 @@ impl Rig {
         String::from_utf8_lossy(&rule)
             .trim_end_matches('\0')
             .to_owned()
+    }
+
+    /// What came of the split brain when the two met last, and whose data were given up.
+    pub(crate) fn recovery(&self, number: usize, peer: usize) -> (Recovery, Option<usize>) {
+        let info = self.replica(number, peer);
+        let victim = (info.victim as usize).checked_sub(1);
+        (Recovery::from_number(info.recovery).unwrap(), victim)
     }
 
     pub(crate) fn is_stand_alone(&self, number: usize, peer: usize) -> bool {
