@@ -9,6 +9,7 @@ mod error;
 mod fencing;
 mod file;
 mod quorum;
+mod split_brain;
 
 pub use error::ConfigError;
 
@@ -18,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use weft_uapi::limits::NAME_MAX;
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
@@ -76,7 +78,9 @@ pub struct Resource {
     pub on_no_quorum: OnNoQuorum,
     /// What is done about a peer out of reach.
     pub fencing: Fencing,
-    /// The program that does it.
+    /// What is done about a split brain.
+    pub policies: Policies,
+    /// The program that fences a peer.
     pub fence_peer: Option<FencePeer>,
     /// Its volumes in the order of the file.
     pub volumes: Vec<Volume>,

@@ -2,7 +2,8 @@
 
 //! The configuration file: what is taken, and how what is not is explained.
 
-use weft_daemon::config::Config;
+use weft_daemon::config::{Config, ConfigError};
+use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
 use weft_uapi::units::NodeId;
 
@@ -257,6 +258,55 @@ fn fencing_names_a_policy_and_a_program() {
     assert!(says("resource-and-stonith", "stonith").contains("fencing is \"dont-care\""));
     assert!(says("fence-peer = \"/usr/lib/fence\"\n", "").contains("needs a program"));
     assert!(says("/usr/lib/fence", "fence").contains("an absolute path"));
+}
+
+#[test]
+fn policies_for_a_split_brain_are_off_unless_asked_for() {
+    let (one_volume, second) = GOOD.split_at(GOOD.rfind("[[resource.volume]]").unwrap());
+    let policies = |lines: &str| {
+        let text = one_volume.replace("protocol = \"B\"\n", lines);
+        let config = Config::parse(&text)?;
+        Ok::<_, ConfigError>(config.resource("r0").unwrap().policies)
+    };
+    assert_eq!(
+        policies("split-brain-2 = \"disconnect\"\n").unwrap(),
+        Policies::default()
+    );
+    assert_eq!(
+        policies("split-brain-0 = \"discard-least-changes\"\nsplit-brain-1 = \"consensus\"\n")
+            .unwrap(),
+        Policies {
+            none: SplitBrain0::LeastChanges,
+            one: SplitBrain1::Consensus
+        }
+    );
+    let refused = [
+        (
+            "split-brain-0 = \"discard-older-primary\"\n",
+            "split-brain-0 is \"disconnect\"",
+        ),
+        (
+            "split-brain-1 = \"violently-as0p\"\n",
+            "split-brain-1 is \"disconnect\"",
+        ),
+        (
+            "split-brain-2 = \"call-pri-lost-after-sb\"\n",
+            "split-brain-2 is \"disconnect\"",
+        ),
+        ("split-brain-1 = \"consensus\"\n", "what split-brain-0 says"),
+        (
+            "quorum = \"majority\"\nsplit-brain-1 = \"discard-secondary\"\n",
+            "with quorum only force",
+        ),
+    ];
+    for (lines, wanted) in refused {
+        let said = policies(lines).unwrap_err().to_string();
+        assert!(said.contains(wanted), "{said}");
+    }
+    let lines = "split-brain-0 = \"discard-zero-changes\"\n";
+    let several = one_volume.replace("protocol = \"B\"\n", lines) + second;
+    let said = Config::parse(&several).unwrap_err().to_string();
+    assert!(said.contains("volumes are decided one by one"), "{said}");
 }
 
 #[test]

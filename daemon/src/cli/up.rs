@@ -28,6 +28,7 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
         resource.voters,
         resource.on_no_quorum,
         resource.fencing,
+        resource.policies,
     )
     .flag(
         Attribute::TieBreaker,
@@ -84,6 +85,7 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
     if running.fencing != wanted.fencing.name() {
         request = request.number(Attribute::Fencing, wanted.fencing.number());
     }
+    let request = show::with_policies(request, wanted.policies, running.split_brain.policies());
     (request.arguments.len() > 1).then_some(request)
 }
 
@@ -337,6 +339,35 @@ mod tests {
             lines(TEXT, &running),
             ["weftsetup options r0 --protocol B --voters none"]
         );
+    }
+
+    #[test]
+    fn policies_for_a_split_brain_are_set_at_the_start_and_adjusted_later() {
+        let lines =
+            "split-brain-0 = \"discard-zero-changes\"\nsplit-brain-1 = \"discard-secondary\"";
+        let text = TEXT.replace("protocol = \"B\"", &format!("protocol = \"B\"\n{lines}"));
+        let options = "--split-brain-0 discard-zero-changes --split-brain-1 discard-secondary";
+        assert_eq!(
+            command_line(&steps_of(&text, "alpha", None, false)[0]),
+            format!("weftsetup new-resource r0 0 --protocol B {options}")
+        );
+        let mut running = running();
+        let adjusted = |running: &Resource| -> Vec<String> {
+            let steps = steps_of(&text, "alpha", Some(running), true);
+            steps.iter().map(command_line).collect()
+        };
+        assert_eq!(
+            adjusted(&running),
+            [format!("weftsetup options r0 {options}")]
+        );
+        running.split_brain.without_primary = "discard-zero-changes".to_owned();
+        running.split_brain.with_primary = "consensus".to_owned();
+        assert_eq!(
+            adjusted(&running),
+            ["weftsetup options r0 --split-brain-1 discard-secondary"]
+        );
+        running.split_brain.with_primary = "discard-secondary".to_owned();
+        assert_eq!(adjusted(&running), [""; 0]);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! From the file as it is written to a configuration that holds together.
 
 use super::file::{self, File};
-use super::{fencing, is_name, quorum, Backing, Cluster, Config, Node, Resource, Volume};
+use super::{
+    fencing, is_name, quorum, split_brain, Backing, Cluster, Config, Node, Resource, Volume,
+};
 use log::LevelFilter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -213,6 +215,7 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             on_no_quorum: quorum::on_no_quorum(raw, voters)?,
             fencing: fencing::policy(raw)?,
             fence_peer: fencing::program(raw)?,
+            policies: split_brain::policies(raw, voters)?,
             volumes,
         });
     }

@@ -54,6 +54,12 @@ pub(super) struct Resource {
     pub(super) on_no_quorum: Option<Spanned<String>>,
     pub(super) nodes: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) fencing: Option<Spanned<String>>,
+    #[serde(rename = "split-brain-0")]
+    pub(super) split_brain_0: Option<Spanned<String>>,
+    #[serde(rename = "split-brain-1")]
+    pub(super) split_brain_1: Option<Spanned<String>>,
+    #[serde(rename = "split-brain-2")]
+    pub(super) split_brain_2: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) handlers: Handlers,
     #[serde(default, rename = "volume")]

@@ -32,7 +32,7 @@ pub struct Line {
 #[serde(rename_all = "snake_case")]
 pub enum Object {
     /// A resource, without what belongs to it.
-    Resource(Resource),
+    Resource(Box<Resource>),
     /// A volume.
     Device(Device),
     /// A peer, without its volumes.
@@ -95,7 +95,10 @@ impl Line {
 
 fn object(record: &Record) -> (String, Object) {
     match record {
-        Record::Resource(info) => (name(&info.name), Object::Resource(Resource::from(&**info))),
+        Record::Resource(info) => (
+            name(&info.name),
+            Object::Resource(Box::new(Resource::from(&**info))),
+        ),
         Record::Volume(info) => (name(&info.resource), Object::Device(Device::from(&**info))),
         Record::Peer(info) => (
             name(&info.resource),

@@ -9,6 +9,7 @@ use super::units::sector_bytes;
 use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
 use weft_uapi::control::name_of;
+use weft_uapi::split_brain::{Policies, Recovery, SplitBrain0, SplitBrain1};
 use weft_uapi::state::{
     ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, ReplicationState, Role,
 };
@@ -32,6 +33,9 @@ pub struct Resource {
     /// `dont-care`, `resource-only` or `resource-and-stonith`.
     #[serde(default = "dont_care")]
     pub fencing: String,
+    /// Whose data are given up after a split brain.
+    #[serde(default)]
+    pub split_brain: SplitBrain,
     /// Whether this node is with a majority of those who vote.
     #[serde(default)]
     pub quorum: Quorum,
@@ -55,6 +59,40 @@ pub struct Resource {
 
 fn dont_care() -> String {
     Fencing::DontCare.name().to_owned()
+}
+
+/// What is done about a split brain.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct SplitBrain {
+    /// Without primary: `disconnect`, `discard-zero-changes` or `discard-least-changes`.
+    pub without_primary: String,
+    /// With one primary: `disconnect`, `consensus` or `discard-secondary`.
+    pub with_primary: String,
+}
+
+impl SplitBrain {
+    /// The policies by their names.
+    pub fn policies(&self) -> Policies {
+        Policies {
+            none: SplitBrain0::from_name(&self.without_primary).unwrap_or_default(),
+            one: SplitBrain1::from_name(&self.with_primary).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Policies> for SplitBrain {
+    fn from(policies: Policies) -> Self {
+        Self {
+            without_primary: policies.none.name().to_owned(),
+            with_primary: policies.one.name().to_owned(),
+        }
+    }
+}
+
+impl Default for SplitBrain {
+    fn default() -> Self {
+        Self::from(Policies::default())
+    }
 }
 
 /// Who votes in a resource, and who of them is there.
@@ -176,6 +214,12 @@ pub struct PeerDevice {
     pub unacked: u32,
     /// Rule that decided the last handshake; may be empty.
     pub rule: String,
+    /// What came of it if that was a split brain: what solved it, or why it is left to a person; else `none`.
+    #[serde(default)]
+    pub recovery: String,
+    /// Node id of the node whose data were given up.
+    #[serde(default)]
+    pub victim: Option<u32>,
 }
 
 impl PeerDevice {
@@ -280,6 +324,10 @@ impl From<&ResourceInfo> for Resource {
                 Fencing::from_number(info.fencing).map(Fencing::name),
                 info.fencing,
             ),
+            split_brain: SplitBrain::from(Policies {
+                none: SplitBrain0::from_number(info.split_brain_0).unwrap_or_default(),
+                one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),
+            }),
             node_id: info.node_id,
             role: state_name(Role::from_number(info.role).map(Role::name), info.role),
             protocol: state_name(
@@ -373,6 +421,11 @@ impl From<&PeerVolumeInfo> for PeerDevice {
             received_bytes: sector_bytes(info.received_sectors),
             unacked: info.unacked,
             rule: text(&info.rule),
+            recovery: state_name(
+                Recovery::from_number(info.recovery).map(Recovery::name),
+                info.recovery,
+            ),
+            victim: info.victim.checked_sub(1),
         }
     }
 }

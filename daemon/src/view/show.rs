@@ -6,6 +6,7 @@ use super::model::Resource;
 use crate::kernel::netlink::request::{Request, Value};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command};
+use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol};
 use weft_uapi::units::NodeSet;
 
@@ -21,7 +22,8 @@ fn resource(resource: &Resource) -> Vec<Request> {
     let new = about(Command::NewResource).number(Attribute::NodeId, resource.node_id);
     let fencing = Fencing::from_name(&resource.fencing).unwrap_or_default();
     let voters = resource.quorum.voters();
-    let new = with_options(new, protocol, voters, on_no_quorum, fencing)
+    let policies = resource.split_brain.policies();
+    let new = with_options(new, protocol, voters, on_no_quorum, fencing, policies)
         .flag(Attribute::TieBreaker, resource.tie_breaker);
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
@@ -73,18 +75,32 @@ pub fn with_options(
     voters: NodeSet,
     on_no_quorum: OnNoQuorum,
     fencing: Fencing,
+    policies: Policies,
 ) -> Request {
     let request = request.number(Attribute::Protocol, protocol.number());
     let request = match fencing {
         Fencing::DontCare => request,
         fencing => request.number(Attribute::Fencing, fencing.number()),
     };
+    let request = with_policies(request, policies, Policies::default());
     if voters.is_empty() {
         return request;
     }
     request
         .number(Attribute::Voters, voters.0)
         .number(Attribute::OnNoQuorum, on_no_quorum.number())
+}
+
+/// A request with the policies that are not as they are now.
+pub fn with_policies(request: Request, policies: Policies, now: Policies) -> Request {
+    let request = match policies.none {
+        none if none == now.none => request,
+        none => request.number(Attribute::SplitBrain0, none.number()),
+    };
+    match policies.one {
+        one if one == now.one => request,
+        one => request.number(Attribute::SplitBrain1, one.number()),
+    }
 }
 
 /// Requests as they are typed, one per line.

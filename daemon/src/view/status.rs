@@ -198,13 +198,22 @@ fn peer_device(peer: &PeerDevice) -> String {
         let _ = write!(text, "  {} out of sync", size(peer.out_of_sync_bytes));
     }
     if !peer.rule.is_empty() && !is_off {
-        let _ = write!(text, "  (rule {})", peer.rule);
+        let _ = write!(text, "  (rule {}", peer.rule);
+        if let Some(victim) = peer.victim {
+            let _ = write!(
+                text,
+                "; {}: the data of node {victim} were given up",
+                peer.recovery
+            );
+        }
+        text.push(')');
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::SplitBrain;
     use super::*;
     use weft_uapi::state::OnNoQuorum;
     use weft_uapi::status::{ResourceInfo, SUSPENDED_NO_DATA, SUSPENDED_QUORUM};
@@ -223,6 +232,8 @@ mod tests {
             received_bytes: 0,
             unacked: 2,
             rule: "behind".to_owned(),
+            recovery: "none".to_owned(),
+            victim: None,
         };
         let connection = Connection {
             node_id: 1,
@@ -259,6 +270,7 @@ mod tests {
             protocol: "C".to_owned(),
             tie_breaker: false,
             fencing: "dont-care".to_owned(),
+            split_brain: SplitBrain::default(),
             quorum: Quorum::default(),
             suspended: vec![],
             suspended_ms: 0,
@@ -278,6 +290,18 @@ mod tests {
              \x20 beta (node 1)  connected, secondary\n\
              \x20   volume 0  sync-source  25.0 %  512.0 KiB/s  6 s left  peer disk inconsistent  (rule behind)\n"
         );
+    }
+
+    #[test]
+    fn a_solved_split_brain_names_the_policy_and_the_victim() {
+        let mut resource = sample();
+        let peer = &mut resource.connections[0].peer_devices[0];
+        peer.rule = "forked".to_owned();
+        peer.recovery = "discard-least-changes".to_owned();
+        peer.victim = Some(1);
+        let text = text(&[resource]);
+        let want = "(rule forked; discard-least-changes: the data of node 1 were given up)";
+        assert!(text.contains(want), "{text}");
     }
 
     #[test]
