@@ -51,6 +51,13 @@ pub fn pair_and_tie_breaker(mib: u64) -> Builder {
         .file("/etc/weft/weft.toml", 0o644, config)
 }
 
+/// [`pair`] whose resource has these lines as well.
+pub fn pair_with(mib: u64, lines: &str) -> Builder {
+    let name = "name = \"r0\"\n";
+    let config = config(2).replace(name, &format!("{name}{lines}"));
+    pair(mib).file("/etc/weft/weft.toml", 0o644, config)
+}
+
 /// Whether a machine has a disk for the volume.
 fn keeps_data(machine: &Machine) -> bool {
     machine.disks.iter().any(|disk| disk.serial() == "data")

@@ -113,6 +113,13 @@ impl<'a> PeerView<'a> {
         text(self.0, "/peer_devices/0/rule")
     }
 
+    /// What came of the last handshake if that was a split brain, and whose data were given up.
+    pub fn recovery(self) -> (&'a str, Option<u64>) {
+        let device = "/peer_devices/0";
+        let victim = number(self.0, &format!("{device}/victim"));
+        (text(self.0, "/peer_devices/0/recovery"), victim)
+    }
+
     /// What happens between the two copies.
     pub fn replication(self) -> &'a str {
         text(self.0, "/peer_devices/0/replication_state")

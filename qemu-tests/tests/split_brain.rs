@@ -7,17 +7,22 @@ use weft_qemu_tests::mirror::{
 };
 use weft_qemu_tests::{Cluster, Machine, View};
 
-/// Lets both nodes be primary while apart, each with a write of its own, and
-/// joins them again.
-fn fork(cluster: &Cluster) -> Result<()> {
+/// Lets both nodes be primary while apart, each with a write of its own.
+fn part(cluster: &Cluster) -> Result<()> {
     let (alpha, beta) = (cluster.node(0), cluster.node(1));
-    mirror::weave(cluster)?;
     cluster.network().cut_both(0, 1);
     wait_lost(alpha, beta)?;
     wait_lost(beta, alpha)?;
-    beta.sh("weft primary r0")?;
+    beta.sh("weft primary --force r0")?;
     write(alpha, "alpha was here")?;
-    write(beta, "beta was here")?;
+    write(beta, "beta was here")
+}
+
+/// [`part`], and joins them again.
+fn fork(cluster: &Cluster) -> Result<()> {
+    let (alpha, beta) = (cluster.node(0), cluster.node(1));
+    mirror::weave(cluster)?;
+    part(cluster)?;
     cluster.network().heal_all();
     for (node, peer) in [(alpha, beta), (beta, alpha)] {
         wait_for(node, "the split brain to be reported", |view| {
@@ -84,5 +89,53 @@ fn the_victim_that_was_chosen_takes_over_the_other_data() {
         wait_uptodate(cluster)?;
         ensure!(first_words(beta)? == "alpha was here");
         ensure_equal_disks(cluster)
+    });
+}
+
+/// Joins the nodes again and waits until a policy has made the data of `victim` the other one's.
+fn heal(cluster: &Cluster, policy: &str, victim: u64) -> Result<()> {
+    cluster.network().heal_all();
+    for (number, peer) in [(0, 1), (1, 0)] {
+        let peer = cluster.node(peer);
+        wait_for(
+            cluster.node(number),
+            "the split brain to be solved",
+            |view| view.peer(peer).recovery() == (policy, Some(victim)),
+        )?;
+    }
+    wait_uptodate(cluster)?;
+    ensure_equal_disks(cluster)?;
+    for node in cluster.nodes() {
+        let told = node.sh("weft status r0")?;
+        let want = format!("(rule forked; {policy}: the data of node {victim} were given up)");
+        ensure!(told.contains(&want), "{told}");
+        node.sh(&format!("dmesg | grep 'split brain solved by {policy}'"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn r5_a_split_brain_heals_by_itself_as_the_policies_say() {
+    let lines =
+        "split-brain-0 = \"discard-least-changes\"\nsplit-brain-1 = \"discard-secondary\"\n";
+    mirror::pair_with(64, lines).test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        mirror::weave(cluster)?;
+        part(cluster)?;
+        beta.sh(&format!(
+            "dd if=/dev/urandom of={DEVICE} bs=1M seek=8 count=4 oflag=direct"
+        ))?;
+        beta.sh("weft secondary r0")?;
+        heal(cluster, "discard-secondary", 1)?;
+        ensure!(first_words(beta)? == "alpha was here");
+        ensure!(View::of(alpha)?.role() == "primary");
+        part(cluster)?;
+        beta.sh(&format!(
+            "dd if=/dev/urandom of={DEVICE} bs=1M seek=8 count=4 oflag=direct"
+        ))?;
+        cluster.each(|node| node.sh("weft secondary r0").map(drop))?;
+        heal(cluster, "discard-least-changes", 0)?;
+        ensure!(first_words(alpha)?.starts_with("beta was here"));
+        Ok(())
     });
 }
