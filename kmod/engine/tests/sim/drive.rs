@@ -12,7 +12,7 @@ use crate::world::{note, Happening, World, MS, US};
 use weft_engine::effect::Level;
 use weft_engine::event::{Command, Event, Kept, Token};
 use weft_engine::host::Time;
-use weft_uapi::ondisk::{Superblock, FLAG_INCONSISTENT};
+use weft_uapi::ondisk::{Superblock, FLAG_GIVEN_UP, FLAG_INCONSISTENT};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ReplicationState, Role};
 use weft_uapi::status::SUSPENDED_BROKEN;
@@ -30,10 +30,7 @@ impl World {
                 discard_my_data: true,
                 ..
             } => {
-                self.nodes[node].may_lose_line = true;
-                self.nodes[node].has_given_up = true;
-                // Whatever it had not flushed is given up with the rest.
-                self.nodes[node].tenure += 1;
+                self.nodes[node].give_up();
             }
             _ => {}
         }
@@ -131,9 +128,11 @@ impl World {
         let towards = |peer: usize| {
             let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
             let state = info.and_then(|info| ReplicationState::from_number(info.replication));
-            (peer, state.unwrap_or(ReplicationState::Off))
+            let is_victim = info.is_some_and(|info| info.victim == node as u32 + 1);
+            (peer, state.unwrap_or(ReplicationState::Off), is_victim)
         };
-        let replications: Vec<(usize, ReplicationState)> = self.peers(node).map(towards).collect();
+        let replications: Vec<(usize, ReplicationState, bool)> =
+            self.peers(node).map(towards).collect();
         let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
         let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
         let this = &mut self.nodes[node];
@@ -142,7 +141,11 @@ impl World {
             note!(self, "n{node} lost its role");
             self.nodes[node].tenure += 1;
         }
-        for (peer, state) in replications {
+        for (peer, state, is_victim) in replications {
+            if is_victim && is_target(state) && !is_target(self.nodes[node].replication[peer]) {
+                note!(self, "n{node} gives its data up for those of n{peer}");
+                self.nodes[node].give_up();
+            }
             self.observe_replication(node, peer, state);
         }
         if info.role == Role::Primary.number() && was_role != info.role {
@@ -227,6 +230,10 @@ impl World {
             Act::Recall => self.remember(node, None),
             Act::Keep { number, kept } => self.remember(node, Some((number, kept))),
             Act::Log { level, line } => {
+                if let Some((_, solved)) = line.split_once("split brain solved by ") {
+                    let policy = solved.split(':').next().unwrap_or_default();
+                    self.tally.reach.count("recovery", policy);
+                }
                 self.tally.reach.read(&line);
                 if line.contains("split brain") {
                     self.tally.split_brains += u64::from(level == Level::Error);
@@ -308,6 +315,10 @@ impl World {
                     self.nodes[node].is_void = self.nodes[source].is_void;
                 }
                 checkers::claims(self, node);
+                if old.flags & !new.flags & FLAG_GIVEN_UP != 0 {
+                    // It is done, or will not be.
+                    self.nodes[node].may_lose_line = false;
+                }
             }
         }
     }

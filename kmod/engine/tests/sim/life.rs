@@ -15,7 +15,6 @@ use weft_engine::load::{LoadedDisk, Read};
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
-use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{Fencing, ReplicationState, Role};
 use weft_uapi::units::{Minor, NodeSet, Sector};
 
@@ -46,7 +45,7 @@ impl World {
                 ..Quorum::default()
             },
             fencing: Fencing::DontCare,
-            policies: Policies::default(),
+            policies: self.policies,
             is_tie_breaker: self.nodes[node].is_diskless,
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),

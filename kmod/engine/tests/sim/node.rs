@@ -55,7 +55,7 @@ pub(crate) struct Node {
     pub is_failing: bool,
     /// It has done so in this life.
     pub has_failed: bool,
-    /// The administrator gave this node's data up.
+    /// The administrator, or a policy, gave this node's data up.
     pub may_lose_line: bool,
     /// A promotion by force is under way.
     pub is_forcing: bool,
@@ -152,6 +152,13 @@ impl Node {
             next_op: 0,
             resync_buffers: Vec::new(),
         }
+    }
+
+    /// Its data are given up, by a person or a policy; whatever it had not flushed, with the rest.
+    pub(crate) fn give_up(&mut self) {
+        self.may_lose_line = true;
+        self.has_given_up = true;
+        self.tenure += 1;
     }
 
     /// The disk is replaced while the machine is down.

@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
 use weft_engine::event::Kept;
 use weft_engine::quorum::{OnNoQuorum, Quorum};
+use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::state::Protocol;
 use weft_uapi::units::NodeSet;
 
@@ -30,6 +31,9 @@ const ROLLBACK_PERCENT: u64 = 10;
 const DISKLESS_PERCENT: u64 = 20;
 /// Most events between two looks at everything.
 const INSPECTION_GAP_MAX: u64 = 1200;
+
+/// Histories in which a split brain may be solved without a person.
+const POLICIES_PERCENT: u64 = 40;
 
 /// What a run is made from.
 #[derive(Clone, Copy)]
@@ -219,6 +223,8 @@ pub(crate) struct World {
     pub disks_roll_back: bool,
     /// Who has a vote.
     pub quorum: Quorum,
+    /// What is done about a split brain.
+    pub policies: Policies,
     /// The newest generation that a majority knew.
     pub tip: u64,
     /// Faults are over since this time.
@@ -243,6 +249,18 @@ macro_rules! note {
     };
 }
 pub(crate) use note;
+
+/// A choice of its own, so that it changes nothing else about a history.
+fn draw_policies(seed: u64) -> Policies {
+    let mut random = Random::new(seed.rotate_left(16));
+    if !random.percent(POLICIES_PERCENT) {
+        return Policies::default();
+    }
+    Policies {
+        none: *random.pick(SplitBrain0::ALL),
+        one: *random.pick(SplitBrain1::ALL),
+    }
+}
 
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
@@ -285,6 +303,7 @@ impl World {
             disks_fail,
             disks_roll_back,
             quorum: Quorum::default(),
+            policies: draw_policies(plan.seed),
             tip: 0,
             calm_since: None,
             well_since: None,
