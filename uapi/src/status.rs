@@ -90,6 +90,11 @@ pub struct ResourceInfo {
     pub split_brain_0: u32,
     /// [`crate::split_brain::SplitBrain1`].
     pub split_brain_1: u32,
+    /// Why a promotion would be refused now, a [`crate::refusal::Refusal`]; 0: it would work as far as this node knows, or
+    /// this node is primary.
+    pub may_promote: u32,
+    /// The peer that is in the way, or has to be fenced first: its node id plus one; 0: none.
+    pub may_promote_peer: u32,
 }
 
 /// One volume of a resource on this node.

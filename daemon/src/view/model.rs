@@ -9,6 +9,7 @@ use super::units::sector_bytes;
 use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
 use weft_uapi::control::name_of;
+use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::{Policies, Recovery, SplitBrain0, SplitBrain1};
 use weft_uapi::state::{
     ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, ReplicationState, Role,
@@ -39,6 +40,9 @@ pub struct Resource {
     /// Whether this node is with a majority of those who vote.
     #[serde(default)]
     pub quorum: Quorum,
+    /// Whether this node would be promoted now.
+    #[serde(default)]
+    pub promotion: Promotion,
     /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`, `quorum`, `fencing`.
     pub suspended: Vec<String>,
     /// For how long it has been waiting.
@@ -59,6 +63,35 @@ pub struct Resource {
 
 fn dont_care() -> String {
     Fencing::DontCare.name().to_owned()
+}
+
+/// Whether a node would be promoted now, as far as it knows without asking its peers.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct Promotion {
+    /// It would, or is primary already.
+    pub possible: bool,
+    /// The refusal that it would get; empty when it is possible.
+    pub code: String,
+    /// The refusal in words.
+    pub why: String,
+    /// What to try.
+    pub hint: String,
+    /// The peer that is in the way, or has to be fenced first.
+    pub node_id: Option<u32>,
+}
+
+impl From<&ResourceInfo> for Promotion {
+    fn from(info: &ResourceInfo) -> Self {
+        let refusal = Refusal::from_number(info.may_promote);
+        let hint = |refusal: Refusal| refusal.hint().replace("RES", &text(&info.name));
+        Self {
+            possible: info.may_promote == 0,
+            code: refusal.map_or_else(String::new, |it| it.name().to_owned()),
+            why: refusal.map_or_else(String::new, |it| it.text().to_owned()),
+            hint: refusal.map_or_else(String::new, hint),
+            node_id: info.may_promote_peer.checked_sub(1),
+        }
+    }
 }
 
 /// What is done about a split brain.
@@ -328,6 +361,7 @@ impl From<&ResourceInfo> for Resource {
                 none: SplitBrain0::from_number(info.split_brain_0).unwrap_or_default(),
                 one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),
             }),
+            promotion: Promotion::from(info),
             node_id: info.node_id,
             role: state_name(Role::from_number(info.role).map(Role::name), info.role),
             protocol: state_name(

@@ -2,13 +2,13 @@
 
 //! The state in words: what is, and where something is not as it should be, why and what to do.
 
-use super::model::{Connection, Device, PeerDevice, Quorum, Resource};
+use super::model::{Connection, Device, PeerDevice, Promotion, Quorum, Resource};
 use super::suspension;
 use super::units::{size, span};
 use std::fmt::Write;
 use std::time::Duration;
 use weft_uapi::limits::SECTOR_BYTES;
-use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
+use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 
 /// All resources.
 pub fn text(resources: &[Resource]) -> String {
@@ -31,6 +31,9 @@ fn resource(resource: &Resource) -> String {
     );
     if resource.quorum.is_on() {
         line(&mut out, 1, &quorum(&resource.quorum));
+    }
+    if resource.role == Role::Secondary.name() && !resource.tie_breaker {
+        line(&mut out, 1, &promotion(&resource.promotion));
     }
     for (reason, way_out) in resource.suspended.iter().zip(&resource.way_out) {
         let why = suspension::why(reason);
@@ -79,6 +82,21 @@ fn quorum(quorum: &Quorum) -> String {
         let _ = write!(text, "; without quorum: {}", quorum.on_no_quorum);
     }
     text
+}
+
+/// Whether the node would be promoted, and why not.
+fn promotion(promotion: &Promotion) -> String {
+    match (promotion.possible, promotion.node_id) {
+        (true, None) => "may be promoted".to_owned(),
+        (true, Some(node)) => format!("may be promoted once node {node} is fenced"),
+        (false, node) => {
+            let about = node.map_or_else(String::new, |node| format!(" (node {node})"));
+            let Promotion {
+                code, why, hint, ..
+            } = promotion;
+            format!("would not be promoted: {code}{about}: {why} Try: {hint}")
+        }
+    }
 }
 
 fn device(device: &Device) -> String {
@@ -215,6 +233,7 @@ fn peer_device(peer: &PeerDevice) -> String {
 mod tests {
     use super::super::model::SplitBrain;
     use super::*;
+    use weft_uapi::refusal::Refusal;
     use weft_uapi::state::OnNoQuorum;
     use weft_uapi::status::{ResourceInfo, SUSPENDED_NO_DATA, SUSPENDED_QUORUM};
     use zerocopy::FromZeros;
@@ -271,6 +290,7 @@ mod tests {
             tie_breaker: false,
             fencing: "dont-care".to_owned(),
             split_brain: SplitBrain::default(),
+            promotion: Promotion::default(),
             quorum: Quorum::default(),
             suspended: vec![],
             suspended_ms: 0,
@@ -302,6 +322,25 @@ mod tests {
         let text = text(&[resource]);
         let want = "(rule forked; discard-least-changes: the data of node 1 were given up)";
         assert!(text.contains(want), "{text}");
+    }
+
+    #[test]
+    fn a_secondary_says_whether_it_would_be_promoted_and_why_not() {
+        let mut info = ResourceInfo {
+            role: Role::Secondary.number(),
+            ..FromZeros::new_zeroed()
+        };
+        info.name[..2].copy_from_slice(b"r0");
+        let shown = |info: &ResourceInfo| text(&[Resource::from(info)]);
+        assert!(shown(&info).contains("  may be promoted\n"));
+        info.may_promote_peer = 2;
+        assert!(shown(&info).contains("  may be promoted once node 1 is fenced\n"));
+        info.may_promote = Refusal::PeerPrimary.number();
+        let want = "  would not be promoted: peer-primary (node 1): Another node is primary. \
+                    Try: on that node: weft secondary r0\n";
+        assert!(shown(&info).contains(want), "{}", shown(&info));
+        info.role = Role::Primary.number();
+        assert!(!shown(&info).contains("promoted"));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
+//! | `prospect` | whether a promotion would work |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -32,6 +33,7 @@ mod options;
 mod peer_op;
 mod peer_record;
 mod place;
+mod prospect;
 mod received;
 mod replica;
 mod request;

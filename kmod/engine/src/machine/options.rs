@@ -3,6 +3,7 @@
 //! What administrators choose, and how that stands: who votes and is there, and whether requests have to wait.
 
 use super::context::Context;
+use super::prospect::Prospect;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::event::{Options, Token};
@@ -20,6 +21,7 @@ pub(super) struct Standing {
     pub(super) suspended_since: Option<Time>,
     voters_present: NodeSet,
     has_quorum: bool,
+    prospect: Prospect,
 }
 
 impl<H: Host> Engine<H> {
@@ -78,7 +80,7 @@ impl<H: Host> Engine<H> {
             && self.each_volume().all(|volume| volume.stalled.is_none())
     }
 
-    /// Tells listeners when it changes who is there to vote, or whether requests wait.
+    /// Tells listeners when it changes who is there to vote, whether requests wait, or whether a promotion would work.
     pub(super) fn tell_standing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let before = self.standing;
         let (suspended, voters_present) = (self.suspended(), self.voters_present());
@@ -87,6 +89,7 @@ impl<H: Host> Engine<H> {
             suspended_since: (suspended != 0).then(|| before.suspended_since.unwrap_or(cx.now)),
             voters_present,
             has_quorum: self.has_quorum(voters_present),
+            prospect: self.prospect(),
         };
         self.standing = now;
         if before.has_quorum != now.has_quorum && self.quorum.is_on() {
@@ -111,6 +114,7 @@ impl<H: Host> Engine<H> {
                 standing.suspended,
                 standing.voters_present,
                 standing.has_quorum,
+                standing.prospect,
             )
         };
         if tell(&before) != tell(&now) {

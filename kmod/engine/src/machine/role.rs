@@ -135,7 +135,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Whether a promotion may begin; the refusal may be about a peer.
-    fn may_promote(&self, force: bool) -> Result<(), (Refusal, Option<NodeId>)> {
+    pub(super) fn may_promote(&self, force: bool) -> Result<(), (Refusal, Option<NodeId>)> {
         if self.volumes().next().is_none() {
             return Err((Refusal::NoVolume, None));
         }

@@ -7,6 +7,7 @@ use super::Engine;
 use crate::host::{Host, Time};
 use weft_uapi::limits::BITMAP_BLOCK_BYTES;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
@@ -18,11 +19,17 @@ use zerocopy::FromZeros;
 
 const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / 512) as u64;
 
+/// A node as records name it: its id plus one; 0: none.
+fn number_of(node: Option<NodeId>) -> u32 {
+    node.map_or(0, |node| u32::from(node.get()).saturating_add(1))
+}
+
 impl<H: Host> Engine<H> {
     /// Status of the resource.
     pub fn resource_info(&self, now: Time) -> ResourceInfo {
         let suspended_since = self.standing.suspended_since;
         let voters_present = self.voters_present();
+        let prospect = self.prospect();
         ResourceInfo {
             name: self.config.name,
             node_id: self.config.node.get().into(),
@@ -41,6 +48,8 @@ impl<H: Host> Engine<H> {
             fencing: self.fencing.number(),
             split_brain_0: self.policies.none.number(),
             split_brain_1: self.policies.one.number(),
+            may_promote: prospect.refusal.map_or(0, Refusal::number),
+            may_promote_peer: number_of(prospect.peer),
         }
     }
 
@@ -154,9 +163,7 @@ impl<H: Host> Engine<H> {
         info.received_sectors = replica.received_sectors;
         info.unacked = replica.unacked;
         info.recovery = replica.recovery.number();
-        info.victim = replica
-            .victim
-            .map_or(0, |node| u32::from(node.get()).saturating_add(1));
+        info.victim = number_of(replica.victim);
         // The last byte stays zero.
         for (to, from) in info.rule.iter_mut().take(31).zip(replica.rule.bytes()) {
             *to = from;

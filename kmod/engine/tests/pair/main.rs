@@ -12,6 +12,7 @@ mod hostile;
 mod matrix;
 mod older_data;
 mod promotion;
+mod prospect;
 mod quorum;
 mod recovery;
 mod resync;

@@ -13,6 +13,7 @@ use events::{Answer, Row, EVENTS};
 use states::{State, STATES};
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/matrix.md");
@@ -134,6 +135,30 @@ fn the_matrix_of_states_and_events_is_the_one_on_file() {
         "{different} lines of tests/matrix.md are not what the engine does: look at the diff after\n  \
          WEFT_WRITE_MATRIX=1 cargo test -p weft_engine --test pair matrix"
     );
+}
+
+#[test]
+fn what_is_told_of_a_promotion_in_advance_is_what_becomes_of_it() {
+    let mut seen = BTreeSet::new();
+    for state in STATES {
+        let mut rig = (state.reach)();
+        rig.idle();
+        let info = rig.resource(0);
+        let told = Refusal::from_number(info.may_promote);
+        seen.insert(info.may_promote);
+        let became = rig.promote(0).err();
+        // What passes is waited for; of a primary that only its peer reaches it hears by asking.
+        let passes = told == Some(Refusal::InTransition);
+        let has_to_ask = told.is_none() && state.name == "led from afar";
+        let is_same = became == told || passes || has_to_ask;
+        assert!(is_same, "{}: {told:?}, {became:?}", state.name);
+    }
+    let wanted = [
+        0,
+        Refusal::NoUpToDateDisk.number(),
+        Refusal::PeerPrimary.number(),
+    ];
+    assert!(wanted.iter().all(|told| seen.contains(told)), "{seen:?}");
 }
 
 #[test]

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What would become of a promotion, told before anybody wants one.
+
+use super::Engine;
+use crate::host::Host;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::Role;
+use weft_uapi::units::NodeId;
+
+/// Whether a promotion would work now, as far as this node knows without asking.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Prospect {
+    /// Why not.
+    pub(super) refusal: Option<Refusal>,
+    /// The peer that is in the way; without a refusal: the one that has to be fenced first.
+    pub(super) peer: Option<NodeId>,
+}
+
+impl<H: Host> Engine<H> {
+    /// What [`crate::event::Command::Primary`] would be answered now, without force.
+    pub(super) fn prospect(&self) -> Prospect {
+        if self.transition.is_some() {
+            return Prospect {
+                refusal: Some(Refusal::InTransition),
+                peer: None,
+            };
+        }
+        if self.role == Role::Primary {
+            return Prospect::default();
+        }
+        let refused = match self.may_promote(false) {
+            Ok(()) if !self.quorum.has_majority(self.voters_present()) => {
+                Err((Refusal::NoQuorum, None))
+            }
+            refused => refused,
+        };
+        match refused {
+            Err((refusal, peer)) => Prospect {
+                refusal: Some(refusal),
+                peer,
+            },
+            Ok(()) => Prospect {
+                refusal: None,
+                peer: self.unfenced().iter().next(),
+            },
+        }
+    }
+}
