@@ -39,6 +39,8 @@ pub(crate) enum Action {
     Primary { force: bool },
     /// Demotes this node.
     Secondary,
+    /// Says that newer data are elsewhere.
+    Outdate,
     /// Changes options.
     Options(Options),
     /// Removes the empty resource.
@@ -87,6 +89,7 @@ impl Action {
                 force: arguments.flag(Attribute::Force),
             },
             Command::Secondary => Self::Secondary,
+            Command::Outdate => Self::Outdate,
             Command::Options => Self::Options(options(arguments)?),
             Command::DelResource => Self::Remove,
             Command::Down => Self::Down,

@@ -239,6 +239,7 @@ impl Resource {
             Action::Disconnect { peer } => Command::Disconnect { peer },
             Action::Primary { force } => Command::Primary { force },
             Action::Secondary => Command::Secondary,
+            Action::Outdate => Command::Outdate,
         };
         self.command(command, Purpose::Itself(answer));
     }

@@ -59,6 +59,8 @@ states! {
         Generations = 16 "generations",
         /// Takes a resource down.
         Down = 17 "down",
+        /// Makes the disks outdated.
+        Outdate = 18 "outdate",
         /// An event (never a request).
         Event = 64 "event",
     }
@@ -375,6 +377,11 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Promote this node: its devices may be opened.",
     ),
     mutation(Command::Secondary, &[RESOURCE], "Demote this node."),
+    mutation(
+        Command::Outdate,
+        &[RESOURCE],
+        "Say that newer data are elsewhere: no promotion before this node has met them.",
+    ),
     mutation(
         Command::Options,
         &[

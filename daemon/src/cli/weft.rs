@@ -104,6 +104,13 @@ enum Verb {
         /// Name of the resource
         resource: String,
     },
+    /// Say that newer data are elsewhere: this node is not promoted before it has met them, also after a restart
+    ///
+    /// For whoever fences this node. Refused on a primary, and while a peer with a disk is connected.
+    Outdate {
+        /// Name of the resource
+        resource: String,
+    },
     /// Show what runs, and where something is not as it should be, why
     Status {
         /// Only this resource
@@ -283,6 +290,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             perform(&Request::about(Command::Primary, resource).flag(Attribute::Force, *force))
         }
         Verb::Secondary { resource } => perform(&Request::about(Command::Secondary, resource)),
+        Verb::Outdate { resource } => perform(&Request::about(Command::Outdate, resource)),
         Verb::Status { resource, show } => show::status(resource.as_deref(), show.json, show.watch),
         Verb::Events { resource, json } => events::follow(resource.as_deref(), *json),
         Verb::WaitConnect { wait } => {

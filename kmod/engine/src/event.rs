@@ -189,6 +189,8 @@ pub enum Command {
     },
     /// Demotes this node; refused while a device is open.
     Secondary,
+    /// Newer data are elsewhere: no promotion without force before this node has met them.
+    Outdate,
     /// Changes options.
     SetOptions {
         /// From now on.

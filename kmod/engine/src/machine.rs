@@ -12,7 +12,7 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
-//! | `prospect` | whether a promotion would work |
+//! | `prospect`, `outdate` | whether a promotion would work; a person's word that it must not |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -30,6 +30,7 @@ mod negotiate;
 mod newcomer;
 mod objects;
 mod options;
+mod outdate;
 mod peer_op;
 mod peer_record;
 mod place;
@@ -98,6 +99,8 @@ pub struct Engine<H: Host> {
     policies: Policies,
     role: Role,
     transition: Option<Transition>,
+    /// Who waits for the disks to be on record as outdated.
+    outdating: Option<Token>,
     /// One item per volume, allocated when it is configured.
     volumes: H::Slab<place::Place<H, volume::Volume<H>>>,
     /// Above every volume number in use.
@@ -127,6 +130,7 @@ impl<H: Host> Engine<H> {
             policies: config.policies,
             role: Role::Secondary,
             transition: None,
+            outdating: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
             volumes_end: 0,
             peers: H::slab(NODES_MAX, || None)?,
@@ -238,6 +242,7 @@ impl<H: Host> Engine<H> {
             let transition = self.transition;
             self.run_role(cx);
             self.run_fencing(cx);
+            self.run_outdate(cx);
             if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
                 break;
             }
@@ -387,6 +392,7 @@ impl<H: Host> Engine<H> {
         let result = match command {
             Command::Primary { force } => return self.on_primary(cx, token, force),
             Command::Secondary => return self.on_secondary(cx, token),
+            Command::Outdate => return self.on_outdate(cx, token),
             Command::Detach { volume } => match self.volume_mut(volume) {
                 Some(volume) => return volume.on_detach(cx, token),
                 None => Err(Refusal::NoSuchVolume),

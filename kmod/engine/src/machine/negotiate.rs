@@ -479,20 +479,6 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// A primary writes on without this disk.
-    fn outdate<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let is_good = matches!(
-            self.disk_state(),
-            DiskState::UpToDate | DiskState::Consistent
-        );
-        if is_good && !cx.facts.is_primary() {
-            if let Some(disk) = self.disk.as_mut() {
-                disk.set_flag(FLAG_OUTDATED, true);
-            }
-            self.set_disk_state(cx, DiskState::Outdated);
-        }
-    }
-
     /// Whether this disk fetches from who said that from now on. A primary takes the place of another source; of two others
     /// the first one stays, and this one learns of it by a new round.
     fn choose_source(&mut self, now: Time, said: &Said) -> bool {

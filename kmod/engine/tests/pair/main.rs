@@ -11,6 +11,7 @@ mod host;
 mod hostile;
 mod matrix;
 mod older_data;
+mod outdate;
 mod promotion;
 mod prospect;
 mod quorum;

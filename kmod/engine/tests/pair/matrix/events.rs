@@ -95,6 +95,10 @@ pub(super) const EVENTS: &[Row] = &[
         happen: |rig| command(rig, Command::Secondary),
     },
     Row {
+        name: "`outdate`",
+        happen: |rig| command(rig, Command::Outdate),
+    },
+    Row {
         name: "`attach`",
         happen: |rig| Some(Answer::Reply(rig.order_attach(0, 512))),
     },

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A person, or who fences this node, says that newer data are elsewhere: its disks are outdated until it has met them.
+
+use super::context::Context;
+use super::disk::{Disk, Stage};
+use super::session::Peer;
+use super::volume::Volume;
+use super::Engine;
+use crate::event::Token;
+use crate::host::{Host, Output};
+use weft_uapi::ondisk::FLAG_OUTDATED;
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::{DiskState, Role};
+use weft_uapi::units::NodeId;
+
+impl<H: Host> Engine<H> {
+    /// Makes the disks outdated; answered once that is on record.
+    #[inline(never)]
+    pub(super) fn on_outdate<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+        match self.may_outdate() {
+            Ok(()) => {}
+            Err((refusal, Some(peer))) => {
+                return cx.refuse(token, refusal, format_args!("node {peer}"));
+            }
+            Err((refusal, None)) => return cx.reply(token, Err(refusal)),
+        }
+        for volume in self.each_volume_mut() {
+            volume.outdate(cx);
+            volume.recheck = true;
+        }
+        self.outdating = Some(token);
+    }
+
+    /// Who is connected to a disk is not outdated by being told so, but by what the two decide.
+    fn may_outdate(&self) -> Result<(), (Refusal, Option<NodeId>)> {
+        if self.role == Role::Primary {
+            return Err((Refusal::IsPrimary, None));
+        }
+        if self.transition.is_some() || self.outdating.is_some() {
+            return Err((Refusal::Busy, None));
+        }
+        let mut disks = self.each_volume().filter_map(|volume| volume.disk.as_ref());
+        if self.each_volume().all(|volume| volume.disk.is_none()) {
+            return Err((Refusal::NoDisk, None));
+        }
+        if disks.any(|disk| disk.stage != Stage::Running) {
+            return Err((Refusal::Busy, None));
+        }
+        let connected = self.connected();
+        let leads = |id: &NodeId| self.peer(*id).is_some_and(Peer::leads);
+        if let Some(id) = connected.iter().find(leads) {
+            return Err((Refusal::PeerPrimary, Some(id)));
+        }
+        let has_disk = |id: &NodeId| {
+            let is_there = |volume: &Volume<H>| {
+                let replica = volume.replica(*id);
+                replica.is_some_and(|replica| replica.peer_disk != DiskState::Diskless)
+            };
+            self.each_volume().any(is_there)
+        };
+        match connected.iter().find(has_disk) {
+            Some(id) => Err((Refusal::PeerConnected, Some(id))),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers once the disks are on record as outdated.
+    pub(super) fn run_outdate<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let Some(token) = self.outdating else {
+            return;
+        };
+        let is_settled = |volume: &Volume<H>| volume.disk.as_ref().is_none_or(Disk::is_settled);
+        if !self.each_volume().all(is_settled) {
+            return;
+        }
+        let has_failed = |volume: &Volume<H>| volume.disk_state() == DiskState::Failed;
+        let result = if self.each_volume().any(has_failed) {
+            Err(Refusal::MetaIo)
+        } else {
+            Ok(())
+        };
+        self.outdating = None;
+        cx.reply(token, result);
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Newer data are elsewhere, so this disk, if it is a good one, does not count until it has met them.
+    pub(super) fn outdate<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let is_good = matches!(
+            self.disk_state(),
+            DiskState::UpToDate | DiskState::Consistent
+        );
+        if is_good && !cx.facts.is_primary() {
+            if let Some(disk) = self.disk.as_mut() {
+                disk.set_flag(FLAG_OUTDATED, true);
+            }
+            self.set_disk_state(cx, DiskState::Outdated);
+        }
+    }
+}
