@@ -7,5 +7,6 @@ mod harness;
 mod mirror;
 mod module;
 mod quorum;
+mod replaced;
 mod split_brain;
 mod three;
