@@ -20,7 +20,7 @@ fn let_requests_wait(machine: &Machine) -> Result<()> {
 }
 
 #[test]
-fn an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
+fn r8_an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
         mirror::weave_and_mount(cluster)?;
@@ -74,7 +74,7 @@ fn an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
 }
 
 #[test]
-fn a_primary_that_waits_goes_on_when_one_voter_is_back() {
+fn r8_a_primary_that_waits_goes_on_when_one_voter_is_back() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
         mirror::weave_and_mount(cluster)?;
@@ -101,7 +101,7 @@ fn a_primary_that_waits_goes_on_when_one_voter_is_back() {
 }
 
 #[test]
-fn a_minority_promotes_nobody() {
+fn r8_a_minority_promotes_nobody() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, gamma) = (cluster.node(0), cluster.node(2));
         mirror::weave(cluster)?;
@@ -117,7 +117,7 @@ fn a_minority_promotes_nobody() {
 }
 
 #[test]
-fn a_tie_breaker_keeps_the_device_alive_whichever_disk_is_lost() {
+fn r8_a_tie_breaker_keeps_the_device_alive_whichever_disk_is_lost() {
     mirror::pair_and_tie_breaker(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
         mirror::weave_and_mount(cluster)?;
@@ -174,7 +174,7 @@ fn promote_both(one: &Machine, other: &Machine) -> Result<[bool; 2]> {
 }
 
 #[test]
-fn of_two_promotions_at_once_one_wins() {
+fn r8_of_two_promotions_at_once_one_wins() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
         mirror::weave(cluster)?;

@@ -48,7 +48,7 @@ fn first_words(node: &Machine) -> Result<String> {
 }
 
 #[test]
-fn a_split_brain_is_reported_on_both_sides_and_neither_is_overwritten() {
+fn r5_a_split_brain_is_reported_on_both_sides_and_neither_is_overwritten() {
     mirror::pair(64).test(|cluster| {
         fork(cluster)?;
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
@@ -74,7 +74,7 @@ fn a_split_brain_is_reported_on_both_sides_and_neither_is_overwritten() {
 }
 
 #[test]
-fn the_victim_that_was_chosen_takes_over_the_other_data() {
+fn r5_the_victim_that_was_chosen_takes_over_the_other_data() {
     mirror::pair(64).test(|cluster| {
         fork(cluster)?;
         let (alpha, beta) = (cluster.node(0), cluster.node(1));

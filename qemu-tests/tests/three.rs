@@ -76,7 +76,7 @@ fn status_and_events_tell_of_each_peer() {
 }
 
 #[test]
-fn a_secondary_that_lost_power_fetches_what_it_missed_and_disturbs_nobody() {
+fn r7_a_secondary_that_lost_power_fetches_what_it_missed_and_disturbs_nobody() {
     patient_trio().test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
         mirror::weave(cluster)?;
@@ -111,7 +111,7 @@ fn a_secondary_that_lost_power_fetches_what_it_missed_and_disturbs_nobody() {
 }
 
 #[test]
-fn a_survivor_of_the_primary_has_every_acknowledged_record() {
+fn r7_a_survivor_of_the_primary_has_every_acknowledged_record() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
         mirror::weave_and_mount(cluster)?;
@@ -136,7 +136,7 @@ fn a_survivor_of_the_primary_has_every_acknowledged_record() {
 }
 
 #[test]
-fn a_cut_between_the_secondaries_stops_neither_mirror() {
+fn r7_a_cut_between_the_secondaries_stops_neither_mirror() {
     patient_trio().test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
         mirror::weave(cluster)?;
