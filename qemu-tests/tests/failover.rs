@@ -4,8 +4,8 @@
 
 use anyhow::{ensure, Context, Result};
 use weft_qemu_tests::mirror::{
-    self, ensure_equal_disks, ensure_records, wait_lost, wait_new_session, wait_uptodate, Load,
-    Scribe, DEVICE,
+    self, ensure_equal_disks, ensure_records, ensure_refused, wait_lost, wait_new_session,
+    wait_uptodate, Load, Scribe, DEVICE,
 };
 use weft_qemu_tests::{Machine, View};
 
@@ -48,6 +48,35 @@ fn every_acknowledged_record_survives_the_power_cut_of_the_primary() {
         beta.sh("umount /mnt")?;
         wait_uptodate(cluster)?;
         ensure_equal_disks(cluster)
+    });
+}
+
+#[test]
+fn a_node_that_was_outdated_is_not_promoted_before_it_has_met_the_newer_data() {
+    mirror::pair(DISK_MIB).test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        mirror::weave(cluster)?;
+        ensure_refused(beta, "weft outdate r0", &["peer-primary", "node 0"])?;
+        ensure_refused(alpha, "weft outdate r0", &["is-primary"])?;
+        cluster.network().cut_both(0, 1);
+        wait_lost(beta, alpha)?;
+        let told = beta.sh("weft status r0")?;
+        ensure!(told.contains("may be promoted"), "{told}");
+        beta.sh("weft outdate r0")?;
+        beta.power_cut()?;
+        beta.start()?;
+        mirror::rejoin(beta)?;
+        ensure!(View::of(beta)?.disk() == "outdated");
+        let told = beta.sh("weft status r0")?;
+        ensure!(
+            told.contains("would not be promoted: no-uptodate-disk"),
+            "{told}"
+        );
+        ensure_refused(beta, "weft primary r0", &["no-uptodate-disk"])?;
+        cluster.network().heal_all();
+        wait_uptodate(cluster)?;
+        alpha.sh("weft secondary r0")?;
+        beta.sh("weft primary r0").map(drop)
     });
 }
 

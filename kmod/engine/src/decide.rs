@@ -6,8 +6,8 @@
 //! without another word. The first rule of [`RULES`] that applies decides; its name is logged and shown.
 //!
 //! Three things hold whatever the rule: an inconsistent or blank disk is never a source; the disk that a running
-//! application reads and writes is never a target; a fork is overwritten only when a person said so, or when one of its
-//! ends is a generation that never came into force.
+//! application reads and writes is never a target; a fork is overwritten only when somebody said so, a person or the
+//! policies of both nodes ([`crate::recovery`]), or when one of its ends is a generation that never came into force.
 
 use crate::ancestry::Ancestry;
 use weft_uapi::limits::ATTACHES_MAX;
