@@ -8,6 +8,8 @@ use weft_engine::event::Op;
 use weft_uapi::ondisk::{Generation, AL_BLOCKS};
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Sector, Term};
+use weft_uapi::wire::{PacketKind, StateBody};
+use zerocopy::FromBytes;
 
 /// Role, disk, connection, replication, the peer's role and its disk, as people see them.
 pub(crate) type Shape = [&'static str; 6];
@@ -50,6 +52,16 @@ impl Rig {
             }
         }
         kinds
+    }
+
+    /// What the node is about to tell of its disk.
+    pub(crate) fn state_underway(&self, number: usize) -> Option<StateBody> {
+        self.nodes[number].queue.iter().find_map(|act| match act {
+            Act::Send(_, parcel) if parcel.header.kind == PacketKind::State => {
+                Some(StateBody::read_from_bytes(&parcel.body).unwrap())
+            }
+            _ => None,
+        })
     }
 
     fn kind(&self, act: &Act) -> &'static str {
