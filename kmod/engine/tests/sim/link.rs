@@ -23,6 +23,8 @@ pub(crate) struct Channel {
     pub is_stalled: bool,
     /// The sender is gone: nothing follows behind the queue.
     pub is_finished: bool,
+    /// Something was lost: nothing that is sent later arrives.
+    pub is_broken: bool,
     pub last_due: u64,
     pub is_polled: bool,
 }

@@ -134,6 +134,9 @@ impl World {
         let swap = self.plan.canary == Some(Canary::ReorderSends) && self.random.percent(30);
         let now = self.now;
         let channel = &mut self.connections[index].channels[side][index_of(link)];
+        if channel.is_broken {
+            return;
+        }
         let due = channel.last_due.max(now + delay);
         channel.last_due = due;
         channel.queue.push_back(Packet {
@@ -372,6 +375,7 @@ impl World {
                 let channel = &mut self.connections[connection].channels[side][link];
                 let kept = self.random.range(0..channel.queue.len() as u64 + 1);
                 channel.queue.truncate(kept as usize);
+                channel.is_broken = true;
             }
             let delay = self.random.duration(10 * US..SECOND);
             self.die(connection, side, "connection reset", delay);
