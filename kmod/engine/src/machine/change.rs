@@ -105,12 +105,11 @@ impl<H: Host> Volume<H> {
             }
             Some((change, Progress::Remote(waits))) => {
                 let receivers = self.receivers();
-                let hearers = receivers.union(self.witnesses(cx.facts.quorum.voters));
+                let hearers = self.hearers(&cx.facts);
                 let waits = NodeSet(waits.intersection(hearers).0 & !self.departing().0);
                 // Only their votes are of use, so they are not waited for once there are enough.
                 let knowers = change.knowers.with(cx.facts.node);
-                let is_known =
-                    change.record.writer.is_none() || self.elect(&cx.facts, knowers, &change);
+                let is_known = change.record.writer.is_none() || self.has_votes(&cx.facts, knowers);
                 let is_done =
                     waits.is_empty() || (is_known && waits.intersection(receivers).is_empty());
                 self.change = Some(Change {
@@ -125,6 +124,7 @@ impl<H: Host> Volume<H> {
             }
         }
         self.run_stalled(cx);
+        self.take_in(cx);
     }
 
     /// A record that every member has is in force once a majority of the voters knows it. One without writer needs
@@ -146,7 +146,7 @@ impl<H: Host> Volume<H> {
                 }
                 Reason::Shrink | Reason::Grow(_) => self.wants_shrink = true,
             }
-        } else if change.record.writer.is_none() || self.elect(&cx.facts, knowers, &change) {
+        } else if change.record.writer.is_none() || self.has_votes(&cx.facts, knowers) {
             self.stalled = None;
             if let Some(disk) = self.disk.as_mut() {
                 disk.confirm();
@@ -157,12 +157,6 @@ impl<H: Host> Volume<H> {
             });
             self.recheck = true;
         }
-    }
-
-    /// Whether a record that these nodes know has the votes that it takes.
-    fn elect(&self, facts: &Facts, knowers: NodeSet, change: &Change) -> bool {
-        let is_forced = matches!(change.reason, Reason::Promotion { force: true, .. });
-        self.has_votes(facts, knowers, is_forced)
     }
 
     fn begin_wanted_change<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
@@ -296,7 +290,8 @@ impl<H: Host> Volume<H> {
             members,
         };
         disk.go_on(record);
-        if let Reason::Promotion { anew, .. } = reason {
+        if let Reason::Promotion { anew, force, .. } = reason {
+            self.insists = force;
             disk.set_flag(FLAG_WRITER_ACTIVE, true);
             disk.set_flag(FLAG_OUTDATED, false);
             if anew {
@@ -327,12 +322,15 @@ impl<H: Host> Volume<H> {
         cx.notify(Object::Volume(self.id));
     }
 
+    /// Who is told of a new record.
+    fn hearers(&self, facts: &Facts) -> NodeSet {
+        self.receivers().union(self.witnesses(facts.quorum.voters))
+    }
+
     /// The record is durable here.
     #[inline(never)]
     fn on_change_local<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
-        let hearers = self
-            .receivers()
-            .union(self.witnesses(cx.facts.quorum.voters));
+        let hearers = self.hearers(&cx.facts);
         let body = GenerationBody {
             generation: change.record.into(),
         };
@@ -372,8 +370,28 @@ impl<H: Host> Volume<H> {
         let holders = change.holders.intersection(change.record.members);
         // One that was lost since may have lost more than that.
         let holders = holders.intersection(self.receivers());
+        let knowers = change.knowers.with(cx.facts.node);
+        let is_elected = self.has_votes(&cx.facts, knowers);
+        if is_elected {
+            // From the first record on that needs no person any more none is asked.
+            self.insists &= !self.has_votes_for(&cx.facts, knowers, false);
+            self.settle_in();
+        }
+        let hearers = change.knowers.intersection(self.receivers());
+        self.send_in_force(cx, change.record.id, holders, hearers, is_elected);
+    }
+
+    /// Says that the record is in force; `holders`: those of the members that lack nothing.
+    pub(super) fn send_in_force<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: GenerationId,
+        holders: NodeSet,
+        hearers: NodeSet,
+        is_elected: bool,
+    ) {
         let mut body = InForceBody::new_zeroed();
-        body.generation = change.record.id.0.into();
+        body.generation = id.0.into();
         body.holders = holders.with(cx.facts.node).0.into();
         for (peer, place) in NodeId::all().zip(&mut body.disks) {
             let holder = self.replica(peer).filter(|_| holders.contains(peer));
@@ -382,19 +400,15 @@ impl<H: Host> Volume<H> {
                 place.attach_id = said.side.attach_id.into();
             }
         }
-        let knowers = change.knowers.with(cx.facts.node);
         let mut header = Header::new(PacketKind::InForce, Some(self.id));
-        if self.elect(&cx.facts, knowers, change) {
-            header.flags = FLAG_YES;
-            self.settle_in();
-        }
-        for peer in change.knowers.intersection(self.receivers()).iter() {
+        header.flags = if is_elected { FLAG_YES } else { 0 };
+        for peer in hearers.iter() {
             if let Some(line) = self.line(peer) {
                 cx.send(line, header, body.as_bytes());
             }
             if let Some(replica) = self.replica_mut(peer) {
                 // What it says after this it says as one that was taken in.
-                replica.is_newcomer &= header.flags == 0 || !holders.contains(peer);
+                replica.is_newcomer &= !is_elected || !holders.contains(peer);
             }
         }
     }

@@ -317,7 +317,7 @@ impl<H: Host> Volume<H> {
         } else {
             self.on_decided(cx, peer, "no-disk", ReplicationState::Established);
             self.stop_mirroring(peer);
-            self.witness_state(peer);
+            self.witness_state(&cx.facts, peer);
         }
     }
 
@@ -342,7 +342,8 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
-            replica.is_newcomer = said.is_newcomer || is_rolled_back;
+            let is_blank = lines[1].is_blank() && !lines[0].is_blank();
+            replica.is_newcomer = said.is_newcomer || is_rolled_back || is_blank;
         }
         if let Some(disk) = self.disk.as_mut() {
             if is_same && lines[1].written_before() == GenerationId::NONE {
@@ -404,7 +405,7 @@ impl<H: Host> Volume<H> {
                     Target::new(
                         Pages::new(full),
                         said.side.ancestry,
-                        own.side.is_rolled_back(&said.side),
+                        own.side.is_rolled_back(&said.side) || lines[0].is_blank(),
                     ),
                 );
                 self.mark_all_if(peer, full);

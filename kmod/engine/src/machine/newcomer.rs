@@ -10,15 +10,17 @@
 //! ```
 //!
 //! INVARIANT (I3): a newcomer's vote does not count before a record that includes it is in force by a majority without
-//! it. It is one from the moment that a peer sees that its disk is another one than before; what it fetches then is
-//! durable together with [`FLAG_NEWCOMER`].
+//! it. A blank disk is one, and an older image from the moment that a peer sees that; what it fetches then is durable
+//! together with [`FLAG_NEWCOMER`]. A person who insists on a promotion lets the new disks count until there is a majority
+//! without them; so begins every resource.
 
-use super::context::Facts;
+use super::context::{Context, Facts};
 use super::disk::Disk;
+use super::replica::Replica;
 use super::volume::Volume;
 use super::Engine;
-use crate::host::Host;
-use weft_uapi::ondisk::FLAG_NEWCOMER;
+use crate::host::{Host, Output};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER};
 use weft_uapi::units::NodeSet;
 
 impl<H: Host> Engine<H> {
@@ -34,11 +36,16 @@ impl<H: Host> Engine<H> {
 impl<H: Host> Volume<H> {
     /// Whether these nodes may decide: a majority that remembers what it promised; all voters, since nobody is left who
     /// could know more; or any majority when a person insists.
-    pub(super) fn has_votes(&self, facts: &Facts, nodes: NodeSet, is_forced: bool) -> bool {
+    pub(super) fn has_votes_for(&self, facts: &Facts, nodes: NodeSet, is_forced: bool) -> bool {
         let quorum = facts.quorum;
         let remembers = NodeSet(nodes.0 & !self.newcomers(facts).0);
         let has_all = quorum.voters.0 & !nodes.0 == 0;
         quorum.has_majority(remembers) || (quorum.has_majority(nodes) && (is_forced || has_all))
+    }
+
+    /// Whether these nodes may decide here, where a person may have insisted.
+    pub(super) fn has_votes(&self, facts: &Facts, nodes: NodeSet) -> bool {
+        self.has_votes_for(facts, nodes, self.insists)
     }
 
     /// Nodes, perhaps this one, whose vote does not count yet.
@@ -51,7 +58,37 @@ impl<H: Host> Volume<H> {
         peers
     }
 
-    /// A majority has taken this disk in.
+    /// Takes newcomers in that were not when the record in force was made, since it took until now that a majority is
+    /// known to have it, or since the notice got lost. All members hear of it once more: those that met the new disk only
+    /// as one to be filled learn that it was.
+    pub(super) fn take_in<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let here = NodeSet::of(cx.facts.node);
+        let settled = self
+            .newcomers(&cx.facts)
+            .intersection(self.whole().union(here));
+        if settled.is_empty() || self.change.is_some() || self.stalled.is_some() {
+            return;
+        }
+        let Some(disk) = self.disk.as_ref().filter(|_| self.has_running_disk()) else {
+            return;
+        };
+        let record = disk.superblock.generation;
+        let is_in_force = record.writer.is_none() || disk.may_hold_data();
+        if !is_in_force || disk.has_flag(FLAG_INCONSISTENT) {
+            return;
+        }
+        let has_it =
+            |peer, replica: &Replica<H>| replica.session.is_some() && disk.since(peer) == record.id;
+        let knowers = self.peers_that(has_it).union(here);
+        if !self.has_votes(&cx.facts, knowers) {
+            return;
+        }
+        self.settle_in();
+        let holders = self.whole().intersection(record.members);
+        self.send_in_force(cx, record.id, holders, holders, true);
+    }
+
+    /// A majority has taken this disk in. Peers hear of it by the next state: every promotion begins with one.
     pub(super) fn settle_in(&mut self) {
         if let Some(disk) = self.disk.as_mut() {
             disk.set_flag(FLAG_NEWCOMER, false);

@@ -7,7 +7,7 @@ use super::replica::Adopting;
 use super::volume::Volume;
 use crate::effect::Object;
 use crate::host::{Host, Output};
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, FLAG_YES};
@@ -225,9 +225,13 @@ impl<H: Host> Volume<H> {
             return Ok(());
         }
         disk.confirm();
-        if is_elected && holders.contains(cx.facts.node) && !disk.has_flag(FLAG_INCONSISTENT) {
-            disk.set_flag(FLAG_NEWCOMER, false);
+        let is_whole = holders.contains(cx.facts.node) && !disk.has_flag(FLAG_INCONSISTENT);
+        if is_elected && is_whole {
+            self.settle_in();
         }
+        let Some(disk) = self.disk.as_mut() else {
+            return Ok(());
+        };
         let holders = holders.intersection(generation.members);
         if !holders.contains(cx.facts.node) || disk.has_flag(FLAG_INCONSISTENT) {
             return Ok(());

@@ -72,6 +72,11 @@ impl<H: Host> Engine<H> {
         force: bool,
     ) {
         if self.role == Role::Primary && self.transition.is_none() {
+            for volume in self.each_volume_mut() {
+                // It may be waiting for votes that only a person can do without.
+                volume.insists |= force;
+                volume.recheck = true;
+            }
             cx.reply(token, Ok(()));
             return;
         }
@@ -258,7 +263,7 @@ impl<H: Host> Engine<H> {
                 let waits = waits.intersection(self.connected());
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
                 let facts = self.facts();
-                let has_votes = |volume: &Volume<H>| volume.has_votes(&facts, yes, force);
+                let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, yes, force);
                 if waits.is_empty() && self.each_volume().all(has_votes) {
                     self.record_promotion(cx.now, token, force, term);
                 } else if waits.is_empty() {

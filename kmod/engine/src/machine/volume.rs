@@ -77,6 +77,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) wants_promotion: Option<Promotion>,
     /// A record without the lost members is wanted.
     pub(super) wants_shrink: bool,
+    /// A person insisted on the last promotion here, and no majority without new disks is known yet: it may count them.
+    pub(super) insists: bool,
     /// Others vote than before: a record is wanted that a majority of them knows.
     pub(super) wants_vote: bool,
     /// A majority went on without this primary: it is one no more, and its requests fail.
@@ -116,6 +118,7 @@ impl<H: Host> Volume<H> {
             required: NodeSet::EMPTY,
             wants_promotion: None,
             wants_shrink: false,
+            insists: false,
             wants_vote: false,
             is_overtaken: false,
             witness: config.is_tie_breaker.then(Witness::default),

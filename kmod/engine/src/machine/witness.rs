@@ -12,7 +12,8 @@
 //! record that comes after that one, and promises nothing to a node that does not know it. Only a person's word that it
 //! is lost, a forced promotion, takes it back.
 
-use super::context::{Context, Fault};
+use super::context::{Context, Facts, Fault};
+use super::said::Said;
 use super::volume::Volume;
 use super::Engine;
 use crate::ancestry::Ancestry;
@@ -71,7 +72,7 @@ impl Witness {
     /// Whether whoever has this line may not know of what counts.
     fn is_ahead_of(&self, line: &Ancestry) -> bool {
         let id = self.known().generation.id;
-        id != GenerationId::NONE && !line.contains(id)
+        id != GenerationId::NONE && !line.contains(id) && line.written() != id
     }
 
     /// A person takes it that the record which is known is lost.
@@ -101,8 +102,7 @@ impl Witness {
     /// A peer has a record: goes on to it if it comes after the one that is known. `is_certain`: it is in force.
     fn learn(&mut self, peer: NodeId, record: Generation, line: &Ancestry, is_certain: bool) {
         let is_ahead = self.is_ahead_of(line);
-        let Some(known) = self.known.as_mut().filter(|_| record.writer.is_some()) else {
-            // What nobody writes in adds no data: who does not know it is as good.
+        let Some(known) = self.known.as_mut() else {
             return;
         };
         let id = known.generation.id;
@@ -180,15 +180,29 @@ impl<H: Host> Volume<H> {
     }
 
     /// A peer told what it has.
-    pub(super) fn witness_state(&mut self, peer: NodeId) {
+    pub(super) fn witness_state(&mut self, facts: &Facts, peer: NodeId) {
+        let is_same = |one: &Said, other: &Said| {
+            one.side.ancestry.current().id == other.side.ancestry.current().id
+        };
         let said = self.replica(peer).and_then(|replica| replica.round.peer);
-        let (Some(witness), Some(said)) = (self.witness.as_mut(), said) else {
+        let Some(said) = said else {
+            return;
+        };
+        let agree = self.peers_that(|_, replica| {
+            let theirs = replica.round.peer.filter(|_| replica.session.is_some());
+            theirs.is_some_and(|theirs| is_same(&theirs, &said))
+        });
+        let Some(witness) = self.witness.as_mut() else {
             return;
         };
         let line = said.side.ancestry;
         let is_in_force = line.written_before() == GenerationId::NONE;
-        if is_in_force || said.is_stalled {
-            let is_certain = said.side.is_writer && is_in_force;
+        let is_written = is_in_force && line.current().writer.is_some();
+        if is_written || said.is_stalled {
+            // What nobody writes in adds no data: who does not know it is as good.
+            // Also when this tie-breaker was away for longer than their lines reach back.
+            let is_certain = said.side.is_writer || facts.quorum.has_majority(agree);
+            let is_certain = is_certain && is_in_force;
             witness.learn(peer, line.current(), &line, is_certain);
         } else if said.role != Role::Primary && line.current().writer == Some(peer) {
             witness.take_back(&line);

@@ -10,6 +10,7 @@ mod fencing;
 mod host;
 mod hostile;
 mod matrix;
+mod newcomer;
 mod older_data;
 mod outdate;
 mod promotion;

@@ -180,3 +180,18 @@ fn a_record_that_its_maker_gave_up_holds_nobody_back() {
         rig.assert_equal();
     }
 }
+
+#[test]
+fn a_tie_breaker_that_was_away_for_longer_than_lines_reach_follows_who_agree() {
+    let mut rig = Rig::with_tie_breaker();
+    rig.crash(2);
+    for turn in 0..80 {
+        let (old, new) = (turn % 2, (turn + 1) % 2);
+        rig.demote(old);
+        assert_eq!(rig.command(new, PRIMARY), Ok(()));
+        assert_eq!(rig.write(new, 0, 3, 4096), Ok(()));
+    }
+    rig.demote(0);
+    rig.restart_diskless(2);
+    assert_eq!(rig.command(1, PRIMARY), Ok(()));
+}
