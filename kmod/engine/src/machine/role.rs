@@ -321,6 +321,7 @@ impl<H: Host> Engine<H> {
         self.transition = None;
         for volume in self.each_volume_mut() {
             volume.stalled = None;
+            volume.insists = false;
         }
         self.tell_peers(cx, PacketKind::Demoted);
     }
@@ -470,8 +471,10 @@ impl<H: Host> Engine<H> {
             self.break_down(cx, "illegal change of the role");
         }
         cx.facts = self.facts();
-        self.each_volume_mut()
-            .for_each(|volume| volume.recheck = true);
+        for volume in self.each_volume_mut() {
+            volume.insists &= role == Role::Primary;
+            volume.recheck = true;
+        }
         cx.log(Level::Info, format_args!("role {old} -> {role}"));
         cx.notify(Object::Resource);
     }

@@ -77,7 +77,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) wants_promotion: Option<Promotion>,
     /// A record without the lost members is wanted.
     pub(super) wants_shrink: bool,
-    /// A person insisted on the last promotion here, and no majority without new disks is known yet: it may count them.
+    /// A person insisted on the promotion of this primary, and it knows of no majority without new disks yet: it may count
+    /// them.
     pub(super) insists: bool,
     /// Others vote than before: a record is wanted that a majority of them knows.
     pub(super) wants_vote: bool,

@@ -119,3 +119,25 @@ fn a_primary_that_waits_for_votes_of_new_disks_goes_on_when_a_person_insists() {
     rig.idle();
     assert_eq!(rig.result(request), Some(Ok(())));
 }
+
+#[test]
+fn the_word_of_a_person_ends_with_the_primary() {
+    let mut rig = Rig::configured(3, 16384, all_vote(3));
+    for number in [0, 1] {
+        rig.attach(number);
+    }
+    rig.dial(0, 1, false);
+    rig.dial(1, 0, false);
+    rig.idle();
+    assert_eq!(rig.command(0, FORCE), Ok(()));
+    rig.idle();
+    rig.demote(0);
+    rig.crash(1);
+    rig.replace_disk(1);
+    rig.restart_alone(1);
+    rig.dial(1, 0, false);
+    rig.idle();
+    assert_eq!(rig.command(1, PRIMARY), Err(Refusal::NoQuorum));
+    assert_eq!(rig.command(0, PRIMARY), Err(Refusal::NoQuorum));
+    assert_eq!(rig.command(0, FORCE), Ok(()));
+}
