@@ -98,11 +98,12 @@ exec_inside() {
 	[ -x "$BUILD_ROOT/usr/bin/cargo" ] || die "there is no build root yet" "scripts/setup"
 	case $directory/ in "$REPO"/* | "$CACHE"/* | /tmp/*) ;; *) directory=$REPO ;; esac
 	share_cargo_configuration
+	# Without incremental builds: a run that is killed leaves no half of one behind.
 	# shellcheck disable=SC2016 # the inner shell expands it
 	exec env --unset=LD_LIBRARY_PATH --unset=TMPDIR \
 		--unset=RUSTC --unset=RUSTC_WRAPPER --unset=RUSTUP_HOME --unset=RUSTUP_TOOLCHAIN \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$TARGET" XDG_CACHE_HOME="${CACHE%/weft}" \
+		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$TARGET" XDG_CACHE_HOME="${CACHE%/weft}" CARGO_INCREMENTAL=0 \
 		unshare --mount --propagation private bash -euc '
 			. "$1/scripts/lib.sh"
 			mount_build_root
