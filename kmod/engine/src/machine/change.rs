@@ -290,7 +290,7 @@ impl<H: Host> Volume<H> {
             members,
         };
         disk.go_on(record);
-        if let Reason::Promotion { anew, force, .. } = reason {
+        if let Reason::Promotion { anew, force } = reason {
             self.insists = force;
             disk.set_flag(FLAG_WRITER_ACTIVE, true);
             disk.set_flag(FLAG_OUTDATED, false);

@@ -99,6 +99,14 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
         });
     }
 
+    /// Refuses, perhaps because of a peer.
+    pub(super) fn deny(&mut self, token: Token, (refusal, peer): (Refusal, Option<NodeId>)) {
+        match peer {
+            Some(peer) => self.refuse(token, refusal, format_args!("node {peer}")),
+            None => self.reply(token, Err(refusal)),
+        }
+    }
+
     /// Sends a packet; the link follows from its kind.
     pub(super) fn send(&mut self, to: Line, header: Header, body: &[u8]) {
         self.send_on(to, link_of(&header), header, body);

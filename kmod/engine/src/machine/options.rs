@@ -89,7 +89,7 @@ impl<H: Host> Engine<H> {
             suspended_since: (suspended != 0).then(|| before.suspended_since.unwrap_or(cx.now)),
             voters_present,
             has_quorum: self.has_quorum(voters_present),
-            prospect: self.prospect(),
+            prospect: self.prospect(voters_present),
         };
         self.standing = now;
         if before.has_quorum != now.has_quorum && self.quorum.is_on() {

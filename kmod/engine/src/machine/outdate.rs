@@ -18,12 +18,8 @@ impl<H: Host> Engine<H> {
     /// Makes the disks outdated; answered once that is on record.
     #[inline(never)]
     pub(super) fn on_outdate<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
-        match self.may_outdate() {
-            Ok(()) => {}
-            Err((refusal, Some(peer))) => {
-                return cx.refuse(token, refusal, format_args!("node {peer}"));
-            }
-            Err((refusal, None)) => return cx.reply(token, Err(refusal)),
+        if let Err(denial) = self.may_outdate() {
+            return cx.deny(token, denial);
         }
         for volume in self.each_volume_mut() {
             volume.outdate(cx);

@@ -6,7 +6,7 @@ use super::Engine;
 use crate::host::Host;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Role;
-use weft_uapi::units::NodeId;
+use weft_uapi::units::{NodeId, NodeSet};
 
 /// Whether a promotion would work now, as far as this node knows without asking.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Prospect {
 
 impl<H: Host> Engine<H> {
     /// What [`crate::event::Command::Primary`] would be answered now, without force.
-    pub(super) fn prospect(&self) -> Prospect {
+    pub(super) fn prospect(&self, voters_present: NodeSet) -> Prospect {
         if self.transition.is_some() {
             return Prospect {
                 refusal: Some(Refusal::InTransition),
@@ -30,9 +30,7 @@ impl<H: Host> Engine<H> {
             return Prospect::default();
         }
         let refused = match self.may_promote(false) {
-            Ok(()) if !self.quorum.has_majority(self.voters_present()) => {
-                Err((Refusal::NoQuorum, None))
-            }
+            Ok(()) if !self.quorum.has_majority(voters_present) => Err((Refusal::NoQuorum, None)),
             refused => refused,
         };
         match refused {

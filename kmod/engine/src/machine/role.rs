@@ -87,10 +87,7 @@ impl<H: Host> Engine<H> {
         match self.may_promote(force) {
             // What passes is waited for.
             Ok(()) | Err((Refusal::InTransition, _)) => {}
-            Err((refusal, Some(peer))) => {
-                return cx.refuse(token, refusal, format_args!("node {peer}"));
-            }
-            Err((refusal, None)) => return cx.reply(token, Err(refusal)),
+            Err(denial) => return cx.deny(token, denial),
         }
         self.forget_free();
         for volume in self.each_volume_mut() {
@@ -334,7 +331,7 @@ impl<H: Host> Engine<H> {
         force: bool,
         since: Time,
     ) {
-        let refusal = match self.may_promote(force) {
+        let denial = match self.may_promote(force) {
             // It passes, or takes too long.
             Err((Refusal::InTransition, _)) if since.after_ms(PROMOTION_TIMEOUT_MS) > cx.now => {
                 return;
@@ -361,10 +358,10 @@ impl<H: Host> Engine<H> {
                     );
                 }
             },
-            Err((refusal, _)) => refusal,
+            Err(denial) => denial,
         };
         self.give_up(cx);
-        cx.reply(token, Err(refusal));
+        cx.deny(token, denial);
     }
 
     /// A primary came into reach while this node was about to become one.

@@ -29,7 +29,7 @@ impl<H: Host> Engine<H> {
     pub fn resource_info(&self, now: Time) -> ResourceInfo {
         let suspended_since = self.standing.suspended_since;
         let voters_present = self.voters_present();
-        let prospect = self.prospect();
+        let prospect = self.prospect(voters_present);
         ResourceInfo {
             name: self.config.name,
             node_id: self.config.node.get().into(),

@@ -197,9 +197,9 @@ impl<H: Host> Volume<H> {
         };
         let line = said.side.ancestry;
         let is_in_force = line.written_before() == GenerationId::NONE;
+        // What nobody writes in adds no data: who does not know it is as good.
         let is_written = is_in_force && line.current().writer.is_some();
         if is_written || said.is_stalled {
-            // What nobody writes in adds no data: who does not know it is as good.
             // Also when this tie-breaker was away for longer than their lines reach back.
             let is_certain = said.side.is_writer || facts.quorum.has_majority(agree);
             let is_certain = is_certain && is_in_force;

@@ -96,7 +96,9 @@ fn a_seed_makes_the_same_history_every_time() {
     assert_eq!(tallies[0].as_ref().ok(), tallies[1].as_ref().ok());
 }
 
+// Once is enough, and `scripts/test` runs the simulator in both profiles.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "in the release profile: scripts/test sim")]
 fn every_canary_is_caught() {
     let (queue, survivors) = (Mutex::new(Canary::ALL.to_vec()), Mutex::new(Vec::new()));
     let work = || loop {
