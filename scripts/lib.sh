@@ -11,9 +11,10 @@ DEBS=$CACHE/debs
 KERNELS=$CACHE/kernel
 OUT=$CACHE/out
 # Every clone has its own: cargo knows the crates of two clones apart by the times of
-# their sources only, and tests know where theirs are.
-TARGET=$CACHE/targets/$(printf '%s' "$REPO" | cksum | cut -d' ' -f1)
-export REPO CACHE BUILD_ROOT DEBS KERNELS OUT TARGET
+# their sources only, and tests know where theirs are. (Not called TARGET: bindgen takes a
+# variable of that name for the machine to compile for.)
+CRATES=$CACHE/targets/$(printf '%s' "$REPO" | cksum | cut -d' ' -f1)
+export REPO CACHE BUILD_ROOT DEBS KERNELS OUT CRATES
 
 say() { printf '==> %s\n' "$*" >&2; }
 usage() { printf 'usage: %s\n' "$*" >&2 && exit 2; }
@@ -103,7 +104,7 @@ exec_inside() {
 	exec env --unset=LD_LIBRARY_PATH --unset=TMPDIR \
 		--unset=RUSTC --unset=RUSTC_WRAPPER --unset=RUSTUP_HOME --unset=RUSTUP_TOOLCHAIN \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$TARGET" XDG_CACHE_HOME="${CACHE%/weft}" CARGO_INCREMENTAL=0 \
+		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$CRATES" XDG_CACHE_HOME="${CACHE%/weft}" CARGO_INCREMENTAL=0 \
 		unshare --mount --propagation private bash -euc '
 			. "$1/scripts/lib.sh"
 			mount_build_root

@@ -87,6 +87,9 @@ prepare_kernel_tree() {
 	cp "$home/packages/usr/src/linux-headers-$1/"{.config,Module.symvers} "$home/tree/"
 	enter make --directory "$home/tree" --jobs="$(nproc)" --silent "${variables[@]}" \
 		olddefconfig prepare modules_prepare
+	# Kconfig drops Rust without a word when a tool does not work.
+	grep --quiet '^CONFIG_RUST=y' "$home/tree/.config" ||
+		die "Kconfig finds no usable Rust for kernel $1" "scripts/enter make -C $home/tree ${variables[*]} rustavailable"
 	[ "$(enter make --directory "$home/tree" --silent "${variables[@]}" kernelrelease)" = "$1" ] ||
 		die "the prepared tree does not carry the release name $1"
 }

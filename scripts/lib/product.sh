@@ -41,6 +41,6 @@ build_programs() {
 	RUSTFLAGS='-C target-feature=+crt-static' enter cargo build --release --locked \
 		--target "$STATIC_TARGET" "${@/#/--bin=}"
 	for program in "$@"; do
-		install_changed "$TARGET/$STATIC_TARGET/release/$program" "$OUT/$program"
+		install_changed "$CRATES/$STATIC_TARGET/release/$program" "$OUT/$program"
 	done
 }
