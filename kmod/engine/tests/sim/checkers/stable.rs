@@ -81,8 +81,11 @@ impl Stable {
             incarnation: Incarnation(block.incarnation.0 + 1),
             attach_id: u64::MAX,
             former_attaches: block.known_attaches(),
+            former_ages: block.known_ages(self.loaded.age()),
+            age: self.loaded.age(),
             seen_incarnation: block.seen_incarnation[peer],
             seen_attach_id: block.seen_attach_id[peer],
+            seen_age: block.seen_age[peer],
             since: block.since[peer],
             is_dirty: !self.hot.is_empty()
                 || self.is_stranger(peer)
