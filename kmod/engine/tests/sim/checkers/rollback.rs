@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! G7: a new disk, or an older image of a disk, does not count as up to date before it was synced.
+//! G7: a new disk, or an older image of a disk, does not count as up to date before it was synced; a disk that is neither
+//! is not taken for one.
 
 use crate::admin::View;
 use crate::world::World;
@@ -21,6 +22,23 @@ pub(crate) fn noticed(world: &mut World) {
         world.fail(
             "rollback",
             format!("n{node} has another disk than before, but it and n{peer} call it up to date"),
+        );
+    }
+}
+
+/// The engine of `node` says so in its log.
+pub(crate) fn suspected(world: &mut World, node: usize, line: &str) {
+    let Some((object, _)) = line.split_once(": rule rolled-back: ") else {
+        return;
+    };
+    let peer = object.rsplit(' ').next().and_then(|id| id.parse().ok());
+    let is_another = |node: usize| world.nodes[node].exchanged > 0;
+    let is_justified = is_another(node) || peer.is_some_and(is_another);
+    // Who makes disks forget has them suspected.
+    if world.plan.canary.is_none() && !is_justified {
+        world.fail(
+            "rollback",
+            format!("n{node}: {line}, but both have the disks that they always had"),
         );
     }
 }

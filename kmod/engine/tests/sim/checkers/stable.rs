@@ -7,7 +7,7 @@ use crate::node::{node_id, Node};
 use std::collections::BTreeSet;
 use weft_engine::ancestry::Ancestry;
 use weft_engine::decide::Side;
-use weft_engine::load::{LoadedDisk, Read};
+use weft_engine::load::LoadedDisk;
 use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, SECTOR_BYTES};
 use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::units::{GenerationId, Incarnation};
@@ -26,15 +26,7 @@ pub(super) struct Stable {
 impl Stable {
     /// `None`: an attach would be refused.
     pub(super) fn read(node: &Node) -> Option<Self> {
-        let disk = &node.disk;
-        let read = |sector: u64| disk.meta_read_stable(sector);
-        let [first, second] = [0, 1].map(|copy| read(disk.layout.superblock(copy).0));
-        let mut loaded = LoadedDisk::<SimHost>::begin(disk.info, &first, &second).ok()?;
-        let reads: Vec<(Read, _)> = loaded.reads().collect();
-        for (what, sector) in reads {
-            loaded.take(what, &read(sector.0));
-        }
-        loaded.finish().ok()?;
+        let loaded = node.disk.load_stable()?;
         let table = loaded.al_table.iter();
         let hot = table
             .filter(|&&extent| extent != AL_SLOT_FREE)
