@@ -3,6 +3,7 @@
 //! What goes wrong, and what people do in the middle of it.
 
 use crate::canary::Canary;
+use crate::checkers;
 use crate::disk::Disk;
 use crate::link::{pair, Cable};
 use crate::node::{node_id, VOLUME};
@@ -181,6 +182,9 @@ impl World {
     /// Somebody takes an image of the disk, or puts one back while the machine is down.
     fn roll_back(&mut self, node: usize) {
         let image = self.nodes[node].image.take();
+        if let Some(image) = &image {
+            checkers::same_age(self, node, image);
+        }
         let Some(mut image) = image.filter(|image| self.is_older_image(node, image)) else {
             let this = &mut self.nodes[node];
             this.image = (!this.is_blank()).then(|| this.disk.image());

@@ -2,6 +2,7 @@
 
 //! What a disk would know after a power cut: its stable metadata, read as an attach would.
 
+use crate::disk::Disk;
 use crate::host::SimHost;
 use crate::node::{node_id, Node};
 use std::collections::BTreeSet;
@@ -26,7 +27,12 @@ pub(super) struct Stable {
 impl Stable {
     /// `None`: an attach would be refused.
     pub(super) fn read(node: &Node) -> Option<Self> {
-        let loaded = node.disk.load_stable()?;
+        Self::of(node, &node.disk)
+    }
+
+    /// The same of an image of the node's disk.
+    pub(super) fn of(node: &Node, disk: &Disk) -> Option<Self> {
+        let loaded = disk.load_stable()?;
         let table = loaded.al_table.iter();
         let hot = table
             .filter(|&&extent| extent != AL_SLOT_FREE)
@@ -38,6 +44,11 @@ impl Stable {
             hot,
             discards: node.may_lose_line,
         })
+    }
+
+    /// The attach that wrote it last, and how far that came.
+    pub(super) fn age(&self) -> (u64, u64) {
+        (self.loaded.superblock.attach_id, self.loaded.age())
     }
 
     /// The bitmap towards `peer`.
