@@ -12,7 +12,7 @@
 //! stable there. So an image that lacks the write, and is too old to have its extents hot, is younger than what somebody saw.
 
 use super::context::{ensure, Fault};
-use super::disk::Disk;
+use super::disk::{Disk, Stage};
 use super::volume::Volume;
 use crate::host::{Host, Time};
 use weft_uapi::limits::NODES_MAX;
@@ -77,9 +77,10 @@ impl<H: Host> Disk<H> {
         }
     }
 
-    /// When ages that were seen have to be written.
+    /// When ages that were seen have to be written; `None`: nothing is to be, or it is under way, or the disk is about to
+    /// leave, and notes them then.
     pub(super) fn ages_deadline(&self) -> Option<Time> {
-        let is_waiting = self.superblock_writing.is_none() && self.is_settled();
+        let is_waiting = self.stage == Stage::Running && self.is_settled();
         Some(self.ages_unsaved?.after_ms(SAVE_MS)).filter(|_| is_waiting)
     }
 

@@ -71,7 +71,7 @@ pub(super) struct Disk<H: Host> {
     /// Ages that were seen since then stand nowhere on disk.
     pub(super) ages_unsaved: Option<Time>,
     superblock_wanted: u64,
-    pub(super) superblock_writing: Option<u64>,
+    superblock_writing: Option<u64>,
     superblock_done: u64,
     bitmaps_writing: [Option<(u32, u64)>; BITMAP_WRITES_MAX],
     is_log_prepared: bool,
@@ -378,8 +378,7 @@ impl<H: Host> Disk<H> {
         if self.wants_clean {
             self.wants_bitmaps = true;
             // INVARIANT: what hot extents spoke for, the ages of the other disks speak for.
-            let are_ages_saved = self.log.used() == 0 || self.save_ages();
-            let may_clear = are_ages_saved && self.are_bitmaps_written();
+            let may_clear = self.save_ages() && self.are_bitmaps_written();
             if may_clear && self.log.used() > self.log.referenced() {
                 self.log.clear();
             }

@@ -2,7 +2,8 @@
 
 //! R13: a blank or rolled-back replica is noticed and resynced, never trusted.
 
-use crate::rig::Rig;
+use crate::rig::{Rig, VOLUME};
+use weft_engine::event::Command;
 use weft_uapi::limits::AL_EXTENT_BYTES;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, ReplicationState};
@@ -247,6 +248,31 @@ fn r13_what_was_seen_of_a_disk_outlasts_a_power_cut_of_all() {
             assert_eq!(rig.read_disk(number, in_extent(2), 4096), [7; 4096]);
         }
     }
+}
+
+#[test]
+fn r13_a_disk_that_leaves_has_noted_what_it_saw_of_others() {
+    let mut rig = Rig::pair();
+    rig.idle();
+    let image = rig.image(0);
+    assert_eq!(rig.write(0, in_extent(2), 7, 4096), Ok(()));
+    assert_eq!(rig.flush(0), Ok(()));
+    // For longer than ages wait to be noted, nobody answers that the disk may go.
+    rig.steps(2);
+    rig.break_wire();
+    let token = rig.order(1, Command::Detach { volume: VOLUME });
+    rig.idle();
+    assert_eq!(rig.answered(token), None);
+    rig.crash(0);
+    assert_eq!(rig.reply(token), Ok(()));
+    rig.crash(1);
+    rig.put_back(0, image);
+    rig.heal_at_once();
+    rig.restart(1);
+    rig.restart(0);
+    assert_eq!(rig.rule(1, 0), "rolled-back");
+    rig.assert_equal();
+    assert_eq!(rig.read_disk(0, in_extent(2), 4096), [7; 4096]);
 }
 
 #[test]

@@ -34,7 +34,11 @@ pub(crate) fn suspected(world: &mut World, node: usize, line: &str) {
         return;
     };
     let peer = object.rsplit(' ').next().and_then(|id| id.parse().ok());
-    let is_another = |node: usize| world.nodes[node].exchanged > 0;
+    // Nothing is decided without a disk, whatever rule would apply.
+    let is_another = |node: usize| {
+        let this = &world.nodes[node];
+        this.exchanged > 0 || !this.is_attached
+    };
     let is_justified = is_another(node) || peer.is_some_and(is_another);
     // Who makes disks forget has them suspected.
     if world.plan.canary.is_none() && !is_justified {
