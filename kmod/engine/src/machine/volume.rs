@@ -305,7 +305,13 @@ impl<H: Host> Volume<H> {
             .filter_map(|(_, replica)| replica.deadline());
         let log = self.disk.as_ref().and_then(Disk::log_deadline);
         let witness = self.witness.as_ref().and_then(Witness::deadline);
-        replicas.chain(tail).chain(log).chain(witness).min()
+        let ages = self.disk.as_ref().and_then(Disk::ages_deadline);
+        replicas
+            .chain(tail)
+            .chain(log)
+            .chain(ages)
+            .chain(witness)
+            .min()
     }
 
     /// Tells the size of the device.

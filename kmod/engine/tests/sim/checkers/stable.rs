@@ -2,12 +2,13 @@
 
 //! What a disk would know after a power cut: its stable metadata, read as an attach would.
 
+use crate::disk::Disk;
 use crate::host::SimHost;
 use crate::node::{node_id, Node};
 use std::collections::BTreeSet;
 use weft_engine::ancestry::Ancestry;
 use weft_engine::decide::Side;
-use weft_engine::load::{LoadedDisk, Read};
+use weft_engine::load::LoadedDisk;
 use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, SECTOR_BYTES};
 use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::units::{GenerationId, Incarnation};
@@ -26,15 +27,12 @@ pub(super) struct Stable {
 impl Stable {
     /// `None`: an attach would be refused.
     pub(super) fn read(node: &Node) -> Option<Self> {
-        let disk = &node.disk;
-        let read = |sector: u64| disk.meta_read_stable(sector);
-        let [first, second] = [0, 1].map(|copy| read(disk.layout.superblock(copy).0));
-        let mut loaded = LoadedDisk::<SimHost>::begin(disk.info, &first, &second).ok()?;
-        let reads: Vec<(Read, _)> = loaded.reads().collect();
-        for (what, sector) in reads {
-            loaded.take(what, &read(sector.0));
-        }
-        loaded.finish().ok()?;
+        Self::of(node, &node.disk)
+    }
+
+    /// The same of an image of the node's disk.
+    pub(super) fn of(node: &Node, disk: &Disk) -> Option<Self> {
+        let loaded = disk.load_stable()?;
         let table = loaded.al_table.iter();
         let hot = table
             .filter(|&&extent| extent != AL_SLOT_FREE)
@@ -46,6 +44,11 @@ impl Stable {
             hot,
             discards: node.may_lose_line,
         })
+    }
+
+    /// The attach that wrote it last, and how far that came.
+    pub(super) fn age(&self) -> (u64, u64) {
+        (self.loaded.superblock.attach_id, self.loaded.age())
     }
 
     /// The bitmap towards `peer`.
@@ -81,8 +84,11 @@ impl Stable {
             incarnation: Incarnation(block.incarnation.0 + 1),
             attach_id: u64::MAX,
             former_attaches: block.known_attaches(),
+            former_ages: block.known_ages(self.loaded.age()),
+            age: self.loaded.age(),
             seen_incarnation: block.seen_incarnation[peer],
             seen_attach_id: block.seen_attach_id[peer],
+            seen_age: block.seen_age[peer],
             since: block.since[peer],
             is_dirty: !self.hot.is_empty()
                 || self.is_stranger(peer)
