@@ -67,14 +67,14 @@ pub fn run(plan: &Plan) -> Result<(Report, Result<()>)> {
         let measured = measured.and_then(|()| cluster.check_kernel_logs());
         Ok((report, measured))
     });
-    stop.check()?;
-    if !matches!(&done, Ok((_, Ok(())))) {
-        eprintln!(
-            "logs of both machines: {}",
-            cluster.keep_artefacts()?.display()
-        );
+    if stop.check().is_ok() && !matches!(&done, Ok((_, Ok(())))) {
+        let kept = cluster.keep_artefacts()?;
+        eprintln!("logs of both machines: {}", kept.display());
     }
-    done
+    match done {
+        Ok((report, measured)) => Ok((report, stop.check().and(measured))),
+        Err(error) => Err(stop.check().err().unwrap_or(error)),
+    }
 }
 
 fn measure(
