@@ -19,7 +19,7 @@ use super::{
     resync::Mirror,
     stop::Stop,
     system::Volume,
-    trace::Traced,
+    trace,
     workload::{Figure, Kind},
 };
 use crate::{qemu, Cluster, Machine};
@@ -40,7 +40,7 @@ const CHANGE: Load = Load {
 #[derive(Default)]
 struct Fixed {
     cost: BTreeMap<u32, Cost>,
-    traced: Traced,
+    system_calls: f64,
 }
 
 struct Bench<'a> {
@@ -140,7 +140,15 @@ impl Fixed {
                     }
                 }
                 Kind::Traced(load) => {
-                    fixed.traced = Traced::fixed(cluster, &volume.device(), &load)?;
+                    let single = || {
+                        fio::run(
+                            cluster.node(0),
+                            &volume.device(),
+                            &load,
+                            Extent::Requests(1),
+                        )
+                    };
+                    fixed.system_calls = trace::system_calls(cluster, single)?.1;
                 }
                 Kind::Database | Kind::FullResync | Kind::PartialResync => {}
             }
@@ -192,12 +200,11 @@ impl Bench<'_> {
     }
 
     fn traced(&self, volume: Volume, load: &Load) -> Result<Figures> {
-        let (outcome, traced) = Traced::of(self.cluster, || self.fio(volume, load))?;
-        let each = traced.each(self.fixed.traced, outcome.requests);
+        let (outcome, calls) = trace::system_calls(self.cluster, || self.fio(volume, load))?;
+        let calls = (calls - self.fixed.system_calls).max(0.0);
         Ok(vec![
             (Figure::Rate, outcome.requests_per_second),
-            (Figure::SystemCalls, each.system_calls),
-            (Figure::CopiedBytes, each.copied_bytes),
+            (Figure::SystemCalls, calls / outcome.requests.max(1.0)),
         ])
     }
 

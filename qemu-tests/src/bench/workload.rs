@@ -52,9 +52,6 @@ pub enum Figure {
     HostProcessors,
     /// System calls in all machines.
     SystemCalls,
-    /// Bytes that the kernels of all machines copied to and from sockets, pipes and
-    /// programs.
-    CopiedBytes,
 }
 
 impl Figure {
@@ -67,7 +64,6 @@ impl Figure {
             Figure::Switches => Some("context switches each"),
             Figure::HostProcessors => Some("host CPU us each"),
             Figure::SystemCalls => Some("system calls each"),
-            Figure::CopiedBytes => Some("bytes copied each"),
         }
     }
 
