@@ -17,7 +17,9 @@ pub(super) const COMMANDS: Commands = Commands {
     down: "drbdadm down {}",
     connected: "drbdadm wait-connect {}",
     promote: "drbdadm primary --force {}",
-    synced: "drbdadm wait-sync {}",
+    // These tools have a command that waits for 9.x only.
+    synced: "timeout 600 sh -c 'until grep -q \"^ *{minor}: cs:Connected .*ds:UpToDate/UpToDate\" \
+             /proc/drbd; do sleep 0.2; done'",
     began: "drbd_sync_handshake:",
     ended: "disk( Inconsistent -> UpToDate )",
 };

@@ -18,7 +18,7 @@ use crate::{
     Cluster, Command, Machine,
 };
 
-/// What to type; `{}` stands for the resource.
+/// What to type; `{}` stands for the resource, `{minor}` for the number of its device.
 pub(super) struct Commands {
     pub(super) create: &'static str,
     pub(super) up: &'static str,
@@ -85,7 +85,6 @@ impl<'a> Mirror<'a> {
     }
 
     fn rejoin(&self) -> Result<Duration> {
-        // The mark is for whoever reads the console; here, the log simply begins with it.
         let target = self.target();
         target.sh("dmesg --clear")?;
         self.type_in(target, self.commands.up)?;
@@ -106,7 +105,9 @@ impl<'a> Mirror<'a> {
     }
 
     fn type_in(&self, machine: &Machine, command: &str) -> Result<()> {
-        let script = command.replace("{}", &self.volume.resource());
+        let script = command
+            .replace("{}", &self.volume.resource())
+            .replace("{minor}", &self.volume.minor().to_string());
         let command = Command::shell(&script).limit(LONG_PATIENCE);
         machine.succeed(&command).map(drop)
     }
