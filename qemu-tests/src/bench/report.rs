@@ -23,6 +23,8 @@ pub struct Circumstances {
     pub accelerator: String,
     /// Processors of the host.
     pub host: String,
+    /// Its load averages when the run began: on a busy host, rates say little.
+    pub host_load: String,
     /// Version of the kernel's DRBD; empty if it took no part.
     pub drbd: String,
     /// How often everything was measured.
@@ -168,6 +170,7 @@ impl fmt::Display for Report {
             kernel,
             accelerator,
             host,
+            host_load,
             drbd,
             rounds,
             load_seconds,
@@ -175,7 +178,7 @@ impl fmt::Display for Report {
         } = &self.circumstances;
         writeln!(
             f,
-            "{date}, kernel {kernel}, DRBD {drbd}, two machines on {accelerator}, host {host}\n\
+            "{date}, kernel {kernel}, DRBD {drbd}, two machines on {accelerator}, host {host}, its load at the beginning {host_load}\n\
              medians of {rounds} rounds, loads of {load_seconds} s, disks of {disk_mib} MiB\n\
              Ratios above 1 say that Weft is better, of rates and of costs.\n\
              Weft has payload checksums, which cannot be switched off yet; DRBD has none."
@@ -259,6 +262,7 @@ mod tests {
             kernel: "7.3".to_owned(),
             accelerator: "tcg".to_owned(),
             host: "2 x something".to_owned(),
+            host_load: "0.10 0.20 0.30".to_owned(),
             drbd: "8.4.11".to_owned(),
             rounds: 3,
             load_seconds: 2.0,

@@ -58,11 +58,12 @@ pub fn run(plan: &Plan) -> Result<(Report, Result<()>)> {
     let stop = Stop::new()?;
     let steps = plan.steps();
     let mut progress = Progress::new(steps.len());
+    let host_load = host_load()?;
     progress.say("booting two machines");
     let cluster = machines::describe(plan).boot("bench").context("booting")?;
     let done = stop.watch(&cluster, || {
         machines::prepare(&cluster, plan, |text| progress.say(text))?;
-        let mut report = Report::new(circumstances(cluster.node(0), plan)?);
+        let mut report = Report::new(circumstances(cluster.node(0), plan, host_load)?);
         let measured = measure(&cluster, plan, &steps, &mut progress, &mut report);
         let measured = measured.and_then(|()| cluster.check_kernel_logs());
         Ok((report, measured))
@@ -106,7 +107,7 @@ fn measure(
     Ok(())
 }
 
-fn circumstances(machine: &Machine, plan: &Plan) -> Result<Circumstances> {
+fn circumstances(machine: &Machine, plan: &Plan, host_load: String) -> Result<Circumstances> {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo
         .lines()
@@ -119,11 +120,19 @@ fn circumstances(machine: &Machine, plan: &Plan) -> Result<Circumstances> {
         kernel: machine.boot.release.clone(),
         accelerator: qemu::accelerator(&machine.boot)?.to_owned(),
         host: format!("{} x {model}", std::thread::available_parallelism()?),
+        host_load,
         drbd: machine.sh("cat /sys/module/drbd/version 2>/dev/null || true")?,
         rounds: plan.rounds,
         load_seconds: plan.load_time.as_secs_f64(),
         disk_mib: DISK_MIB,
     })
+}
+
+/// Load averages of one, five and fifteen minutes.
+fn host_load() -> Result<String> {
+    let all = std::fs::read_to_string("/proc/loadavg")?;
+    let averages: Vec<_> = all.split_whitespace().take(3).collect();
+    Ok(averages.join(" "))
 }
 
 impl Fixed {
