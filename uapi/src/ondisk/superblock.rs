@@ -30,8 +30,15 @@ pub const FLAG_NEWCOMER: u32 = 1 << 3;
 /// Bit of [`Superblock::flags`]: after a split brain this disk's data were given up for a peer's, whose line it has not
 /// taken over yet.
 pub const FLAG_GIVEN_UP: u32 = 1 << 4;
-const FLAGS_KNOWN: u32 =
-    FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED | FLAG_NEWCOMER | FLAG_GIVEN_UP;
+/// Bit of [`Superblock::flags`]: the node left in order, see [`Superblock::left_at`]: its vote does not count before a later
+/// record took it in.
+pub const FLAG_LEFT: u32 = 1 << 5;
+const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT
+    | FLAG_WRITER_ACTIVE
+    | FLAG_OUTDATED
+    | FLAG_NEWCOMER
+    | FLAG_GIVEN_UP
+    | FLAG_LEFT;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -59,6 +66,8 @@ struct Raw {
     slot_of_node: [u8; NODES_MAX],
     written: U64,
     former_attaches: [U64; ATTACHES_MAX],
+    left_at: U64,
+    left: U32,
 }
 
 // The last four bytes of a block are its checksum.
@@ -109,6 +118,8 @@ pub struct Superblock {
     pub written: GenerationId,
     /// Ids of the attaches before the last one, the newest first; 0: none.
     pub former_attaches: [u64; ATTACHES_MAX],
+    /// With [`FLAG_LEFT`]: the newest record that the node knew when it left.
+    pub left_at: GenerationId,
 }
 
 /// Why a block is not a superblock.
@@ -155,6 +166,7 @@ impl Superblock {
             slot_of_node: [None; NODES_MAX],
             written: GenerationId::NONE,
             former_attaches: [0; ATTACHES_MAX],
+            left_at: GenerationId::NONE,
         }
     }
 
@@ -234,6 +246,8 @@ impl Raw {
         self.slot_of_node = block.slot_of_node.map(|slot| slot.unwrap_or(SLOT_NONE));
         self.written = U64::new(block.written.0);
         self.former_attaches = block.former_attaches.map(U64::new);
+        self.left_at = U64::new(block.left_at.0);
+        self.left = U32::new(block.generation.left.0);
     }
 
     /// The typed form, or `None` when a field is out of its range.
@@ -274,7 +288,10 @@ impl Raw {
             attach_id: self.attach_id.get(),
             promised_term: Term(self.promised_term.get()),
             tail_seq: self.tail_seq.get(),
-            generation: self.generation.decode()?,
+            generation: self
+                .generation
+                .decode()?
+                .with_left(self.left.get().into())?,
             ancestry: self.ancestry.map(|id| GenerationId(id.get())),
             since: self.since.map(|id| GenerationId(id.get())),
             seen_incarnation: self
@@ -286,6 +303,7 @@ impl Raw {
                 .map(|slot| (slot != SLOT_NONE).then_some(slot)),
             written: GenerationId(self.written.get()),
             former_attaches: self.former_attaches.map(U64::get),
+            left_at: GenerationId(self.left_at.get()),
         })
     }
 }

@@ -199,7 +199,7 @@ impl<H: Host> Volume<H> {
             return is_equal && (has_slipped || is_better);
         }
         let body = self.state_body(&cx.facts, peer, own.round);
-        Said::from_body(&body, cx.facts.node, cx.facts.role)
+        Said::from_body(&body, self.left().0.into(), cx.facts.node, cx.facts.role)
             .is_some_and(|said| said.gist() != own.gist())
     }
 
@@ -226,7 +226,8 @@ impl<H: Host> Volume<H> {
             return;
         };
         let body = self.state_body(&cx.facts, peer, round);
-        let Some(said) = Said::from_body(&body, cx.facts.node, cx.facts.role) else {
+        let left = self.left().0.into();
+        let Some(said) = Said::from_body(&body, left, cx.facts.node, cx.facts.role) else {
             self.break_down(cx, "this node's own state is malformed");
             return;
         };
@@ -234,11 +235,9 @@ impl<H: Host> Volume<H> {
             replica.round.own = Some(said);
             replica.round.since = cx.now;
         }
-        cx.send(
-            line,
-            Header::new(PacketKind::State, Some(self.id)),
-            body.as_bytes(),
-        );
+        let mut header = Header::new(PacketKind::State, Some(self.id));
+        header.arg = left;
+        cx.send(line, header, body.as_bytes());
     }
 
     /// The peer told its state.
@@ -247,12 +246,13 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
+        header: &Header,
         body: &[u8],
     ) -> Result<(), Fault> {
         let malformed = Fault("the peer sent a malformed state");
         let body = StateBody::read_from_bytes(body).map_err(|_| malformed)?;
         let role = Role::from_number(body.role.get().into()).ok_or(malformed)?;
-        let said = Said::from_body(&body, peer, role)
+        let said = Said::from_body(&body, header.arg, peer, role)
             .filter(|_| body.is_valid())
             .ok_or(malformed)?;
         let replica = self.replica_mut(peer).ok_or(malformed)?;
@@ -344,6 +344,7 @@ impl<H: Host> Volume<H> {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
             let is_blank = lines[1].is_blank() && !lines[0].is_blank();
             replica.is_newcomer = said.is_newcomer || is_rolled_back || is_blank;
+            replica.has_left = said.has_left;
         }
         if let Some(disk) = self.disk.as_mut() {
             if is_same && lines[1].written_before() == GenerationId::NONE {
@@ -451,7 +452,7 @@ impl<H: Host> Volume<H> {
         self.reconciled(cx);
         if !are_outdated {
             if let Some(disk) = self.disk.as_mut() {
-                disk.set_flag(FLAG_OUTDATED, false);
+                disk.set_flag(FLAG_OUTDATED, self.is_leaving);
             }
             self.set_disk_state(cx, DiskState::UpToDate);
             if let Some(replica) = self.replica_mut(peer) {

@@ -4,6 +4,7 @@
 
 use super::context::Context;
 use super::prospect::Prospect;
+use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::event::{Options, Token};
@@ -76,8 +77,17 @@ impl<H: Host> Engine<H> {
 
     /// Whether this node is with a majority of the voters, which knows the current record if this node is primary.
     pub(super) fn has_quorum(&self, voters_present: NodeSet) -> bool {
-        self.quorum.has_majority(voters_present)
-            && self.each_volume().all(|volume| volume.stalled.is_none())
+        self.may_decide(voters_present) && self.each_volume().all(|volume| volume.stalled.is_none())
+    }
+
+    /// Whether these voters may decide.
+    pub(super) fn may_decide(&self, voters_present: NodeSet) -> bool {
+        let facts = self.facts();
+        let has_votes = |volume: &Volume<H>| volume.has_votes(&facts, voters_present);
+        match self.volumes().next() {
+            Some(_) => self.each_volume().all(has_votes),
+            None => self.quorum.has_majority(voters_present),
+        }
     }
 
     /// Tells listeners when it changes who is there to vote, whether requests wait, or whether a promotion would work.

@@ -20,13 +20,13 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
+        header: &Header,
         body: &[u8],
     ) -> Result<(), Fault> {
         let body = GenerationBody::read_from_bytes(body)
             .map_err(|_| Fault("the peer sent a malformed generation"))?;
         let record = body
-            .generation
-            .decode()
+            .record(header)
             .ok_or(Fault("the peer sent a malformed generation"))?;
         let is_own_matter = cx.facts.is_primary() || self.change.is_some();
         ensure(
@@ -112,6 +112,9 @@ impl<H: Host> Volume<H> {
         }
         let dropped = NodeSet(disk.superblock.generation.members.0 & !record.members.0);
         disk.go_on(record);
+        if self.is_leaving {
+            disk.leave();
+        }
         disk.set_since(peer, record.id);
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).

@@ -258,6 +258,6 @@ impl World {
     fn disconnect(&mut self, node: usize, peer: usize) {
         self.nodes[node].wants_peer[peer] = false;
         let peer = node_id(peer);
-        self.command(node, Command::Disconnect { peer });
+        self.command(node, Command::Disconnect { peer, force: false });
     }
 }

@@ -116,7 +116,15 @@ pub(super) const EVENTS: &[Row] = &[
     },
     Row {
         name: "`disconnect`",
-        happen: |rig| command(rig, Command::Disconnect { peer: node(1) }),
+        happen: |rig| {
+            command(
+                rig,
+                Command::Disconnect {
+                    peer: node(1),
+                    force: false,
+                },
+            )
+        },
     },
     Row {
         name: "`new-device` of the volume that is there",
