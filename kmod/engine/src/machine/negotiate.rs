@@ -20,7 +20,7 @@ use crate::decide::{arrange, decide, Outcome, Rule};
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
 use crate::recovery::resolve;
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_LEFT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
@@ -535,7 +535,11 @@ impl<H: Host> Volume<H> {
         full: bool,
     ) {
         self.on_decided(cx, peer, rule.name(), ReplicationState::BitmapSource);
-        self.set_disk_state(cx, DiskState::UpToDate);
+        // One that left has newer data than this peer, and yet not those that it left others to write.
+        let has_left = |disk: &Disk<H>| disk.has_flag(FLAG_LEFT) && disk.has_flag(FLAG_OUTDATED);
+        if !self.disk.as_ref().is_some_and(has_left) {
+            self.set_disk_state(cx, DiskState::UpToDate);
+        }
         let now = cx.now;
         self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {

@@ -106,7 +106,8 @@ impl<H: Host> Volume<H> {
             disk.set_flag(FLAG_NEWCOMER, false);
             let record = disk.superblock.generation;
             // INVARIANT (I3): a record that it knew when it left does not take it in: others may count on that it has left.
-            let is_later = disk.superblock.left_at != record.id;
+            // Nor does one without writer: those who left may make one among themselves.
+            let is_later = disk.superblock.left_at != record.id && record.writer.is_some();
             if is_later && !is_leaving && !record.left.contains(disk.superblock.node) {
                 disk.stay();
             }

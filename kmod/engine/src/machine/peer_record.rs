@@ -7,7 +7,7 @@ use super::replica::Adopting;
 use super::volume::Volume;
 use crate::effect::Object;
 use crate::host::{Host, Output};
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, FLAG_YES};
@@ -119,6 +119,8 @@ impl<H: Host> Volume<H> {
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
+            // A copy is as good as the disk that it was made from.
+            disk.set_flag(FLAG_OUTDATED, replica.fetches_outdated());
         }
         if !disk.has_flag(FLAG_INCONSISTENT) {
             // What a writer's disk has is what counts; a copy lacks what the disk lost that it was made from.
@@ -178,9 +180,13 @@ impl<H: Host> Volume<H> {
         // The source has the newest data by definition, and equal ones from now on.
         let is_equal = replica.target.is_none() && !disk.has_flag(FLAG_INCONSISTENT);
         replica.receives = is_equal;
+        let is_old = adopting.joins && disk.has_flag(FLAG_OUTDATED);
         if is_equal {
             self.set_replication(cx, peer, ReplicationState::Established);
             self.set_disk_state(cx, DiskState::UpToDate);
+        }
+        if is_old {
+            self.outdate(cx);
         }
         self.acknowledge_generation(cx, peer, adopting.id);
         cx.notify(Object::Volume(self.id));

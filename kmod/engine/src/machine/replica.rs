@@ -199,6 +199,12 @@ impl<H: Host> Replica<H> {
         self.target = None;
     }
 
+    /// Whether what is fetched from it is known to be of the past: it left in order, and has not met what was written since.
+    pub(super) fn fetches_outdated(&self) -> bool {
+        let said = self.round.peer;
+        said.is_some_and(|said| said.has_left && said.disk == DiskState::Outdated)
+    }
+
     /// Whether it gets every write and lacks no earlier one.
     pub(super) fn is_whole(&self) -> bool {
         self.receives && self.source.is_none_or(|source| source.has_joined)
