@@ -356,14 +356,21 @@ mod tests {
     #[test]
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
-            BitmapEnd, Discard, GenerationDurable, InForce, PromoteReply, PromoteRequest, Write,
-            WriteZeroes,
+            BitmapEnd, Discard, GenerationDurable, InForce, Leave, LeaveReply, PromoteReply,
+            PromoteRequest, Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[Write, Discard, WriteZeroes][..],
-            FLAG_YES => &[BitmapEnd, InForce, PromoteReply, GenerationDurable],
+            FLAG_YES => &[
+                BitmapEnd,
+                InForce,
+                PromoteReply,
+                GenerationDurable,
+                Leave,
+                LeaveReply,
+            ],
             FLAG_NO_UNMAP => &[WriteZeroes],
-            FLAG_FORCE => &[PromoteRequest],
+            FLAG_FORCE => &[PromoteRequest, Leave],
             _ => &[],
         };
         for &kind in PacketKind::ALL {

@@ -9,6 +9,7 @@ use super::Engine;
 use crate::effect::{Level, Object};
 use crate::event::{Options, Token};
 use crate::host::{Host, Output, Time};
+use crate::quorum::Quorum;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, Role};
@@ -80,6 +81,16 @@ impl<H: Host> Engine<H> {
         self.may_decide(voters_present) && self.each_volume().all(|volume| volume.stalled.is_none())
     }
 
+    /// How many of the voters that have not left make a majority.
+    fn votes_needed(&self) -> u32 {
+        let rest = NodeSet(self.quorum.voters.0 & !self.voters_left().0);
+        let quorum = Quorum {
+            voters: rest,
+            ..self.quorum
+        };
+        quorum.needed()
+    }
+
     /// Whether these voters may decide.
     pub(super) fn may_decide(&self, voters_present: NodeSet) -> bool {
         let facts = self.facts();
@@ -115,7 +126,7 @@ impl<H: Host> Engine<H> {
                     if now.has_quorum { "yes" } else { "no" },
                     now.voters_present.len(),
                     self.quorum.voters.len(),
-                    self.quorum.needed()
+                    self.votes_needed()
                 ),
             );
         }

@@ -325,6 +325,22 @@ pub(super) const EVENTS: &[Row] = &[
         happen: |rig| packet(rig, Header::new(PacketKind::Demoted, None), &[]),
     },
     Row {
+        name: "packet `leave`: the peer asks for leave",
+        happen: |rig| packet(rig, Header::new(PacketKind::Leave, None), &[]),
+    },
+    Row {
+        name: "packet `leave`: the peer has it on record, and was not asked",
+        happen: |rig| {
+            let mut header = about(PacketKind::Leave, 0);
+            header.flags = FLAG_YES;
+            packet(rig, header, &[])
+        },
+    },
+    Row {
+        name: "packet `leave-reply` that nobody asked for",
+        happen: |rig| packet(rig, Header::new(PacketKind::LeaveReply, None), &[]),
+    },
+    Row {
         name: "packet `written` of something that was never sent",
         happen: |rig| packet(rig, about(PacketKind::Written, 1 << 30), &[]),
     },
