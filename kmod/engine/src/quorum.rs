@@ -115,7 +115,7 @@ mod tests {
             let won: Vec<_> = ballots(voters).filter(|it| quorum.is_won(it)).collect();
             for (first, later) in won.iter().flat_map(|a| won.iter().map(move |b| (a, b))) {
                 // Who decided then and counts as left now took what it knew along to the one that counts it so.
-                let is_told = !(first.nodes.0 & !first.leavers.0 & later.left.0 == 0);
+                let is_told = first.nodes.0 & !first.leavers.0 & later.left.0 != 0;
                 // Who had left then and votes now was taken in by a record that came later, and knows that.
                 let had_left = first.left.union(first.leavers);
                 let is_back = later.nodes.0 & !later.leavers.0 & had_left.0 != 0;
