@@ -76,7 +76,14 @@ impl<H: Host> Engine<H> {
         self.role == Role::Secondary
             && self.transition.is_none()
             && self.peer(id).is_some_and(is_leader)
+            && !self.is_led_beside(id)
             && self.each_volume().any(|volume| volume.may_leave())
+    }
+
+    /// Whether another peer is primary or promised to be. It may count this node's vote without knowing that it leaves.
+    fn is_led_beside(&self, id: NodeId) -> bool {
+        let leads = |other: NodeId| other != id && self.peer(other).is_some_and(Peer::leads);
+        NodeId::all().any(leads)
     }
 
     /// Asks the primary for leave.
@@ -127,6 +134,9 @@ impl<H: Host> Engine<H> {
         match (leave.step, refusal) {
             (Step::Told, None) if header.flags & FLAG_YES != 0 => {
                 self.end_session(cx, id, LEFT, true);
+            }
+            (Step::Asked, None) if self.is_led_beside(id) => {
+                self.end_session(cx, id, NOBODY, true);
             }
             (Step::Asked, None) if header.flags & FLAG_YES == 0 => {
                 for volume in self.each_volume_mut() {
