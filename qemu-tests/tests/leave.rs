@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Machines that leave in order, and the one that stays.
 
-use anyhow::{ensure, Result};
+use anyhow::ensure;
 use weft_qemu_tests::mirror::{
     self, ensure_equal_disks, ensure_records, ensure_refused, wait_for, wait_uptodate, Scribe,
     DEVICE,
