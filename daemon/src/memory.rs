@@ -144,6 +144,8 @@ fn recall(path: &Path, resource: &str, question: &Memory) -> io::Result<Memory> 
         term: Term(note.term),
         writer: writer.transpose()?,
         members: NodeSet(note.members),
+        // A tie-breaker is told that by those who have disks.
+        left: NodeSet::EMPTY,
     };
     Ok(Memory {
         promised_term: note.promised_term,
@@ -187,6 +189,7 @@ mod tests {
             term: Term(5),
             writer: NodeId::new(31),
             members: NodeSet(0b11),
+            left: NodeSet::EMPTY,
         }
     }
 

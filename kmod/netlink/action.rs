@@ -34,7 +34,7 @@ pub(crate) enum Action {
     /// Wants a connection.
     Connect { peer: NodeId, discard_my_data: bool },
     /// Does not want it any more.
-    Disconnect { peer: NodeId },
+    Disconnect { peer: NodeId, force: bool },
     /// Promotes this node.
     Primary { force: bool },
     /// Demotes this node.
@@ -46,7 +46,7 @@ pub(crate) enum Action {
     /// Removes the empty resource.
     Remove,
     /// Disconnects, detaches and removes everything, and the resource.
-    Down,
+    Down { force: bool },
 }
 
 impl Action {
@@ -84,7 +84,10 @@ impl Action {
                 peer: peer()?,
                 discard_my_data: arguments.flag(Attribute::DiscardMyData),
             },
-            Command::Disconnect => Self::Disconnect { peer: peer()? },
+            Command::Disconnect => Self::Disconnect {
+                peer: peer()?,
+                force: arguments.flag(Attribute::Force),
+            },
             Command::Primary => Self::Primary {
                 force: arguments.flag(Attribute::Force),
             },
@@ -92,7 +95,9 @@ impl Action {
             Command::Outdate => Self::Outdate,
             Command::Options => Self::Options(options(arguments)?),
             Command::DelResource => Self::Remove,
-            Command::Down => Self::Down,
+            Command::Down => Self::Down {
+                force: arguments.flag(Attribute::Force),
+            },
             Command::NewResource
             | Command::Show
             | Command::Status

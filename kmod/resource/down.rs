@@ -2,6 +2,8 @@
 
 //! Taking a resource down: demote, disconnect and forget the peers, detach and remove the volumes, remove the resource.
 //!
+//! A secondary leaves in order when it disconnects from the primary, see `engine/machine/leave.rs`.
+//!
 //! There is no list of steps: after each of them the engine's state says which is next. The first refusal ends it.
 
 use super::orders::Purpose;
@@ -19,19 +21,25 @@ use weft_uapi::state::{ConnectionState, DiskState, Role};
 /// How far it is, and who waits for it.
 pub(super) struct Down {
     pub(super) answer: Answer,
+    /// Also if a primary loses its last good copy or its majority by that.
+    force: bool,
     last: Option<Command>,
 }
 
 impl Down {
-    pub(super) fn new(answer: Answer) -> Self {
-        Self { answer, last: None }
+    pub(super) fn new(answer: Answer, force: bool) -> Self {
+        Self {
+            answer,
+            force,
+            last: None,
+        }
     }
 }
 
 impl Resource {
     /// Does the next step.
     pub(super) fn go_down(self: &Arc<Self>, mut down: Down) {
-        match self.with_engine(next_step) {
+        match self.with_engine(|engine, now| next_step(engine, now, down.force)) {
             None => self.remove(down.answer),
             // Done, and yet to be done: somebody works against it.
             step if step == down.last => Failure::from(Refusal::Busy).give(down.answer),
@@ -52,7 +60,7 @@ impl Resource {
 }
 
 /// What stands first in the way of removing the resource.
-fn next_step(engine: &Engine<Kernel>, now: Time) -> Option<Command> {
+fn next_step(engine: &Engine<Kernel>, now: Time, force: bool) -> Option<Command> {
     if engine.resource_info(now).role == Role::Primary.number() {
         return Some(Command::Secondary);
     }
@@ -63,7 +71,7 @@ fn next_step(engine: &Engine<Kernel>, now: Time) -> Option<Command> {
         return Some(if alone {
             Command::DelPeer { peer }
         } else {
-            Command::Disconnect { peer }
+            Command::Disconnect { peer, force }
         });
     }
     let volume = engine.volumes().next()?;

@@ -224,7 +224,7 @@ impl Resource {
                 Command::NewPeer { peer }
             }
             Action::Remove => return self.remove(answer),
-            Action::Down => return self.go_down(Down::new(answer)),
+            Action::Down { force } => return self.go_down(Down::new(answer, force)),
             Action::Options(options) => Command::SetOptions { options },
             Action::DelDevice { volume } => Command::DelDevice { volume },
             Action::Detach { volume } => Command::Detach { volume },
@@ -236,7 +236,7 @@ impl Resource {
                 peer,
                 discard_my_data,
             },
-            Action::Disconnect { peer } => Command::Disconnect { peer },
+            Action::Disconnect { peer, force } => Command::Disconnect { peer, force },
             Action::Primary { force } => Command::Primary { force },
             Action::Secondary => Command::Secondary,
             Action::Outdate => Command::Outdate,

@@ -4,6 +4,7 @@
 mod disks;
 mod failover;
 mod harness;
+mod leave;
 mod mirror;
 mod module;
 mod quorum;

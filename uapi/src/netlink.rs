@@ -85,7 +85,7 @@ states! {
         Disk = 7 "disk",
         /// `internal`, or the path of the metadata device.
         Meta = 8 "meta",
-        /// Do it although data newer than the local ones may be lost.
+        /// Do it although data newer than the local ones may be lost, or a primary loses what it needs.
         Force = 9 "force",
         /// Replication protocol, see [`crate::state::Protocol`].
         Protocol = 10 "protocol",
@@ -242,6 +242,10 @@ const fn dump(command: Command, help: &'static str) -> CommandSpec {
 const RESOURCE: Argument = must(Attribute::Resource, "name of the resource");
 const VOLUME: Argument = must(Attribute::Volume, "volume number");
 const PEER: Argument = must(Attribute::Peer, "node id of the peer");
+const LEAVE_FORCE: Argument = may(
+    Attribute::Force,
+    "leave even if the primary loses its last good copy or its majority of the voters by it",
+);
 const VOTERS: Argument = may(
     Attribute::Voters,
     "node ids of all voters, as 0,1,2, the same on every node; 'none': no quorum (default none)",
@@ -362,8 +366,8 @@ pub const COMMANDS: &[CommandSpec] = &[
     ),
     mutation(
         Command::Disconnect,
-        &[RESOURCE, PEER],
-        "Give a connection up.",
+        &[RESOURCE, PEER, LEAVE_FORCE],
+        "Give a connection up; a secondary leaves its primary in order.",
     ),
     mutation(
         Command::Primary,
@@ -406,7 +410,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     ),
     mutation(
         Command::Down,
-        &[RESOURCE],
+        &[RESOURCE, LEAVE_FORCE],
         "Disconnect, detach and remove all of a resource.",
     ),
 ];

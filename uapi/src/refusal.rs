@@ -143,6 +143,8 @@ refusals! {
     NoSuchVoter = 88 "no-such-voter", "A voter is neither this node nor one of its peers.", "weftsetup show RES; make it known first: weftsetup new-peer RES PEER";
     /// A peer that cannot be reached was not fenced.
     PeerNotFenced = 89 "peer-not-fenced", "A peer that cannot be reached may go on by itself, and the fence-peer handler did not stop it.", "weft wait-connect RES; or see what the handler said: journalctl -u weftd; if you know that the peer is down: weft primary --force RES";
+    /// The primary would lose its majority of the voters.
+    LastVote = 90 "last-vote", "Without this node the primary has no majority of the voters, and its I/O would stop.", "start the missing nodes first; or, to leave all the same: weft down --force RES, weftsetup disconnect RES PEER --force";
 }
 
 #[cfg(test)]

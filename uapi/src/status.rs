@@ -95,6 +95,10 @@ pub struct ResourceInfo {
     pub may_promote: u32,
     /// The peer that is in the way, or has to be fenced first: its node id plus one; 0: none.
     pub may_promote_peer: u32,
+    /// Voters whose votes are not asked for, since they left in order, bit `n` for node `n`.
+    pub voters_left: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// One volume of a resource on this node.
@@ -135,6 +139,8 @@ pub struct VolumeInfo {
     pub block_bytes: u32,
     /// Must be zero.
     pub reserved: u32,
+    /// This node left in order, and this is the newest record that it knew then; 0: it did not, or was taken in since.
+    pub left_at: u64,
 }
 
 /// One peer of a resource.
@@ -199,6 +205,9 @@ pub struct PeerVolumeInfo {
     pub recovery: u32,
     /// The node whose data were given up: its node id plus one; 0: none.
     pub victim: u32,
+    /// The peer left in order, as this node's disk has it on record, and this is the newest record that it knew then; 0: it
+    /// did not, or was taken in since.
+    pub left_at: u64,
 }
 
 /// Generations of one volume.
@@ -227,6 +236,10 @@ pub struct GenerationInfo {
     pub ancestry: [u64; ANCESTRY_MAX],
     /// Per node, the newest generation that it acknowledged as durable; 0: none.
     pub since: [u64; NODES_MAX],
+    /// Nodes that left in order before the current generation, bit `n` for node `n`.
+    pub left: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// Bit of [`GenerationInfo::flags`]: an unfinished sync target.

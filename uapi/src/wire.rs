@@ -11,7 +11,7 @@ mod body;
 pub use body::{
     AgeBody, BitmapBody, DiskBody, FullStateBody, GenerationBody, HelloBody, InForceBody,
     PromoteBody, StateAgesBody, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;
@@ -49,7 +49,8 @@ states! {
     PacketKind {
         /// First packet on each link of a session ([`HelloBody`]).
         Hello = 1 "hello",
-        /// What one side knows of a volume ([`StateBody`]); answered by nothing, both sides send one.
+        /// What one side knows of a volume ([`StateBody`]); answered by nothing, both sides send one. `arg`: who left before
+        /// the record, bit `n` for node `n`.
         State = 2 "state",
         /// Application write; `arg` is the [`crate::state::Protocol`], for [`PacketKind::Received`].
         Write = 16 "write",
@@ -75,7 +76,7 @@ states! {
         Bitmap = 40 "bitmap",
         /// The bitmap is complete; with [`FLAG_YES`] it is all ones, whatever was sent before.
         BitmapEnd = 41 "bitmap-end",
-        /// A new generation record ([`GenerationBody`]); to be made durable and acknowledged.
+        /// A new generation record ([`GenerationBody`]); to be made durable and acknowledged. `arg` as in a state.
         Generation = 48 "generation",
         /// A record is durable at all its holders ([`InForceBody`]): among them nothing differs. With [`FLAG_YES`] a
         /// majority of the voters knows it.
@@ -88,6 +89,12 @@ states! {
         Demoted = 58 "demoted",
         /// The sender is primary now.
         Promoted = 59 "promoted",
+        /// To the primary: the sender wants to leave in order; with [`FLAG_FORCE`] whatever that costs. With [`FLAG_YES`] and a
+        /// volume: it has on record that it left, and the newest record of that volume it knows is `arg`.
+        Leave = 60 "leave",
+        /// Answer to a leave: the record without the receiver is in force ([`FLAG_YES`]); else refused, with a
+        /// [`crate::refusal::Refusal`] in `arg`, or to be put on record (0).
+        LeaveReply = 61 "leave-reply",
 
         /// `seq` is in memory (protocol B).
         Received = 64 "received",
@@ -198,6 +205,8 @@ impl PacketKind {
             Self::BitmapEnd | Self::InForce | Self::PromoteReply | Self::GenerationDurable => {
                 FLAG_YES
             }
+            Self::LeaveReply => FLAG_YES,
+            Self::Leave => FLAG_YES | FLAG_FORCE,
             Self::PromoteRequest => FLAG_FORCE,
             _ => 0,
         };
@@ -347,14 +356,21 @@ mod tests {
     #[test]
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
-            BitmapEnd, Discard, GenerationDurable, InForce, PromoteReply, PromoteRequest, Write,
-            WriteZeroes,
+            BitmapEnd, Discard, GenerationDurable, InForce, Leave, LeaveReply, PromoteReply,
+            PromoteRequest, Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[Write, Discard, WriteZeroes][..],
-            FLAG_YES => &[BitmapEnd, InForce, PromoteReply, GenerationDurable],
+            FLAG_YES => &[
+                BitmapEnd,
+                InForce,
+                PromoteReply,
+                GenerationDurable,
+                Leave,
+                LeaveReply,
+            ],
             FLAG_NO_UNMAP => &[WriteZeroes],
-            FLAG_FORCE => &[PromoteRequest],
+            FLAG_FORCE => &[PromoteRequest, Leave],
             _ => &[],
         };
         for &kind in PacketKind::ALL {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::AL_EXTENT_BYTES;
 use weft_uapi::ondisk::{
-    AlTransaction, AlUpdate, Generation, MetaKind, Superblock, AL_EXTENTS, AL_SLOT_FREE,
-    FLAG_WRITER_ACTIVE,
+    AlTransaction, AlUpdate, Generation, MetaKind, Superblock, AL_EXTENTS, AL_SLOT_FREE, FLAG_LEFT,
+    FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::peer::{Hello, HELLO_MAGIC};
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
@@ -50,6 +50,7 @@ fn superblock() -> Superblock {
         term: Term(3),
         writer: Some(node),
         members: NodeSet(0b11),
+        left: NodeSet::EMPTY,
     };
     block.ancestry[0] = GenerationId(0xbbbb);
     block.since[0] = GenerationId(0xaaaa);
@@ -75,6 +76,18 @@ fn the_superblock_of_version_1_with_ages_is_unchanged() {
     let mut block = [0; 4096];
     superblock.encode(&mut block);
     check("superblock-ages-v1.bin", &block);
+    assert_eq!(Superblock::parse(&block), Ok(superblock));
+}
+
+#[test]
+fn the_superblock_of_version_1_of_a_node_that_left_is_unchanged() {
+    let mut superblock = superblock();
+    superblock.flags = FLAG_OUTDATED | FLAG_LEFT;
+    superblock.left_at = GenerationId(0xaaaa);
+    superblock.generation.left = NodeSet(0b100);
+    let mut block = [0; 4096];
+    superblock.encode(&mut block);
+    check("superblock-left-v1.bin", &block);
     assert_eq!(Superblock::parse(&block), Ok(superblock));
 }
 

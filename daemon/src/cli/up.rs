@@ -203,8 +203,8 @@ fn carry_out(
 }
 
 /// Takes a resource down. One that is not up is down.
-pub(super) fn down(resource: &str, dry_run: bool) -> Result<(), Failure> {
-    let request = Request::about(Command::Down, resource);
+pub(super) fn down(resource: &str, force: bool, dry_run: bool) -> Result<(), Failure> {
+    let request = Request::about(Command::Down, resource).flag(Attribute::Force, force);
     if dry_run {
         return print(&show::text(&[request]));
     }

@@ -83,10 +83,13 @@ enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Stop a resource
+    /// Stop a resource; a secondary leaves in order: the primary goes on without it at once
     Down {
         /// Name of the resource, or 'all'
         resource: String,
+        /// Leave even if the primary loses its last good copy or its majority of the voters by it
+        #[arg(long)]
+        force: bool,
         /// Only print the weftsetup commands
         #[arg(long)]
         dry_run: bool,
@@ -282,10 +285,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 up::adjust(place, *dry_run)
             })
         }
-        Verb::Down { resource, dry_run } if resource == ALL => {
-            for_each(&running()?, |name| up::down(name, *dry_run))
-        }
-        Verb::Down { resource, dry_run } => up::down(resource, *dry_run),
+        Verb::Down {
+            resource,
+            force,
+            dry_run,
+        } if resource == ALL => for_each(&running()?, |name| up::down(name, *force, *dry_run)),
+        Verb::Down {
+            resource,
+            force,
+            dry_run,
+        } => up::down(resource, *force, *dry_run),
         Verb::Primary { resource, force } => {
             perform(&Request::about(Command::Primary, resource).flag(Attribute::Force, *force))
         }

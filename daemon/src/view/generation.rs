@@ -23,6 +23,9 @@ pub struct Generations {
     pub writer: Option<u32>,
     /// Node ids of its members.
     pub members: Vec<u8>,
+    /// Node ids of those who left in order before it.
+    #[serde(default)]
+    pub left: Vec<u8>,
     /// Its term.
     pub term: u64,
     /// Highest term promised to anybody.
@@ -48,10 +51,8 @@ impl From<&GenerationInfo> for Generations {
             volume: info.volume,
             current: id(&info.current),
             writer: (info.writer != u32::MAX).then_some(info.writer),
-            members: NodeSet(info.members)
-                .iter()
-                .map(weft_uapi::units::NodeId::get)
-                .collect(),
+            members: ids(info.members),
+            left: ids(info.left),
             term: info.term,
             promised_term: info.promised_term,
             incarnation: info.incarnation,
@@ -63,6 +64,11 @@ impl From<&GenerationInfo> for Generations {
                 .collect(),
         }
     }
+}
+
+fn ids(nodes: u32) -> Vec<u8> {
+    let nodes = NodeSet(nodes);
+    nodes.iter().map(weft_uapi::units::NodeId::get).collect()
 }
 
 /// Those of a dump.
@@ -92,13 +98,19 @@ fn write_one(out: &mut String, one: &Generations) -> std::fmt::Result {
             let writer = one
                 .writer
                 .map_or("nobody".to_owned(), |node| format!("node {node}"));
-            let members: Vec<_> = one.members.iter().map(u8::to_string).collect();
-            let members = members.join(", ");
+            let list = |nodes: &[u8]| {
+                let nodes: Vec<_> = nodes.iter().map(u8::to_string).collect();
+                nodes.join(", ")
+            };
+            let members = list(&one.members);
             writeln!(
                 out,
                 "  current      {current}  term {}  writer {writer}  members {members}",
                 one.term
             )?;
+            if !one.left.is_empty() {
+                writeln!(out, "  left before  {}", list(&one.left))?;
+            }
         }
     }
     writeln!(out, "  promised     term {}", one.promised_term)?;

@@ -137,7 +137,10 @@ pub struct Quorum {
     pub voters: Vec<u8>,
     /// Those of them that are connected, and this node.
     pub present: Vec<u8>,
-    /// How many make a majority; 0 when votes do not count.
+    /// Those whose votes are not asked for, since they left in order.
+    #[serde(default)]
+    pub left: Vec<u8>,
+    /// How many of the others make a majority; 0 when votes do not count.
     pub needed: u32,
     /// What becomes of requests without quorum: `suspend-io` or `io-error`.
     pub on_no_quorum: String,
@@ -195,6 +198,9 @@ pub struct Device {
     pub al_writes: u32,
     /// Logical block size; 0 when there is no disk.
     pub block_bytes: u32,
+    /// This node left in order and was not taken in since: the newest generation that it knew then, hexadecimal.
+    #[serde(default)]
+    pub left_at: Option<String>,
 }
 
 /// One peer.
@@ -253,6 +259,9 @@ pub struct PeerDevice {
     /// Node id of the node whose data were given up.
     #[serde(default)]
     pub victim: Option<u32>,
+    /// The peer left in order, as this node's disk has it on record: the newest generation that it knew then, hexadecimal.
+    #[serde(default)]
+    pub left_at: Option<String>,
 }
 
 impl PeerDevice {
@@ -389,13 +398,18 @@ impl From<&ResourceInfo> for Quorum {
             needed: if voters.is_empty() {
                 0
             } else {
-                voters.len() as u32 / 2 + 1
+                (info.voters & !info.voters_left).count_ones() / 2 + 1
             },
+            left: ids(info.voters_left),
             voters,
             present: ids(info.voters_present),
             on_no_quorum: on_no_quorum.name().to_owned(),
         }
     }
+}
+
+fn record_id(id: u64) -> Option<String> {
+    (id != 0).then(|| format!("{id:016x}"))
 }
 
 impl From<&VolumeInfo> for Device {
@@ -417,6 +431,7 @@ impl From<&VolumeInfo> for Device {
             al_size: info.al_size,
             al_writes: info.al_writes,
             block_bytes: info.block_bytes,
+            left_at: record_id(info.left_at),
         }
     }
 }
@@ -460,6 +475,7 @@ impl From<&PeerVolumeInfo> for PeerDevice {
                 info.recovery,
             ),
             victim: info.victim.checked_sub(1),
+            left_at: record_id(info.left_at),
         }
     }
 }

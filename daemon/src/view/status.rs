@@ -53,6 +53,12 @@ fn resource(resource: &Resource) -> String {
         if let Some(hint) = hint.filter(|_| !resource.tie_breaker) {
             line(&mut out, 2, hint.as_str());
         }
+        if let Some(id) = &device.left_at {
+            let text = format!(
+                "this node left in order at generation {id}; its vote does not count before a primary has taken it in"
+            );
+            line(&mut out, 2, &text);
+        }
     }
     for connection in &resource.connections {
         line(&mut out, 1, &self::connection(connection));
@@ -78,6 +84,10 @@ fn quorum(quorum: &Quorum) -> String {
         "quorum {}  {present} of {all} voters present, {} needed",
         quorum.state, quorum.needed
     );
+    if !quorum.left.is_empty() {
+        let left: Vec<_> = quorum.left.iter().map(u8::to_string).collect();
+        let _ = write!(text, "; left in order: node {}", left.join(", "));
+    }
     if quorum.state == "no" {
         let _ = write!(text, "; without quorum: {}", quorum.on_no_quorum);
     }
@@ -215,6 +225,9 @@ fn peer_device(peer: &PeerDevice) -> String {
     if peer.out_of_sync_bytes > 0 && !peer.is_syncing() {
         let _ = write!(text, "  {} out of sync", size(peer.out_of_sync_bytes));
     }
+    if let Some(id) = &peer.left_at {
+        let _ = write!(text, "  left in order at generation {id}");
+    }
     if !peer.rule.is_empty() && !is_off {
         let _ = write!(text, "  (rule {}", peer.rule);
         if let Some(victim) = peer.victim {
@@ -253,6 +266,7 @@ mod tests {
             rule: "behind".to_owned(),
             recovery: "none".to_owned(),
             victim: None,
+            left_at: None,
         };
         let connection = Connection {
             node_id: 1,
@@ -281,6 +295,7 @@ mod tests {
             al_size: 1024,
             al_writes: 0,
             block_bytes: 512,
+            left_at: None,
         };
         Resource {
             name: "r0".to_owned(),
@@ -310,6 +325,31 @@ mod tests {
              \x20 beta (node 1)  connected, secondary\n\
              \x20   volume 0  sync-source  25.0 %  512.0 KiB/s  6 s left  peer disk inconsistent  (rule behind)\n"
         );
+    }
+
+    #[test]
+    fn who_left_in_order_is_named_with_the_generation_that_it_knew_then() {
+        let mut resource = sample();
+        let id = "00000000000000aa";
+        resource.quorum = Quorum::from(&ResourceInfo {
+            voters: 0b111,
+            voters_present: 0b001,
+            voters_left: 0b110,
+            has_quorum: 1,
+            ..ResourceInfo::new_zeroed()
+        });
+        let peer = &mut resource.connections[0].peer_devices[0];
+        peer.replication_state = "off".to_owned();
+        peer.left_at = Some(id.to_owned());
+        resource.devices[0].left_at = Some(id.to_owned());
+        let text = text(&[resource]);
+        for want in [
+            "quorum yes  1 of 3 voters present, 1 needed; left in order: node 1, 2\n",
+            "this node left in order at generation 00000000000000aa; its vote does not count before",
+            "volume 0  off  peer disk inconsistent  3.0 MiB out of sync  left in order at generation 00000000000000aa",
+        ] {
+            assert!(text.contains(want), "{text}");
+        }
     }
 
     #[test]

@@ -177,10 +177,13 @@ pub enum Command {
         /// After a split brain, give this node's data up.
         discard_my_data: bool,
     },
-    /// Does not want the connection any more.
+    /// Does not want the connection any more. From a primary a secondary with a disk leaves in order: the reply comes when
+    /// the primary has a record without it, or after 10 seconds.
     Disconnect {
         /// The peer.
         peer: NodeId,
+        /// Leave even if the primary loses its last good copy or its majority by it.
+        force: bool,
     },
     /// Promotes this node.
     Primary {

@@ -12,7 +12,7 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
-//! | `prospect`, `outdate` | whether a promotion would work; a person's word that it must not |
+//! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -26,6 +26,7 @@ mod cookie;
 mod disk;
 mod exchange;
 mod fencing;
+mod leave;
 mod mirror;
 mod negotiate;
 mod newcomer;
@@ -102,6 +103,8 @@ pub struct Engine<H: Host> {
     transition: Option<Transition>,
     /// Who waits for the disks to be on record as outdated.
     outdating: Option<Token>,
+    /// This node is leaving.
+    leave: Option<leave::Leave>,
     /// One item per volume, allocated when it is configured.
     volumes: H::Slab<place::Place<H, volume::Volume<H>>>,
     /// Above every volume number in use.
@@ -132,6 +135,7 @@ impl<H: Host> Engine<H> {
             role: Role::Secondary,
             transition: None,
             outdating: None,
+            leave: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
             volumes_end: 0,
             peers: H::slab(NODES_MAX, || None)?,
@@ -244,6 +248,7 @@ impl<H: Host> Engine<H> {
             self.run_role(cx);
             self.run_fencing(cx);
             self.run_outdate(cx);
+            self.run_leave(cx);
             if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
                 break;
             }
@@ -354,6 +359,8 @@ impl<H: Host> Engine<H> {
         match header.kind {
             PacketKind::PromoteRequest => self.on_promote_request(cx, peer, &header, body),
             PacketKind::PromoteReply => self.on_promote_reply(cx, peer, &header, body),
+            PacketKind::Leave => self.on_leave(cx, peer, &header),
+            PacketKind::LeaveReply => self.on_leave_reply(cx, peer, &header),
             PacketKind::Promoted => self.on_peer_role(cx, peer, Role::Primary),
             PacketKind::Demoted => self.on_peer_role(cx, peer, Role::Secondary),
             _ => {
@@ -406,7 +413,9 @@ impl<H: Host> Engine<H> {
                 peer,
                 discard_my_data,
             } => self.on_connect(cx, peer, discard_my_data),
-            Command::Disconnect { peer } => self.on_disconnect(cx, peer),
+            Command::Disconnect { peer, force } => {
+                return self.on_disconnect(cx, token, peer, force)
+            }
             Command::SetOptions { options } => return self.on_options(cx, token, options),
         };
         cx.reply(token, result);

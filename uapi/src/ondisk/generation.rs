@@ -32,6 +32,9 @@ pub struct Generation {
     pub writer: Option<NodeId>,
     /// Nodes with a disk that receive every write made in it, and had every earlier one when it began.
     pub members: NodeSet,
+    /// Nodes that left in order before it, and have it on record that they did: their votes are not asked for. No member is
+    /// among them. Not part of [`RawGeneration`]: it stands in the superblock and in the header of a packet.
+    pub left: NodeSet,
 }
 
 impl From<Generation> for RawGeneration {
@@ -50,8 +53,18 @@ impl From<Generation> for RawGeneration {
     }
 }
 
+impl Generation {
+    /// The record with the nodes that left before it, as a packet's header tells them; `None` when these are no set of nodes,
+    /// or one of them is a member.
+    pub fn with_left(self, left: u64) -> Option<Self> {
+        let left = NodeSet(u32::try_from(left).ok()?);
+        let is_sound = left.intersection(self.members).is_empty();
+        is_sound.then_some(Self { left, ..self })
+    }
+}
+
 impl RawGeneration {
-    /// The record, or `None` when the writer is not a node id.
+    /// The record without those who left, or `None` when the writer is not a node id.
     pub fn decode(&self) -> Option<Generation> {
         let writer = match self.writer.get() {
             NO_WRITER => None,
@@ -63,6 +76,7 @@ impl RawGeneration {
             term: Term(self.term.get()),
             writer,
             members: NodeSet(self.members.get()),
+            left: NodeSet::EMPTY,
         })
     }
 }

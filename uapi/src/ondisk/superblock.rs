@@ -30,8 +30,15 @@ pub const FLAG_NEWCOMER: u32 = 1 << 3;
 /// Bit of [`Superblock::flags`]: after a split brain this disk's data were given up for a peer's, whose line it has not
 /// taken over yet.
 pub const FLAG_GIVEN_UP: u32 = 1 << 4;
-const FLAGS_KNOWN: u32 =
-    FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED | FLAG_NEWCOMER | FLAG_GIVEN_UP;
+/// Bit of [`Superblock::flags`]: the node left in order, see [`Superblock::left_at`]: its vote does not count before a later
+/// record took it in.
+pub const FLAG_LEFT: u32 = 1 << 5;
+const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT
+    | FLAG_WRITER_ACTIVE
+    | FLAG_OUTDATED
+    | FLAG_NEWCOMER
+    | FLAG_GIVEN_UP
+    | FLAG_LEFT;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -62,6 +69,8 @@ struct Raw {
     changes: U64,
     former_ages: [U64; ATTACHES_MAX],
     seen_age: [U64; NODES_MAX],
+    left_at: U64,
+    left: U32,
 }
 
 // The last four bytes of a block are its checksum.
@@ -118,6 +127,8 @@ pub struct Superblock {
     pub former_ages: [u64; ATTACHES_MAX],
     /// Per node, the highest age of its disk that was seen in the attach that was seen last; 0: none.
     pub seen_age: [u64; NODES_MAX],
+    /// With [`FLAG_LEFT`]: the newest record that the node knew when it left.
+    pub left_at: GenerationId,
 }
 
 /// Why a block is not a superblock.
@@ -167,6 +178,7 @@ impl Superblock {
             changes: 0,
             former_ages: [0; ATTACHES_MAX],
             seen_age: [0; NODES_MAX],
+            left_at: GenerationId::NONE,
         }
     }
 
@@ -262,6 +274,8 @@ impl Raw {
         self.changes = U64::new(block.changes);
         self.former_ages = block.former_ages.map(U64::new);
         self.seen_age = block.seen_age.map(U64::new);
+        self.left_at = U64::new(block.left_at.0);
+        self.left = U32::new(block.generation.left.0);
     }
 
     /// The typed form, or `None` when a field is out of its range.
@@ -302,7 +316,10 @@ impl Raw {
             attach_id: self.attach_id.get(),
             promised_term: Term(self.promised_term.get()),
             tail_seq: self.tail_seq.get(),
-            generation: self.generation.decode()?,
+            generation: self
+                .generation
+                .decode()?
+                .with_left(self.left.get().into())?,
             ancestry: self.ancestry.map(|id| GenerationId(id.get())),
             since: self.since.map(|id| GenerationId(id.get())),
             seen_incarnation: self
@@ -317,6 +334,7 @@ impl Raw {
             changes: self.changes.get(),
             former_ages: self.former_ages.map(U64::get),
             seen_age: self.seen_age.map(U64::get),
+            left_at: GenerationId(self.left_at.get()),
         })
     }
 }

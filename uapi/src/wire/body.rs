@@ -2,8 +2,9 @@
 
 //! Bodies of packets that do not carry device data.
 
+use super::Header;
 use crate::limits::{is_block_size, ANCESTRY_MAX, ATTACHES_MAX, NODES_MAX};
-use crate::ondisk::RawGeneration;
+use crate::ondisk::{Generation, RawGeneration};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -102,12 +103,16 @@ pub const STATE_STALLED: u32 = 1 << 4;
 /// Bit of [`StateBody::flags`]: the sender's disk took the place of another one, and its vote does not count yet.
 pub const STATE_NEWCOMER: u32 = 1 << 5;
 
+/// Bit of [`StateBody::flags`]: the sender left in order, and its vote does not count yet.
+pub const STATE_LEFT: u32 = 1 << 6;
+
 const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT
     | STATE_CRASHED
     | STATE_DISCARDS
     | STATE_OUTDATED
     | STATE_STALLED
-    | STATE_NEWCOMER;
+    | STATE_NEWCOMER
+    | STATE_LEFT;
 
 impl StateBody {
     /// Whether unknown flags and reserved fields are zero, node ids in their range, and the block size is one.
@@ -176,6 +181,13 @@ pub struct AgeBody {
 pub struct GenerationBody {
     /// The record.
     pub generation: RawGeneration,
+}
+
+impl GenerationBody {
+    /// The record with those who left, whom the packet's header names; `None` when it is malformed.
+    pub fn record(&self, header: &Header) -> Option<Generation> {
+        self.generation.decode()?.with_left(header.arg)
+    }
 }
 
 /// A generation record is in force: every holder has it durable.

@@ -177,8 +177,10 @@ impl<H: Host> Volume<H> {
         let has_lost = !self.lost_members(node).intersection(recorded).is_empty();
         // With quorum nobody reads before a majority knows that the lost member is one.
         let wants_shrink = core::mem::take(&mut self.wants_shrink) || cx.facts.quorum.is_on();
-        let wants_record =
-            is_unsure || (wants_shrink && has_lost) || core::mem::take(&mut self.wants_vote);
+        let wants_record = is_unsure
+            || (wants_shrink && has_lost)
+            || self.has_returned()
+            || core::mem::take(&mut self.wants_vote);
         if wants_record && cx.facts.is_primary() {
             self.begin_change(cx, Reason::Shrink, self.term());
         } else if let Some(promotion) = self
@@ -212,6 +214,7 @@ impl<H: Host> Volume<H> {
         };
         self.peers_that(|peer, replica| {
             replica.wants_member
+                && !replica.is_leaving
                 && !replica.is_whole()
                 && replica.replication == ReplicationState::SyncSource
                 && disk.marked(peer) == 0
@@ -268,7 +271,8 @@ impl<H: Host> Volume<H> {
         let unfinished =
             self.peers_that(|_, replica| replica.source.is_some() && !replica.is_whole());
         // One that is leaving answers for no record, so it is in none.
-        let present = NodeSet(self.receivers().0 & !self.departing().0).with(node);
+        let leaving = self.leaving();
+        let present = NodeSet(self.receivers().0 & !self.departing().union(leaving).0).with(node);
         let had = NodeSet(self.required.with(node).0 & !unfinished.0);
         // Without a writer nothing is written that an absent member could lack.
         let is_written =
@@ -282,12 +286,14 @@ impl<H: Host> Volume<H> {
         let Some(disk) = self.disk.as_mut() else {
             return;
         };
+        let before = disk.superblock.generation;
         let record = Generation {
             id,
-            parent: disk.superblock.generation.id,
+            parent: before.id,
             term,
             writer: is_written.then_some(node),
             members,
+            left: NodeSet(before.left.union(leaving).0 & !members.0),
         };
         disk.go_on(record);
         if let Reason::Promotion { anew, force } = reason {
@@ -315,16 +321,17 @@ impl<H: Host> Volume<H> {
         cx.log(
             Level::Info,
             format_args!(
-                "volume {}: generation {} (parent {}), members {:#x}",
-                self.id, id, record.parent, members.0
+                "volume {}: generation {} (parent {}), members {:#x}, left {:#x}",
+                self.id, id, record.parent, members.0, record.left.0
             ),
         );
         cx.notify(Object::Volume(self.id));
     }
 
-    /// Who is told of a new record.
+    /// Who is told of a new record. One that is leaving shall not know the one without it: it will lack what is written there.
     fn hearers(&self, facts: &Facts) -> NodeSet {
-        self.receivers().union(self.witnesses(facts.quorum.voters))
+        let hearers = self.receivers().union(self.witnesses(facts.quorum.voters));
+        NodeSet(hearers.0 & !self.leaving().0)
     }
 
     /// The record is durable here.
@@ -334,13 +341,11 @@ impl<H: Host> Volume<H> {
         let body = GenerationBody {
             generation: change.record.into(),
         };
+        let mut header = Header::new(PacketKind::Generation, Some(self.id));
+        header.arg = change.record.left.0.into();
         for peer in hearers.iter() {
             if let Some(line) = self.line(peer) {
-                cx.send(
-                    line,
-                    Header::new(PacketKind::Generation, Some(self.id)),
-                    body.as_bytes(),
-                );
+                cx.send(line, header, body.as_bytes());
             }
         }
         self.change = Some(Change {
@@ -355,6 +360,7 @@ impl<H: Host> Volume<H> {
     fn on_change_done<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, change: Change) {
         self.change = None;
         self.required = change.record.members;
+        self.let_go(cx, change.record.left);
         self.tell_in_force(cx, &change);
         if matches!(change.reason, Reason::Promotion { .. }) {
             self.set_disk_state(cx, DiskState::UpToDate);
@@ -379,6 +385,12 @@ impl<H: Host> Volume<H> {
         }
         let hearers = change.knowers.intersection(self.receivers());
         self.send_in_force(cx, change.record.id, holders, hearers, is_elected);
+        for peer in holders.iter().filter(|_| is_elected) {
+            // It said so before this record was made.
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.has_left = false;
+            }
+        }
     }
 
     /// Says that the record is in force; `holders`: those of the members that lack nothing.

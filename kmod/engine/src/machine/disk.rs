@@ -21,7 +21,7 @@ use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
 use weft_uapi::ondisk::{
-    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_WRITER_ACTIVE,
+    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_LEFT, FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
@@ -367,6 +367,21 @@ impl<H: Host> Disk<H> {
             self.superblock.flags = flags;
             self.touch();
         }
+    }
+
+    /// Puts it on record that this node left, and which record it knows.
+    pub(super) fn leave(&mut self) {
+        self.set_flag(FLAG_LEFT, true);
+        let id = self.superblock.generation.id;
+        if core::mem::replace(&mut self.superblock.left_at, id) != id {
+            self.touch();
+        }
+    }
+
+    /// This node has been taken in again.
+    pub(super) fn stay(&mut self) {
+        self.set_flag(FLAG_LEFT, false);
+        self.superblock.left_at = GenerationId::NONE;
     }
 
     pub(super) fn has_flag(&self, flag: u32) -> bool {

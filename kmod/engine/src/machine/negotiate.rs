@@ -20,7 +20,7 @@ use crate::decide::{arrange, decide, Outcome, Rule};
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
 use crate::recovery::resolve;
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_LEFT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
@@ -201,7 +201,7 @@ impl<H: Host> Volume<H> {
             return is_equal && (has_slipped || is_better);
         }
         let body = self.state_body(&cx.facts, peer, own.round);
-        Said::from_body(&body, cx.facts.node, cx.facts.role)
+        Said::from_body(&body, self.left().0.into(), cx.facts.node, cx.facts.role)
             .is_some_and(|said| said.gist() != own.gist())
     }
 
@@ -228,7 +228,8 @@ impl<H: Host> Volume<H> {
             return;
         };
         let body = self.state_body(&cx.facts, peer, round);
-        let Some(said) = Said::from_body(&body, cx.facts.node, cx.facts.role) else {
+        let left = self.left().0.into();
+        let Some(said) = Said::from_body(&body, left, cx.facts.node, cx.facts.role) else {
             self.break_down(cx, "this node's own state is malformed");
             return;
         };
@@ -241,7 +242,9 @@ impl<H: Host> Volume<H> {
         } else {
             body.state.as_bytes()
         };
-        cx.send(line, Header::new(PacketKind::State, Some(self.id)), bytes);
+        let mut header = Header::new(PacketKind::State, Some(self.id));
+        header.arg = left;
+        cx.send(line, header, bytes);
     }
 
     /// The peer told its state.
@@ -250,12 +253,13 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
+        header: &Header,
         body: &[u8],
     ) -> Result<(), Fault> {
         let malformed = Fault("the peer sent a malformed state");
         let body = FullStateBody::parse(body).ok_or(malformed)?;
         let role = Role::from_number(body.state.role.get().into()).ok_or(malformed)?;
-        let said = Said::from_body(&body, peer, role)
+        let said = Said::from_body(&body, header.arg, peer, role)
             .filter(|_| body.state.is_valid())
             .ok_or(malformed)?;
         let replica = self.replica_mut(peer).ok_or(malformed)?;
@@ -347,6 +351,7 @@ impl<H: Host> Volume<H> {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
             let is_blank = lines[1].is_blank() && !lines[0].is_blank();
             replica.is_newcomer = said.is_newcomer || is_rolled_back || is_blank;
+            replica.has_left = said.has_left;
         }
         if let Some(disk) = self.disk.as_mut() {
             if is_same && lines[1].written_before() == GenerationId::NONE {
@@ -455,7 +460,7 @@ impl<H: Host> Volume<H> {
         self.reconciled(cx);
         if !are_outdated {
             if let Some(disk) = self.disk.as_mut() {
-                disk.set_flag(FLAG_OUTDATED, false);
+                disk.set_flag(FLAG_OUTDATED, self.is_leaving);
             }
             self.set_disk_state(cx, DiskState::UpToDate);
             if let Some(replica) = self.replica_mut(peer) {
@@ -538,7 +543,11 @@ impl<H: Host> Volume<H> {
         full: bool,
     ) {
         self.on_decided(cx, peer, rule.name(), ReplicationState::BitmapSource);
-        self.set_disk_state(cx, DiskState::UpToDate);
+        // One that left has newer data than this peer, and yet not those that it left others to write.
+        let has_left = |disk: &Disk<H>| disk.has_flag(FLAG_LEFT) && disk.has_flag(FLAG_OUTDATED);
+        if !self.disk.as_ref().is_some_and(has_left) {
+            self.set_disk_state(cx, DiskState::UpToDate);
+        }
         let now = cx.now;
         self.mark_all_if(peer, full);
         if let Some(replica) = self.replica_mut(peer) {

@@ -20,6 +20,7 @@ use super::replica::Replica;
 use super::volume::Volume;
 use super::Engine;
 use crate::host::{Host, Output};
+use crate::quorum::Ballot;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER};
 use weft_uapi::units::NodeSet;
 
@@ -38,9 +39,19 @@ impl<H: Host> Volume<H> {
     /// could know more; or any majority when a person insists.
     pub(super) fn has_votes_for(&self, facts: &Facts, nodes: NodeSet, is_forced: bool) -> bool {
         let quorum = facts.quorum;
-        let remembers = NodeSet(nodes.0 & !self.newcomers(facts).0);
         let has_all = quorum.voters.0 & !nodes.0 == 0;
-        quorum.has_majority(remembers) || (quorum.has_majority(nodes) && (is_forced || has_all))
+        quorum.is_won(&self.ballot(facts, nodes))
+            || (quorum.has_majority(nodes) && (is_forced || has_all))
+    }
+
+    /// What these nodes' votes are worth by what this node knows.
+    pub(super) fn ballot(&self, facts: &Facts, nodes: NodeSet) -> Ballot {
+        Ballot {
+            nodes,
+            newcomers: self.newcomers(facts),
+            left: self.left(),
+            leavers: self.leavers(facts),
+        }
     }
 
     /// Whether these nodes may decide here, where a person may have insisted.
@@ -90,8 +101,16 @@ impl<H: Host> Volume<H> {
 
     /// A majority has taken this disk in. Peers hear of it by the next state: every promotion begins with one.
     pub(super) fn settle_in(&mut self) {
+        let is_leaving = self.is_leaving;
         if let Some(disk) = self.disk.as_mut() {
             disk.set_flag(FLAG_NEWCOMER, false);
+            let record = disk.superblock.generation;
+            // INVARIANT (I3): a record that it knew when it left does not take it in: others may count on that it has left.
+            // Nor does one without writer: those who left may make one among themselves.
+            let is_later = disk.superblock.left_at != record.id && record.writer.is_some();
+            if is_later && !is_leaving && !record.left.contains(disk.superblock.node) {
+                disk.stay();
+            }
         }
     }
 }

@@ -197,6 +197,7 @@ impl<H: Host> Engine<H> {
             .chain(peers)
             .chain(role)
             .chain(self.fencing_deadline())
+            .chain(self.leave_deadline())
             .min()
     }
 
@@ -300,7 +301,7 @@ impl<H: Host> Volume<H> {
             return Err(Fault("a packet came before its handshake"));
         }
         if self.witness.is_some() && header.kind == PacketKind::Generation {
-            return self.witness_record(peer, body);
+            return self.witness_record(peer, header, body);
         }
         let is_disk_wanted = !matches!(header.kind, PacketKind::State);
         if is_disk_wanted && !self.has_running_disk() {
@@ -311,7 +312,7 @@ impl<H: Host> Volume<H> {
             return Ok(());
         }
         match header.kind {
-            PacketKind::State => self.on_state(cx, peer, body),
+            PacketKind::State => self.on_state(cx, peer, header, body),
             PacketKind::Write | PacketKind::Discard | PacketKind::WriteZeroes => {
                 self.on_peer_write(cx, peer, header, data)
             }
@@ -322,7 +323,7 @@ impl<H: Host> Volume<H> {
             PacketKind::ResyncDone => self.on_resync_done(peer, header.seq),
             PacketKind::Bitmap => self.on_bitmap(peer, body),
             PacketKind::BitmapEnd => self.on_bitmap_end(peer, header),
-            PacketKind::Generation => self.on_generation(cx, peer, body),
+            PacketKind::Generation => self.on_generation(cx, peer, header, body),
             PacketKind::InForce => self.on_in_force(cx, peer, header, body),
             PacketKind::GenerationDurable => self.on_generation_durable(peer, header),
             PacketKind::Received => self.on_received(cx, peer, header),

@@ -4,10 +4,12 @@
 
 use super::context::Context;
 use super::prospect::Prospect;
+use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::event::{Options, Token};
 use crate::host::{Host, Output, Time};
+use crate::quorum::Quorum;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, Role};
@@ -76,8 +78,27 @@ impl<H: Host> Engine<H> {
 
     /// Whether this node is with a majority of the voters, which knows the current record if this node is primary.
     pub(super) fn has_quorum(&self, voters_present: NodeSet) -> bool {
-        self.quorum.has_majority(voters_present)
-            && self.each_volume().all(|volume| volume.stalled.is_none())
+        self.may_decide(voters_present) && self.each_volume().all(|volume| volume.stalled.is_none())
+    }
+
+    /// How many of the voters that have not left make a majority.
+    fn votes_needed(&self) -> u32 {
+        let rest = NodeSet(self.quorum.voters.0 & !self.voters_left().0);
+        let quorum = Quorum {
+            voters: rest,
+            ..self.quorum
+        };
+        quorum.needed()
+    }
+
+    /// Whether these voters may decide.
+    pub(super) fn may_decide(&self, voters_present: NodeSet) -> bool {
+        let facts = self.facts();
+        let has_votes = |volume: &Volume<H>| volume.has_votes(&facts, voters_present);
+        match self.volumes().next() {
+            Some(_) => self.each_volume().all(has_votes),
+            None => self.quorum.has_majority(voters_present),
+        }
     }
 
     /// Tells listeners when it changes who is there to vote, whether requests wait, or whether a promotion would work.
@@ -105,7 +126,7 @@ impl<H: Host> Engine<H> {
                     if now.has_quorum { "yes" } else { "no" },
                     now.voters_present.len(),
                     self.quorum.voters.len(),
-                    self.quorum.needed()
+                    self.votes_needed()
                 ),
             );
         }

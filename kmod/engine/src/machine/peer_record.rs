@@ -7,7 +7,7 @@ use super::replica::Adopting;
 use super::volume::Volume;
 use crate::effect::Object;
 use crate::host::{Host, Output};
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, FLAG_YES};
@@ -20,13 +20,13 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
+        header: &Header,
         body: &[u8],
     ) -> Result<(), Fault> {
         let body = GenerationBody::read_from_bytes(body)
             .map_err(|_| Fault("the peer sent a malformed generation"))?;
         let record = body
-            .generation
-            .decode()
+            .record(header)
             .ok_or(Fault("the peer sent a malformed generation"))?;
         let is_own_matter = cx.facts.is_primary() || self.change.is_some();
         ensure(
@@ -112,10 +112,15 @@ impl<H: Host> Volume<H> {
         }
         let dropped = NodeSet(disk.superblock.generation.members.0 & !record.members.0);
         disk.go_on(record);
+        if self.is_leaving {
+            disk.leave();
+        }
         disk.set_since(peer, record.id);
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
+            // A copy is as good as the disk that it was made from.
+            disk.set_flag(FLAG_OUTDATED, replica.fetches_outdated());
         }
         if !disk.has_flag(FLAG_INCONSISTENT) {
             // What a writer's disk has is what counts; a copy lacks what the disk lost that it was made from.
@@ -175,9 +180,13 @@ impl<H: Host> Volume<H> {
         // The source has the newest data by definition, and equal ones from now on.
         let is_equal = replica.target.is_none() && !disk.has_flag(FLAG_INCONSISTENT);
         replica.receives = is_equal;
+        let is_old = adopting.joins && disk.has_flag(FLAG_OUTDATED);
         if is_equal {
             self.set_replication(cx, peer, ReplicationState::Established);
             self.set_disk_state(cx, DiskState::UpToDate);
+        }
+        if is_old {
+            self.outdate(cx);
         }
         self.acknowledge_generation(cx, peer, adopting.id);
         cx.notify(Object::Volume(self.id));

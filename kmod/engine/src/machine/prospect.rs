@@ -20,7 +20,7 @@ pub(super) struct Prospect {
 impl<H: Host> Engine<H> {
     /// What [`crate::event::Command::Primary`] would be answered now, without force.
     pub(super) fn prospect(&self, voters_present: NodeSet) -> Prospect {
-        if self.transition.is_some() {
+        if self.transition.is_some() || self.leave.is_some() {
             return Prospect {
                 refusal: Some(Refusal::InTransition),
                 peer: None,
@@ -30,7 +30,7 @@ impl<H: Host> Engine<H> {
             return Prospect::default();
         }
         let refused = match self.may_promote(false) {
-            Ok(()) if !self.quorum.has_majority(voters_present) => Err((Refusal::NoQuorum, None)),
+            Ok(()) if !self.may_decide(voters_present) => Err((Refusal::NoQuorum, None)),
             refused => refused,
         };
         match refused {

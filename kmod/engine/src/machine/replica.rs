@@ -37,6 +37,10 @@ pub(super) struct Replica<H: Host> {
     pub(super) is_behind: bool,
     /// By the last decision its disk took the place of another one: its node forgot what it promised.
     pub(super) is_newcomer: bool,
+    /// As far as is known it left in order, and was not taken in since.
+    pub(super) has_left: bool,
+    /// It is leaving in this session, and has that on record.
+    pub(super) is_leaving: bool,
     /// The last decision was to wait for something else.
     pub(super) is_waiting: bool,
     /// Acknowledgements of what was sent before this number mean nothing any more.
@@ -124,6 +128,8 @@ impl<H: Host> Replica<H> {
             round: Round::default(),
             is_behind: false,
             is_newcomer: false,
+            has_left: false,
+            is_leaving: false,
             is_waiting: false,
             void_before: Seq(0),
             receives: false,
@@ -161,6 +167,7 @@ impl<H: Host> Replica<H> {
         self.peer_disk = DiskState::Unknown;
         self.round = Round::default();
         self.is_behind = false;
+        self.is_leaving = false;
         self.is_waiting = false;
         self.void_before = Seq(0);
         self.receives = false;
@@ -190,6 +197,12 @@ impl<H: Host> Replica<H> {
         self.wants_member = false;
         self.source = None;
         self.target = None;
+    }
+
+    /// Whether what is fetched from it is known to be of the past: it left in order, and has not met what was written since.
+    pub(super) fn fetches_outdated(&self) -> bool {
+        let said = self.round.peer;
+        said.is_some_and(|said| said.has_left && said.disk == DiskState::Outdated)
     }
 
     /// Whether it gets every write and lacks no earlier one.

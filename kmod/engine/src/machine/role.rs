@@ -80,7 +80,7 @@ impl<H: Host> Engine<H> {
             cx.reply(token, Ok(()));
             return;
         }
-        if self.transition.is_some() {
+        if self.transition.is_some() || self.leave.is_some() {
             cx.reply(token, Err(Refusal::InTransition));
             return;
         }

@@ -10,13 +10,13 @@ use crate::decide::{Side, Stance};
 use crate::host::Host;
 use crate::recovery::{Claim, Contender};
 use weft_uapi::ondisk::{
-    FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
+    FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_LEFT, FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
-    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
+    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_LEFT,
     STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
@@ -34,18 +34,26 @@ pub(super) struct Said {
     pub(super) is_stalled: bool,
     /// Its disk took the place of another one.
     pub(super) is_newcomer: bool,
+    /// It left in order, and was not taken in since.
+    pub(super) has_left: bool,
     pub(super) side: Side,
     pub(super) stance: Stance,
     pub(super) claim: Claim,
 }
 
 impl Said {
-    pub(super) fn from_body(told: &FullStateBody, peer: NodeId, role: Role) -> Option<Self> {
+    /// `left`: who left before the record that is told, as the packet's header says.
+    pub(super) fn from_body(
+        told: &FullStateBody,
+        left: u64,
+        peer: NodeId,
+        role: Role,
+    ) -> Option<Self> {
         let FullStateBody { state: body, ages } = told;
         let disk = DiskState::from_number(body.disk_state.get().into())?;
         let flag = |bit| body.flags.get() & bit != 0;
         let line = Ancestry::new(
-            body.generation.decode()?,
+            body.generation.decode()?.with_left(left)?,
             body.ancestry.map(|id| GenerationId(id.get())),
             GenerationId(body.written.get()),
         );
@@ -88,6 +96,7 @@ impl Said {
             role,
             is_stalled: flag(STATE_STALLED),
             is_newcomer: flag(STATE_NEWCOMER),
+            has_left: flag(STATE_LEFT),
             side,
             stance,
             claim,
@@ -178,6 +187,7 @@ impl<H: Host> Volume<H> {
             (discards || disk.has_flag(FLAG_GIVEN_UP), STATE_DISCARDS),
             (self.stalled.is_some(), STATE_STALLED),
             (disk.has_flag(FLAG_NEWCOMER), STATE_NEWCOMER),
+            (disk.has_flag(FLAG_LEFT), STATE_LEFT),
         ];
         body.sectors = U64::new(self.sectors());
         body.block_bytes = U32::new(disk.block_bytes);

@@ -12,6 +12,7 @@
 
 use super::context::{ensure, Context, Fault, Line};
 use super::fencing::Fence;
+use super::leave::Departure;
 use super::negotiate::Round;
 use super::replica::Verdict;
 use super::transitions;
@@ -19,12 +20,14 @@ use super::volume::Volume;
 use super::vote::Question;
 use super::Engine;
 use crate::effect::{Effect, Level, Object};
+use crate::event::Token;
 use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, SessionId, Term};
 use weft_uapi::version::{
-    FEATURES, FEATURE_AGES, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    FEATURES, FEATURE_AGES, FEATURE_LEAVE, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -55,6 +58,9 @@ pub(super) struct Peer {
     pub(super) is_promised: bool,
     pub(super) reason: [u8; REASON_MAX],
     pub(super) fence: Fence,
+    /// It understands what is said of leaving.
+    pub(super) knows_leave: bool,
+    pub(super) departure: Departure,
 }
 
 impl Peer {
@@ -72,6 +78,8 @@ impl Peer {
             is_promised: false,
             reason: [0; REASON_MAX],
             fence: Fence::default(),
+            knows_leave: false,
+            departure: Departure::default(),
         }
     }
 
@@ -180,14 +188,24 @@ impl<H: Host> Engine<H> {
     pub(super) fn on_disconnect<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
+        token: Token,
         id: NodeId,
-    ) -> Result<(), Refusal> {
-        let peer = self.peer(id).ok_or(Refusal::NoSuchPeer)?;
-        if peer.connection == ConnectionState::StandAlone {
-            return Err(Refusal::AlreadyStandAlone);
+        force: bool,
+    ) {
+        let refusal = match self.peer(id).map(|peer| peer.connection) {
+            None => Some(Refusal::NoSuchPeer),
+            Some(ConnectionState::StandAlone) => Some(Refusal::AlreadyStandAlone),
+            Some(_) if self.leave.is_some() => Some(Refusal::Busy),
+            Some(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            return cx.reply(token, Err(refusal));
+        }
+        if self.may_leave_by(id) {
+            return self.begin_leave(cx, token, id, force);
         }
         self.end_session(cx, id, "disconnected by command", true);
-        Ok(())
+        cx.reply(token, Ok(()));
     }
 
     /// Offers the links of a new session.
@@ -303,6 +321,7 @@ impl<H: Host> Engine<H> {
         )?;
         if link == LinkKind::Data {
             peer.role = role;
+            peer.knows_leave = body.features.get() & FEATURE_LEAVE != 0;
             let session = peer.session;
             let round = Round {
                 wanted: 1,
@@ -355,9 +374,11 @@ impl<H: Host> Engine<H> {
         sentence: &str,
         stand_alone: bool,
     ) {
+        let stand_alone = stand_alone || self.is_leaving_by(id);
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
+        peer.departure = Departure::default();
         peer.set_reason(sentence);
         peer.role = Role::Unknown;
         peer.asked = None;
@@ -371,6 +392,7 @@ impl<H: Host> Engine<H> {
         for volume in self.each_volume_mut() {
             volume.end_session(cx, id);
         }
+        self.end_leave(cx, id);
         if stand_alone {
             self.set_connection(cx, id, ConnectionState::StandAlone);
         } else {

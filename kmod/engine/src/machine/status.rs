@@ -50,6 +50,8 @@ impl<H: Host> Engine<H> {
             split_brain_1: self.policies.one.number(),
             may_promote: prospect.refusal.map_or(0, Refusal::number),
             may_promote_peer: number_of(prospect.peer),
+            voters_left: self.voters_left().0,
+            reserved: 0,
         }
     }
 
@@ -108,6 +110,7 @@ impl<H: Host> Engine<H> {
             info.block_bytes = disk.block_bytes;
             info.al_used = u32::try_from(disk.log.used()).unwrap_or(u32::MAX);
             info.al_writes = disk.log_writes;
+            info.left_at = disk.superblock.left_at.0;
         }
         Some(info)
     }
@@ -164,6 +167,7 @@ impl<H: Host> Engine<H> {
         info.unacked = replica.unacked;
         info.recovery = replica.recovery.number();
         info.victim = number_of(replica.victim);
+        info.left_at = volume.left_with(peer).0;
         // The last byte stays zero.
         for (to, from) in info.rule.iter_mut().take(31).zip(replica.rule.bytes()) {
             *to = from;
@@ -193,6 +197,8 @@ impl<H: Host> Engine<H> {
             incarnation: superblock.incarnation.0,
             ancestry: superblock.ancestry.map(|id| id.0),
             since: superblock.since.map(|id| id.0),
+            left: superblock.generation.left.0,
+            reserved: 0,
         })
     }
 }

@@ -84,6 +84,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) wants_vote: bool,
     /// A majority went on without this primary: it is one no more, and its requests fail.
     pub(super) is_overtaken: bool,
+    /// This node is leaving, and others may count on that from now on.
+    pub(super) is_leaving: bool,
     /// On a tie-breaker: what it knows.
     pub(super) witness: Option<Witness>,
     /// Everything that waits is to be looked at again.
@@ -122,6 +124,7 @@ impl<H: Host> Volume<H> {
             insists: false,
             wants_vote: false,
             is_overtaken: false,
+            is_leaving: false,
             witness: config.is_tie_breaker.then(Witness::default),
             recheck: false,
             is_starved: false,

@@ -23,7 +23,7 @@ use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::Generation;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term, VolumeId};
-use weft_uapi::wire::GenerationBody;
+use weft_uapi::wire::{GenerationBody, Header};
 use zerocopy::FromBytes;
 
 /// The host is asked again after so long, in milliseconds: what it was told before may be lost.
@@ -212,10 +212,15 @@ impl<H: Host> Volume<H> {
 
     /// A peer made a new record.
     #[inline(never)]
-    pub(super) fn witness_record(&mut self, peer: NodeId, body: &[u8]) -> Result<(), Fault> {
+    pub(super) fn witness_record(
+        &mut self,
+        peer: NodeId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), Fault> {
         let malformed = Fault("the peer sent a malformed generation");
         let body = GenerationBody::read_from_bytes(body).map_err(|_| malformed)?;
-        let record = body.generation.decode().ok_or(malformed)?;
+        let record = body.record(header).ok_or(malformed)?;
         let replica = self.replicas.get_mut(peer.index()).and_then(Option::as_mut);
         let said = replica.and_then(|replica| replica.round.peer.as_mut());
         if let (Some(witness), Some(said)) = (self.witness.as_mut(), said) {

@@ -380,6 +380,7 @@ fn ancestry(s: &State, disk: &Disk) -> Ancestry {
         term: Term(record.term.into()),
         writer: record.writer.and_then(|writer| NodeId::new(writer.into())),
         members: NodeSet(record.members.0.into()),
+        left: NodeSet::EMPTY,
     };
     Ancestry::new(current, former, GenerationId(disk.written.into()))
 }

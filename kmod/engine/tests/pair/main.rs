@@ -9,6 +9,7 @@ mod diskless;
 mod fencing;
 mod host;
 mod hostile;
+mod leave;
 mod matrix;
 mod newcomer;
 mod older_data;

@@ -42,7 +42,13 @@ fn a_node_that_does_not_know_the_newest_writer_follows_it_later() {
     assert_eq!(rig.disk_state(2), DiskState::UpToDate);
     assert_eq!(rig.read_disk(2, 0, 4096), vec![5; 4096]);
     assert_eq!(
-        rig.command(2, Command::Disconnect { peer: node(0) }),
+        rig.command(
+            2,
+            Command::Disconnect {
+                peer: node(0),
+                force: false
+            }
+        ),
         Ok(())
     );
 }

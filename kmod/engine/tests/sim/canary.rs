@@ -42,6 +42,8 @@ pub(crate) enum Canary {
     NoMajority,
     /// A record is said to be with all nodes as soon as it is in force.
     ClaimHolders,
+    /// Voters that vanished are on record as if they had left in order.
+    CountVanished,
 }
 
 impl Canary {
@@ -64,6 +66,7 @@ impl Canary {
         Self::LoseAcks,
         Self::NoMajority,
         Self::ClaimHolders,
+        Self::CountVanished,
     ];
 
     /// The checker that has to see it; others may see it, too.
@@ -71,7 +74,7 @@ impl Canary {
         match self {
             Self::MetaWithoutFlush | Self::SwallowLog | Self::SwallowBitmap => "coverage",
             Self::FakeStable | Self::FakeWritten | Self::LoseWrite => "durability",
-            Self::SwallowSuperblock | Self::NoMajority => "chain",
+            Self::SwallowSuperblock | Self::NoMajority | Self::CountVanished => "chain",
             Self::FakeDurable | Self::MergeForks => "forks",
             Self::LoseResync => "equality",
             Self::DropInconsistent => "claims",
@@ -89,7 +92,7 @@ impl Canary {
     /// Nodes that it takes to see it.
     pub(crate) fn nodes(self) -> usize {
         match self {
-            Self::NoMajority | Self::ClaimHolders => 3,
+            Self::NoMajority | Self::ClaimHolders | Self::CountVanished => 3,
             _ => 2,
         }
     }

@@ -5,6 +5,7 @@
 
 mod chain;
 mod coverage;
+mod departures;
 mod durability;
 mod equality;
 mod forks;
@@ -16,6 +17,7 @@ mod stable;
 use chain::acknowledged_in;
 pub(crate) use chain::{elected, one_chain};
 pub(crate) use coverage::coverage;
+pub(crate) use departures::departures;
 pub(crate) use durability::{claims, enforce, flush_done, write_done};
 use equality::equality;
 pub(crate) use forks::line_changed;

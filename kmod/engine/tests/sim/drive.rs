@@ -301,6 +301,7 @@ impl World {
                 );
                 checkers::enforce(self, node);
                 checkers::line_changed(self, node, &old, &new);
+                checkers::departures(self, node, &new);
                 checkers::one_chain(self, node);
                 let was_target = old.flags & !new.flags & FLAG_INCONSISTENT != 0;
                 let is_own = new.generation.writer == Some(node_id(node));

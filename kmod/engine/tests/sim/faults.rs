@@ -9,10 +9,13 @@ use crate::link::{pair, Cable};
 use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::{Command, Options};
+use weft_uapi::ondisk::Superblock;
 use weft_uapi::state::Protocol;
 use weft_uapi::units::Incarnation;
 
-/// Histories of seeds from here on have primaries that are overtaken; those of older seeds stay what they were.
+/// Histories of seeds from here on have nodes that leave in order; those of older seeds stay what they were.
+const LEAVES_FROM: u64 = 1 << 60;
+/// Likewise, primaries that are overtaken.
 pub(crate) const OVERTAKES_FROM: u64 = 1 << 40;
 
 impl World {
@@ -33,6 +36,9 @@ impl World {
         }
         if self.plan.seed >= OVERTAKES_FROM && self.nodes.len() > 2 && self.extra.percent(20) {
             self.overtake();
+        }
+        if self.plan.seed >= LEAVES_FROM && self.extra.percent(20) {
+            self.leave();
         }
         match self.random.range(0..26) {
             0..=2 => self.crash_by_fault(node),
@@ -79,6 +85,28 @@ impl World {
         self.crash(node, power);
         let delay = self.random.duration(MS..6 * SECOND);
         self.after(delay, Happening::Boot { node });
+    }
+
+    /// One secondary leaves in order, or all of them: with the connection to the primary it gives the others up.
+    fn leave(&mut self) {
+        let Some(primary) = self.nodes.iter().position(|node| node.is_primary()) else {
+            return;
+        };
+        let mut leavers: Vec<usize> = self.peers(primary).collect();
+        if self.extra.coin() {
+            leavers = vec![*self.extra.pick(&leavers)];
+        }
+        let force = self.extra.percent(20);
+        for node in leavers {
+            note!(self, "n{node} is to leave by n{primary}");
+            self.tally.reach.count("people", "leave");
+            let others = self.peers(node).filter(|&peer| peer != primary);
+            for peer in others.chain([primary]).collect::<Vec<_>>() {
+                self.nodes[node].wants_peer[peer] = false;
+                let peer = node_id(peer);
+                self.command(node, Command::Disconnect { peer, force });
+            }
+        }
     }
 
     /// A node is cut off, and is to lead as soon as it is back, without the primary that went on without it.
@@ -207,6 +235,13 @@ impl World {
     /// Whether the data would outlive it, and every other disk has seen a later attach than those of the image, or a
     /// higher age in one of them. What was seen and does not stand on disk yet, a power cut of all would take away.
     fn is_older_image(&self, node: usize, image: &Disk) -> bool {
+        // Nobody is asked by the last one that stayed, so nobody could see it.
+        let is_last = |block: &Superblock| {
+            self.quorum.voters.0 & !block.generation.left.0 & !(1 << node) == 0
+        };
+        if self.quorum.is_on() && image.superblock().is_some_and(is_last) {
+            return false;
+        }
         let Some(loaded) = image.load_stable() else {
             return false;
         };
@@ -276,6 +311,6 @@ impl World {
     fn disconnect(&mut self, node: usize, peer: usize) {
         self.nodes[node].wants_peer[peer] = false;
         let peer = node_id(peer);
-        self.command(node, Command::Disconnect { peer });
+        self.command(node, Command::Disconnect { peer, force: false });
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct History {
     overruled: HashSet<u64>,
     /// Generations whose past was given up by force.
     amnesties: HashSet<u64>,
+    /// Nodes that had it on record that they left, and the newest record that they knew then.
+    departures: HashSet<(usize, u64)>,
     /// Per node: what a power cut took before it was flushed.
     excused: Vec<HashSet<(u64, Stamp)>>,
 }
@@ -69,6 +71,17 @@ impl History {
             excused: vec![HashSet::new(); nodes],
             ..Self::default()
         }
+    }
+
+    /// `node` has it on its disk that it left, and knew `generation`.
+    pub(crate) fn depart(&mut self, node: usize, generation: u64) {
+        self.departures.insert((node, generation));
+    }
+
+    /// Whether `node` left with a generation of this line.
+    pub(crate) fn has_departed(&self, node: usize, line: &BTreeSet<u64>) -> bool {
+        let mut known = line.iter();
+        known.any(|&generation| self.departures.contains(&(node, generation)))
     }
 
     pub(crate) fn begin(&mut self, write: Write) -> Stamp {

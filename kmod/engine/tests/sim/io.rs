@@ -12,6 +12,7 @@ use weft_engine::effect::Data;
 use weft_engine::event::{Cookie, DiskError, Event, Io, Op as Kind};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::ondisk::{Superblock, AL_BLOCKS, FLAG_INCONSISTENT};
+use weft_uapi::units::NodeSet;
 
 /// More generations than any honest run needs.
 const GENERATIONS_MAX: usize = 1000;
@@ -171,6 +172,13 @@ impl World {
             let this = &self.nodes[node];
             if !known && (this.is_forcing || (this.is_void && is_own)) {
                 self.history.forgive(superblock.generation.id.0);
+            }
+            if self.plan.canary == Some(Canary::CountVanished)
+                && !superblock.generation.members.is_empty()
+            {
+                let record = &mut superblock.generation;
+                record.left = NodeSet(self.quorum.voters.0 & !record.members.0);
+                superblock.encode(block);
             }
             if self.plan.canary == Some(Canary::DropInconsistent) {
                 superblock.flags &= !FLAG_INCONSISTENT;

@@ -116,7 +116,15 @@ pub(super) const EVENTS: &[Row] = &[
     },
     Row {
         name: "`disconnect`",
-        happen: |rig| command(rig, Command::Disconnect { peer: node(1) }),
+        happen: |rig| {
+            command(
+                rig,
+                Command::Disconnect {
+                    peer: node(1),
+                    force: false,
+                },
+            )
+        },
     },
     Row {
         name: "`new-device` of the volume that is there",
@@ -315,6 +323,22 @@ pub(super) const EVENTS: &[Row] = &[
     Row {
         name: "packet `demoted`",
         happen: |rig| packet(rig, Header::new(PacketKind::Demoted, None), &[]),
+    },
+    Row {
+        name: "packet `leave`: the peer asks for leave",
+        happen: |rig| packet(rig, Header::new(PacketKind::Leave, None), &[]),
+    },
+    Row {
+        name: "packet `leave`: the peer has it on record, and was not asked",
+        happen: |rig| {
+            let mut header = about(PacketKind::Leave, 0);
+            header.flags = FLAG_YES;
+            packet(rig, header, &[])
+        },
+    },
+    Row {
+        name: "packet `leave-reply` that nobody asked for",
+        happen: |rig| packet(rig, Header::new(PacketKind::LeaveReply, None), &[]),
     },
     Row {
         name: "packet `written` of something that was never sent",

@@ -372,7 +372,10 @@ pub(super) const STATES: &[State] = &[
         reach: || {
             let mut rig = follower();
             let peer = node(1);
-            assert_eq!(rig.command(0, Command::Disconnect { peer }), Ok(()));
+            assert_eq!(
+                rig.command(0, Command::Disconnect { peer, force: false }),
+                Ok(())
+            );
             rig.idle();
             rig
         },

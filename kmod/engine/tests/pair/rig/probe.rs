@@ -106,6 +106,7 @@ impl Rig {
             term: Term(info.term),
             writer: Some(writer),
             members: NodeSet(info.members),
+            left: NodeSet::EMPTY,
         })
     }
 }

@@ -114,6 +114,23 @@ impl Rig {
             .members
     }
 
+    /// Who had left when the node's record was made.
+    pub(crate) fn left(&self, number: usize) -> u32 {
+        let info = self.nodes[number].engine.generation_info(VOLUME);
+        info.unwrap().left
+    }
+
+    /// The record with which the node itself left; 0: it did not, or was taken in.
+    pub(crate) fn left_at(&self, number: usize) -> u64 {
+        let info = self.nodes[number].engine.volume_info(VOLUME, self.now);
+        info.unwrap().left_at
+    }
+
+    /// Number of nodes.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Every disk is up to date and in lockstep with every other one, and all hold the same data. Two that follow a
     /// primary leave it to it what they may owe each other.
     pub(crate) fn assert_whole(&mut self) {

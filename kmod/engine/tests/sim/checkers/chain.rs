@@ -10,6 +10,7 @@ use crate::node::node_id;
 use crate::world::World;
 use std::collections::BTreeSet;
 use weft_engine::quorum::Quorum;
+use weft_uapi::ondisk::Generation;
 use weft_uapi::units::NodeSet;
 
 /// The durable superblock of `node` changed.
@@ -44,7 +45,7 @@ fn advance(
         let knows = |node: &usize| lines[*node].contains(&generation);
         let holders = (0..lines.len()).filter(knows).map(node_id);
         let holders = holders.fold(NodeSet::EMPTY, NodeSet::with);
-        if quorum.has_majority(holders) {
+        if quorum.has_majority(holders) || is_majority_of_the_rest(quorum, record, holders) {
             history.learn(generation);
         }
         if !history.counts(generation) || history.line(tip).contains(&generation) {
@@ -61,6 +62,13 @@ fn advance(
         tip = generation;
     }
     Ok(tip)
+}
+
+/// Whether more than half of the voters that had not left by a record know it: they need not wait for the others.
+fn is_majority_of_the_rest(quorum: Quorum, record: Option<Generation>, holders: NodeSet) -> bool {
+    let left = record.map_or(NodeSet::EMPTY, |record| record.left);
+    let rest = NodeSet(quorum.voters.0 & !left.0);
+    holders.intersection(rest).len() * 2 > rest.len()
 }
 
 /// Whether `generation` goes on from `tip`, or somebody used force.
@@ -101,7 +109,6 @@ pub(crate) fn elected(world: &mut World, node: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_uapi::ondisk::Generation;
     use weft_uapi::units::GenerationId;
 
     /// 1, with the children 2 and 3.
