@@ -22,8 +22,10 @@ use crate::effect::{Effect, Level, Object};
 use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
-use weft_uapi::units::{NodeId, SessionId, Term};
-use weft_uapi::version::{FEATURES, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use weft_uapi::units::{NodeId, NodeSet, SessionId, Term};
+use weft_uapi::version::{
+    FEATURES, FEATURE_CLIENTS, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+};
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -41,6 +43,10 @@ pub(super) struct Peer {
     hellos: [bool; 2],
     since: Time,
     pub(super) role: Role,
+    /// If it leads: for whose applications.
+    pub(super) leads_for: NodeSet,
+    /// It knows how to serve.
+    pub(super) may_serve: bool,
     /// The session was offered; before that something has to be recalled.
     is_offered: bool,
     /// The next handshake gives this node's data up.
@@ -63,6 +69,8 @@ impl Peer {
             hellos: [false; 2],
             since: Time(0),
             role: Role::Unknown,
+            leads_for: NodeSet::EMPTY,
+            may_serve: false,
             is_offered: false,
             discards: false,
             asked: None,
@@ -159,7 +167,7 @@ impl<H: Host> Engine<H> {
         id: NodeId,
         discards: bool,
     ) -> Result<(), Refusal> {
-        let is_primary = cx.facts.is_primary();
+        let is_primary = cx.facts.is_primary() || cx.facts.is_client;
         let peer = self.peer_mut(id).ok_or(Refusal::NoSuchPeer)?;
         if peer.connection != ConnectionState::StandAlone {
             return Err(Refusal::AlreadyConnected);
@@ -301,6 +309,7 @@ impl<H: Host> Engine<H> {
         )?;
         if link == LinkKind::Data {
             peer.role = role;
+            peer.may_serve = body.features.get() & FEATURE_CLIENTS != 0;
             let session = peer.session;
             let round = Round {
                 wanted: 1,
@@ -357,6 +366,8 @@ impl<H: Host> Engine<H> {
         };
         peer.set_reason(sentence);
         peer.role = Role::Unknown;
+        peer.leads_for = NodeSet::EMPTY;
+        peer.may_serve = false;
         peer.asked = None;
         peer.granting = None;
         peer.is_promised = false;
@@ -368,6 +379,8 @@ impl<H: Host> Engine<H> {
         for volume in self.each_volume_mut() {
             volume.end_session(cx, id);
         }
+        self.lose_client(cx, id);
+        self.lose_server(cx, id, None);
         if stand_alone {
             self.set_connection(cx, id, ConnectionState::StandAlone);
         } else {
@@ -438,6 +451,9 @@ impl<H: Host> Engine<H> {
                 peer.discards = false;
                 peer.fence.lift();
             }
+            if self.role == Role::Primary {
+                self.tell_leading(cx);
+            }
             // Requests may have waited for the peer to be fenced.
             for volume in self.each_volume_mut() {
                 volume.recheck = true;
@@ -475,6 +491,7 @@ impl<H: Host> Volume<H> {
         let received = replica.receives;
         self.lose_tail(peer);
         self.lose_received(peer);
+        self.drop_carried(peer);
         self.trim_tail();
         if let Some(replica) = self.replica_mut(peer) {
             replica.reset();

@@ -12,7 +12,7 @@ use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
     GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA,
-    SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    SUSPENDED_NO_SERVER, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 use weft_uapi::units::{NodeId, VolumeId};
 use zerocopy::FromZeros;
@@ -33,7 +33,7 @@ impl<H: Host> Engine<H> {
         ResourceInfo {
             name: self.config.name,
             node_id: self.config.node.get().into(),
-            role: self.role.number(),
+            role: self.shown_role().number(),
             protocol: self.protocol.number(),
             suspended: self.suspended(),
             suspended_ms: suspended_since.map_or(0, |since| now.ms_since(since)),
@@ -50,6 +50,8 @@ impl<H: Host> Engine<H> {
             split_brain_1: self.policies.one.number(),
             may_promote: prospect.refusal.map_or(0, Refusal::number),
             may_promote_peer: number_of(prospect.peer),
+            server: number_of(self.server()),
+            clients: self.clients.0,
         }
     }
 
@@ -64,7 +66,13 @@ impl<H: Host> Engine<H> {
         } else {
             SUSPENDED_FENCING
         };
-        waiting.fold(fencing, |all, volume| {
+        let is_unserved = self.client.is_some() && self.server().is_none();
+        let has_requests = self.each_volume().any(Volume::has_waiting_requests);
+        let first = match is_unserved && has_requests {
+            true => fencing | SUSPENDED_NO_SERVER,
+            false => fencing,
+        };
+        waiting.fold(first, |all, volume| {
             let broken = if volume.is_broken {
                 SUSPENDED_BROKEN
             } else {
@@ -124,7 +132,7 @@ impl<H: Host> Engine<H> {
             name: [0; 64],
             peer: id.get().into(),
             connection: connection.number(),
-            role: peer.role.number(),
+            role: self.shown_role_of(id).number(),
             daemon_connected: self.reachable.contains(id).into(),
             session: peer.session().0,
             reason: peer.reason,

@@ -131,10 +131,10 @@ impl<H: Host> Engine<H> {
 
     /// Promises a peer to be the next primary; it hears of it when that is durable.
     fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, question: Question) {
-        if let Some(Transition::Asking { token, .. }) = self.transition {
+        if let Some(Transition::Asking { asker, .. }) = self.transition {
             self.give_up(cx);
             cx.refuse(
-                token,
+                asker,
                 Refusal::ElectionLost,
                 format_args!("node {id} goes first"),
             );

@@ -415,6 +415,9 @@ impl Rig {
             .handle(self.now, event, &mut self.out);
         let acts = self.out.acts.drain(..);
         self.nodes[number].queue.extend(acts);
+        for (request, data) in self.out.answers.drain(..) {
+            self.buffers[request as usize] = data;
+        }
         assert!(
             !self
                 .out

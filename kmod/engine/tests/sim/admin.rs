@@ -106,9 +106,6 @@ impl World {
 
     /// A cluster manager moves the service to `node`.
     pub(crate) fn switch_over(&mut self, node: usize) {
-        if self.nodes[node].is_diskless {
-            return;
-        }
         for peer in self.peers(node) {
             if self.nodes[peer].is_primary() {
                 self.demote(peer);
@@ -128,10 +125,10 @@ impl World {
             return;
         }
         let node = self.random.index(self.nodes.len());
-        if self.nodes[node].is_diskless {
+        let force = self.nodes.iter().all(|node| node.is_blank());
+        if force && self.nodes[node].is_diskless {
             return;
         }
-        let force = self.nodes.iter().all(|node| node.is_blank());
         self.nodes[node].app.is_leaving = false;
         self.command(node, Command::Primary { force });
     }
@@ -265,7 +262,7 @@ impl World {
         };
         let is_primary = self.nodes[node].is_primary();
         let lacks_disk = !self.nodes[node].is_attached && !self.nodes[node].is_diskless;
-        if lacks_disk && !is_primary {
+        if lacks_disk && (!is_primary || self.nodes[node].server.is_some()) {
             return self.attach(node);
         }
         if lacks_disk && !self.nodes[node].app.is_leaving {

@@ -55,6 +55,7 @@ impl World {
         let life = this.life;
         this.engine = Some(Engine::new(config).unwrap());
         this.role = Role::Secondary.number();
+        this.server = None;
         note!(self, "n{node} boots");
         let mut delay = self.random.duration(US..100 * MS);
         self.after(
