@@ -10,7 +10,7 @@ mod body;
 
 pub use body::{
     BitmapBody, DiskBody, GenerationBody, HelloBody, InForceBody, PromoteBody, StateBody,
-    STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_NEWCOMER, STATE_OUTDATED,
+    STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_LED, STATE_NEWCOMER, STATE_OUTDATED,
     STATE_STALLED,
 };
 
@@ -93,7 +93,8 @@ states! {
         /// Tells a client which record is in force ([`InForceBody`]), and `term` its term: its holders have every write
         /// that was answered.
         Exposed = 50 "exposed",
-        /// A node wants to become primary ([`PromoteBody`]); with [`FLAG_FORCE`] because a person insists.
+        /// A node wants to become primary ([`PromoteBody`]), with [`FLAG_FORCE`] because a person insists; `arg` is the
+        /// node whose application it is for plus one, 0: its own.
         PromoteRequest = 56 "promote-request",
         /// Answer to a promote request ([`PromoteBody`]).
         PromoteReply = 57 "promote-reply",
@@ -108,6 +109,8 @@ states! {
         ServeReply = 61 "serve-reply",
         /// The sender needs no server any more, or serves no more; it answers nothing that was not answered before.
         ServeEnd = 62 "serve-end",
+        /// `arg` is 1: the sender has an application that is served, or that waits for a server; 0: it has none any more.
+        Claimed = 63 "claimed",
 
         /// `seq` is in memory (protocol B).
         Received = 64 "received",

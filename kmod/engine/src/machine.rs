@@ -281,6 +281,13 @@ impl<H: Host> Engine<H> {
         if self.role == Role::Primary || is_recording {
             leaders = leaders.with(self.config.node);
         }
+        let is_primary = |id: &NodeId| {
+            let peer = self.peer(*id);
+            *id == self.config.node && self.role == Role::Primary
+                || peer.is_some_and(|peer| peer.role == Role::Primary)
+        };
+        let primaries = leaders.iter().filter(is_primary);
+        let primaries = primaries.fold(NodeSet::EMPTY, NodeSet::with);
         let policies_barred = self.policies_barred();
         Facts {
             node: self.config.node,
@@ -290,6 +297,7 @@ impl<H: Host> Engine<H> {
             },
             policies_barred,
             leaders,
+            primaries,
             quorum: self.quorum,
             held_by: self.held_by(),
             role: self.role,
@@ -388,6 +396,7 @@ impl<H: Host> Engine<H> {
             PacketKind::ServeRequest => self.on_serve_request(cx, peer, &header),
             PacketKind::ServeReply => self.on_serve_reply(cx, peer, &header),
             PacketKind::ServeEnd => self.on_serve_end(cx, peer),
+            PacketKind::Claimed => self.on_claimed(cx, peer, &header),
             _ => {
                 let id = header.volume.ok_or(Fault("a packet names no volume"))?;
                 match self.volume_mut(id) {

@@ -101,7 +101,11 @@ pub const STATE_STALLED: u32 = 1 << 4;
 /// Bit of [`StateBody::flags`]: the sender's disk took the place of another one, and its vote does not count yet.
 pub const STATE_NEWCOMER: u32 = 1 << 5;
 
-const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT
+/// Bit of [`StateBody::flags`]: the leader that the sender names is primary, and not only about to be.
+pub const STATE_LED: u32 = 1 << 7;
+
+const STATE_FLAGS_KNOWN: u32 = STATE_LED
+    | STATE_INCONSISTENT
     | STATE_CRASHED
     | STATE_DISCARDS
     | STATE_OUTDATED

@@ -7,6 +7,8 @@
 //!                               ^                                 |                    |
 //!                               +------ refused, lost ------------+--------------------+
 //! ```
+//! A node whose own disk has become good, and that has lost its server, is elected itself.
+//!
 //! A request that was not answered when the server is lost is asked again of the next one; requests that overlap are
 //! never under way together, so asking twice does no harm. Who may be next, `exposure` says: nobody who lacks what the
 //! application has been shown.
@@ -48,6 +50,8 @@ enum Stage {
     Asking { server: NodeId, since: Time },
     /// This peer serves.
     Served { server: NodeId },
+    /// Its own disk has become good enough: this node is to lead itself.
+    Promoting,
     /// The role goes once all requests are done.
     Leaving { server: Option<NodeId> },
 }
@@ -62,7 +66,7 @@ impl Client {
         match self.stage {
             Stage::Served { server } => Some(server),
             Stage::Leaving { server } => server,
-            Stage::Seeking { .. } | Stage::Asking { .. } => None,
+            Stage::Seeking { .. } | Stage::Asking { .. } | Stage::Promoting => None,
         }
     }
 
@@ -70,7 +74,7 @@ impl Client {
         match self.stage {
             Stage::Seeking { again } => Some(again),
             Stage::Asking { since, .. } => Some(since.after_ms(SERVE_TIMEOUT_MS)),
-            Stage::Served { .. } | Stage::Leaving { .. } => None,
+            Stage::Served { .. } | Stage::Promoting | Stage::Leaving { .. } => None,
         }
     }
 }
@@ -98,14 +102,59 @@ impl<H: Host> Engine<H> {
     /// The role of a peer that people see.
     pub(super) fn shown_role_of(&self, id: NodeId) -> Role {
         let leads_for = |peer: &Peer| peer.has_session() && peer.leads_for.contains(id);
-        let is_served = self.clients.contains(id) || self.peers.iter().flatten().any(leads_for);
+        let is_served = self.peers.iter().flatten().any(leads_for);
         match self.peer(id) {
             _ if is_served => Role::Primary,
+            Some(peer) if peer.is_client => Role::Primary,
             // It leads, but not for itself.
             Some(peer) if !peer.leads_for.is_empty() => Role::Secondary,
             Some(peer) => peer.role,
             None => Role::Unknown,
         }
+    }
+
+    /// Peers with an application that another node serves, or is to serve, but for one of them.
+    pub(super) fn other_clients(&self, but: Option<NodeId>) -> impl Iterator<Item = NodeId> + '_ {
+        let is_client = move |id: &NodeId| {
+            but != Some(*id) && self.peer(*id).is_some_and(|peer| peer.is_client)
+        };
+        self.peers().filter(is_client)
+    }
+
+    /// Tells a peer, or all, whether this node has an application that others serve.
+    pub(super) fn tell_claim<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        to: Option<NodeId>,
+    ) {
+        let mut header = Header::new(PacketKind::Claimed, None);
+        header.arg = self
+            .client
+            .as_ref()
+            .is_some_and(Client::is_served_once)
+            .into();
+        for id in self.connected().iter() {
+            let is_meant = to.is_none_or(|peer| peer == id)
+                && self.peer(id).is_some_and(|peer| peer.may_serve);
+            if let Some(line) = self.line_to(id).filter(|_| is_meant) {
+                cx.send(line, header, &[]);
+            }
+        }
+    }
+
+    /// A peer tells whether it has an application that others serve.
+    pub(super) fn on_claimed<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        id: NodeId,
+        header: &Header,
+    ) -> Result<(), Fault> {
+        ensure(header.arg <= 1, "the peer sent a malformed claim")?;
+        if let Some(peer) = self.peer_mut(id) {
+            peer.is_client = header.arg == 1;
+        }
+        cx.notify(Object::Peer(id));
+        Ok(())
     }
 
     /// Whether a peer seems to have what this node lacks. Only an administrator's wish is passed on.
@@ -180,6 +229,16 @@ impl<H: Host> Engine<H> {
                     self.lose_server(cx, server, Some(Refusal::ElectionLost));
                 }
             }
+            Stage::Promoting if self.is_in_transition() => {}
+            Stage::Promoting => {
+                self.client = Some(Client {
+                    tried: client.tried.with(self.config.node),
+                    stage: Stage::Seeking {
+                        again: cx.now.after_ms(ASK_AGAIN_MS),
+                    },
+                    ..client
+                });
+            }
             Stage::Served { .. } => {}
             Stage::Leaving { server } => self.run_leave(cx, client.asker, server),
         }
@@ -194,11 +253,19 @@ impl<H: Host> Engine<H> {
         if self.is_left_behind() {
             return self.lose_application(cx, "others went on without this node");
         }
-        if self.each_volume().any(|volume| volume.is_bereft()) {
+        let node = self.config.node;
+        if self.each_volume().any(|volume| volume.is_bereft(node)) {
             return self.lose_application(cx, "no copy has all that was not flushed");
         }
         if self.each_volume().any(|volume| volume.is_negotiating()) && again > cx.now {
             return;
+        }
+        if self.may_serve_itself(client.tried) {
+            self.client = Some(Client {
+                stage: Stage::Promoting,
+                ..client
+            });
+            return self.begin_promotion(cx, Asker::Application, false);
         }
         if let Some(server) = self.candidate(client.tried) {
             return self.ask_server(cx, client, server);
@@ -218,6 +285,28 @@ impl<H: Host> Engine<H> {
                 ..client
             });
         }
+    }
+
+    /// Whether this node's own disks have become good enough for its application, and have all that it was shown.
+    fn may_serve_itself(&self, tried: NodeSet) -> bool {
+        let node = self.config.node;
+        let is_free = !self.is_in_transition() && !tried.contains(node);
+        is_free
+            && self.may_promote(false, None).is_ok()
+            && self.each_volume().all(|volume| volume.keeps_exposure(node))
+    }
+
+    /// This node leads itself now: its requests are its own matter.
+    pub(super) fn serve_itself<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        if self.client.take().is_none() {
+            return;
+        }
+        cx.facts = self.facts();
+        for volume in self.each_volume_mut() {
+            volume.move_ranges(cx);
+            volume.forget_exposure(cx);
+        }
+        self.tell_claim(cx, None);
     }
 
     fn ask_server<O: Output<H>>(
@@ -265,7 +354,7 @@ impl<H: Host> Engine<H> {
             self.lose_server(cx, id, Some(refusal));
             return Ok(());
         }
-        let is_shown = self.each_volume().all(|volume| volume.is_shown());
+        let is_shown = self.each_volume().all(|volume| volume.is_shown_by(id));
         ensure(is_shown, "the peer serves without having said what")?;
         self.client = Some(Client {
             asker: Asker::Nobody,
@@ -282,6 +371,7 @@ impl<H: Host> Engine<H> {
         for volume in self.each_volume_mut() {
             volume.begin_service(cx, id);
         }
+        self.tell_claim(cx, None);
         cx.notify(Object::Resource);
         cx.reply(client.asker, Ok(()));
         Ok(())
@@ -388,7 +478,10 @@ impl<H: Host> Engine<H> {
 
     /// Whether others went on without this primary: what its application was shown is of the past.
     fn is_left_behind(&self) -> bool {
-        let by = |id: NodeId| self.each_volume().any(|volume| volume.is_left_behind_by(id));
+        let by = |id: NodeId| {
+            self.each_volume()
+                .any(|volume| volume.is_left_behind_by(id))
+        };
         self.peers().any(by)
     }
 
@@ -418,6 +511,7 @@ impl<H: Host> Engine<H> {
     fn forget_application<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.client = None;
         cx.facts = self.facts();
+        self.tell_claim(cx, None);
         for volume in self.each_volume_mut() {
             volume.forget_exposure(cx);
         }

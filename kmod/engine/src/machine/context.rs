@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) clients: NodeSet,
     /// Who is primary, or about to be, as far as this node sees.
     pub(super) leaders: NodeSet,
+    /// Those of them that are primary.
+    pub(super) primaries: NodeSet,
     /// Who has a vote.
     pub(super) quorum: Quorum,
     /// Peers that are to be fenced before anything else is done.
@@ -58,8 +60,20 @@ pub(super) enum Asker {
     Person(Token),
     /// A peer that this node is to serve.
     Client(Line),
+    /// This node's own application, which has been served by others.
+    Application,
     /// Nobody.
     Nobody,
+}
+
+impl Asker {
+    /// The peer whose application it is for; `None`: this node's.
+    pub(super) fn client(self) -> Option<NodeId> {
+        match self {
+            Self::Client(line) => Some(line.peer),
+            Self::Person(_) | Self::Application | Self::Nobody => None,
+        }
+    }
 }
 
 impl From<Token> for Asker {
@@ -112,7 +126,7 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
                 result: Ok(()),
             }),
             (Asker::Client(line), result) => self.answer_client(line, result),
-            (Asker::Nobody, _) => {}
+            (Asker::Application | Asker::Nobody, _) => {}
             (asker, Err(refusal)) => self.refuse(asker, refusal, format_args!("")),
         }
     }
@@ -129,7 +143,7 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
                 result: Err(Refused { refusal, detail }),
             }),
             Asker::Client(line) => self.answer_client(line, Err(refusal)),
-            Asker::Nobody => {}
+            Asker::Application | Asker::Nobody => {}
         }
     }
 

@@ -94,6 +94,20 @@ impl<H: Host> Volume<H> {
         })
     }
 
+    /// Whether this node's own disk has all that its application was shown.
+    pub(super) fn keeps_exposure(&self, node: NodeId) -> bool {
+        let shown = &self.exposure;
+        let Some(disk) = self.disk.as_ref() else {
+            return false;
+        };
+        let is_same_disk = shown.holders.contains(node)
+            && shown.attach_ids.get(node.index()) == Some(&disk.superblock.attach_id);
+        shown.generation == GenerationId::NONE
+            || (disk.superblock.generation.term == shown.term
+                && disk.ancestry().contains(shown.generation)
+                && (is_same_disk || shown.flushed == shown.answered))
+    }
+
     /// Whether a peer's data go on from what the application was shown, by somebody else's promotion.
     pub(super) fn is_left_behind_by(&self, peer: NodeId) -> bool {
         let shown = &self.exposure;
@@ -105,25 +119,33 @@ impl<H: Host> Volume<H> {
         })
     }
 
-    /// Whether nobody has all that the application was shown any more: every holder has lost its cache, or its disk.
-    pub(super) fn is_bereft(&self) -> bool {
+    /// Whether nobody has all that the application was shown any more: every holder has lost its cache, its disk, or has
+    /// given its data up.
+    pub(super) fn is_bereft(&self, node: NodeId) -> bool {
         let shown = &self.exposure;
         let has_lost = |holder: NodeId| {
+            if holder == node {
+                return !self.keeps_exposure(node);
+            }
             let said = self
                 .replica(holder)
                 .filter(|replica| replica.session.is_some() && !replica.round.is_open())
                 .and_then(|replica| replica.round.peer);
             said.is_some_and(|said| {
+                let is_same_disk =
+                    shown.attach_ids.get(holder.index()) == Some(&said.side.attach_id);
+                let keeps = is_same_disk || shown.flushed == shown.answered;
                 said.disk != DiskState::Diskless
-                    && shown.attach_ids.get(holder.index()) != Some(&said.side.attach_id)
+                    && !(keeps && said.side.ancestry.contains(shown.generation))
             })
         };
-        shown.flushed < shown.answered && shown.holders.iter().all(has_lost)
+        shown.generation != GenerationId::NONE && shown.holders.iter().all(has_lost)
     }
 
     /// Whether the peer that was asked to serve has said what it would show.
-    pub(super) fn is_shown(&self) -> bool {
-        self.exposure.is_told
+    pub(super) fn is_shown_by(&self, server: NodeId) -> bool {
+        let said = self.replica(server).and_then(|replica| replica.round.peer);
+        self.exposure.is_told && said.is_some_and(|said| said.sectors > 0)
     }
 
     /// The application has been shown nothing yet.
@@ -138,7 +160,8 @@ impl<H: Host> Volume<H> {
         cx: &mut Context<'_, H, O>,
         server: NodeId,
     ) {
-        if let Some(said) = self.told_by(server).copied() {
+        // Whatever is being negotiated now, the size stays.
+        if let Some(said) = self.replica(server).and_then(|replica| replica.round.peer) {
             self.exposure.sectors = said.sectors;
             self.exposure.block_bytes = said.block_bytes;
         }

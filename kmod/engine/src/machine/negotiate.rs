@@ -385,7 +385,8 @@ impl<H: Host> Volume<H> {
                     _ => ReplicationState::Established,
                 };
                 self.on_waiting(cx, peer, rule, replication);
-                if own.stance.leader.is_none() && said.stance.leader.is_some() {
+                // Who is only about to be primary may never be it, and has written nothing.
+                if own.stance.leader.is_none() && said.is_led {
                     self.outdate(cx);
                 }
             }

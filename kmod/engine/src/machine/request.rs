@@ -223,6 +223,26 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    /// The ranges of requests that wait go over to those of a client, or back. Requests that were not answered may come to
+    /// the disks in any order.
+    pub(super) fn move_ranges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for number in self.requests.numbers() {
+            let Some(request) = self.requests.get_mut(number) else {
+                continue;
+            };
+            let Some(range) = request.range.take() else {
+                continue;
+            };
+            let io = request.io;
+            match request.is_clients {
+                true => self.client_ranges.leave(range),
+                false => self.ranges.leave(range),
+            };
+            self.enter_range(cx, number, io);
+        }
+        self.recheck = true;
+    }
+
     /// Looks at all requests that wait.
     #[inline(never)]
     pub(super) fn run_requests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {

@@ -97,7 +97,7 @@ impl<H: Host> Engine<H> {
             cx.reply(asker, Err(Refusal::InTransition));
             return;
         }
-        match self.may_promote(force) {
+        match self.may_promote(force, asker.client()) {
             // What passes is waited for.
             Ok(()) | Err((Refusal::InTransition, _)) => {}
             Err((Refusal::NoUpToDateDisk, _)) if self.may_be_served(asker, force) => {
@@ -105,6 +105,16 @@ impl<H: Host> Engine<H> {
             }
             Err(denial) => return cx.deny(asker, denial),
         }
+        self.begin_promotion(cx, asker, force);
+    }
+
+    /// Has every peer met anew, and goes on from there.
+    pub(super) fn begin_promotion<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        asker: Asker,
+        force: bool,
+    ) {
         self.forget_free();
         for volume in self.each_volume_mut() {
             volume.negotiate_all(cx.now);
@@ -114,6 +124,11 @@ impl<H: Host> Engine<H> {
             force,
             since: cx.now,
         });
+    }
+
+    /// Whether this node is about to be primary, or to be none any more.
+    pub(super) fn is_in_transition(&self) -> bool {
+        self.transition.is_some()
     }
 
     /// Asks the connected peers for their promise.
@@ -138,6 +153,9 @@ impl<H: Host> Engine<H> {
                 };
                 let mut header = Header::new(PacketKind::PromoteRequest, None);
                 header.flags = if force { FLAG_FORCE } else { 0 };
+                header.arg = asker
+                    .client()
+                    .map_or(0, |client| u64::from(client.get()).saturating_add(1));
                 cx.send(line, header, body.as_bytes());
                 waits = waits.with(peer);
             }
@@ -152,8 +170,12 @@ impl<H: Host> Engine<H> {
         });
     }
 
-    /// Whether a promotion may begin; the refusal may be about a peer.
-    pub(super) fn may_promote(&self, force: bool) -> Result<(), (Refusal, Option<NodeId>)> {
+    /// Whether a promotion may begin, for the application of this node or of a client; the refusal may be about a peer.
+    pub(super) fn may_promote(
+        &self,
+        force: bool,
+        client: Option<NodeId>,
+    ) -> Result<(), (Refusal, Option<NodeId>)> {
         if self.volumes().next().is_none() {
             return Err((Refusal::NoVolume, None));
         }
@@ -161,7 +183,7 @@ impl<H: Host> Engine<H> {
             let Some(peer) = self.peer(id) else {
                 continue;
             };
-            if peer.role == Role::Primary {
+            if peer.role == Role::Primary || (peer.is_client && client != Some(id)) {
                 return Err((Refusal::PeerPrimary, Some(id)));
             }
             if peer.connection() == ConnectionState::Handshake || peer.is_promised {
@@ -353,7 +375,7 @@ impl<H: Host> Engine<H> {
         force: bool,
         since: Time,
     ) {
-        let denial = match self.may_promote(force) {
+        let denial = match self.may_promote(force, asker.client()) {
             // It passes, or takes too long.
             Err((Refusal::InTransition, _)) if since.after_ms(PROMOTION_TIMEOUT_MS) > cx.now => {
                 return;
@@ -461,11 +483,7 @@ impl<H: Host> Engine<H> {
 
     fn become_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
         self.transition = None;
-        match asker {
-            Asker::Client(line) => self.clients = self.clients.with(line.peer),
-            Asker::Person(_) => self.is_claimed = true,
-            Asker::Nobody => {}
-        }
+        self.claim(cx, asker);
         self.set_role(cx, Role::Primary);
         self.tell_leading(cx);
         for volume in self.each_volume_mut() {

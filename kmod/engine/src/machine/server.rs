@@ -54,14 +54,23 @@ impl<H: Host> Engine<H> {
             volume.insists |= force;
             volume.recheck = true;
         }
-        match asker {
-            Asker::Client(line) => self.clients = self.clients.with(line.peer),
-            Asker::Person(_) => self.is_claimed = true,
-            Asker::Nobody => {}
-        }
+        self.claim(cx, asker);
         self.tell_leading(cx);
         self.expose(cx);
         cx.reply(asker, Ok(()));
+    }
+
+    /// Notes for whom this node leads.
+    pub(super) fn claim<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
+        match asker {
+            Asker::Client(line) => self.clients = self.clients.with(line.peer),
+            Asker::Person(_) => self.is_claimed = true,
+            Asker::Application => {
+                self.is_claimed = true;
+                self.serve_itself(cx);
+            }
+            Asker::Nobody => {}
+        }
     }
 
     /// Tells everybody that this node leads, and for whom.

@@ -45,6 +45,8 @@ pub(super) struct Peer {
     pub(super) role: Role,
     /// If it leads: for whose applications.
     pub(super) leads_for: NodeSet,
+    /// It has an application that another node serves, or is to serve.
+    pub(super) is_client: bool,
     /// It knows how to serve.
     pub(super) may_serve: bool,
     /// The session was offered; before that something has to be recalled.
@@ -70,6 +72,7 @@ impl Peer {
             since: Time(0),
             role: Role::Unknown,
             leads_for: NodeSet::EMPTY,
+            is_client: false,
             may_serve: false,
             is_offered: false,
             discards: false,
@@ -321,6 +324,9 @@ impl<H: Host> Engine<H> {
             for volume in self.each_volume_mut() {
                 volume.begin_session(id, session, round);
             }
+            if self.client.is_some() {
+                self.tell_claim(cx, Some(id));
+            }
         }
         Ok(())
     }
@@ -367,6 +373,7 @@ impl<H: Host> Engine<H> {
         peer.set_reason(sentence);
         peer.role = Role::Unknown;
         peer.leads_for = NodeSet::EMPTY;
+        peer.is_client = false;
         peer.may_serve = false;
         peer.asked = None;
         peer.granting = None;

@@ -99,6 +99,22 @@ impl Witness {
         }
     }
 
+    /// A majority of the voters agrees on this line, in which the record that is known does not occur: whoever else knew of
+    /// it is among them, and has given it up.
+    fn overrule(&mut self, line: &Ancestry) {
+        if self.is_ahead_of(line) {
+            if let Some(known) = self.known.as_mut() {
+                known.generation = Generation {
+                    id: line.written(),
+                    term: known.generation.term,
+                    ..Generation::default()
+                };
+                self.wanted = self.wanted.saturating_add(1);
+                self.owed = NodeSet::EMPTY;
+            }
+        }
+    }
+
     /// A peer has a record: goes on to it if it comes after the one that is known. `is_certain`: it is in force.
     fn learn(&mut self, peer: NodeId, record: Generation, line: &Ancestry, is_certain: bool) {
         let is_ahead = self.is_ahead_of(line);
@@ -188,9 +204,10 @@ impl<H: Host> Volume<H> {
         let Some(said) = said else {
             return;
         };
+        // A disk that took the place of another one has forgotten what its node knew.
         let agree = self.peers_that(|_, replica| {
             let theirs = replica.round.peer.filter(|_| replica.session.is_some());
-            theirs.is_some_and(|theirs| is_same(&theirs, &said))
+            theirs.is_some_and(|theirs| is_same(&theirs, &said) && !theirs.is_newcomer)
         });
         let Some(witness) = self.witness.as_mut() else {
             return;
@@ -206,6 +223,8 @@ impl<H: Host> Volume<H> {
             witness.learn(peer, line.current(), &line, is_certain);
         } else if said.role != Role::Primary && line.current().writer == Some(peer) {
             witness.take_back(&line);
+        } else if is_in_force && facts.quorum.is_on() && facts.quorum.has_majority(agree) {
+            witness.overrule(&line);
         }
         self.recheck = true;
     }

@@ -168,12 +168,16 @@ fn a_client_does_not_go_on_with_copies_that_may_have_lost_what_it_did_not_flush(
     let mut rig = led_without_disk();
     assert_eq!(rig.write(CLIENT, 0, 1, 4096), Ok(()));
     (0..2).for_each(|disk| rig.crash(disk));
-    (0..2).for_each(|disk| rig.restart(disk));
+    rig.restart(0);
     let read = rig.begin_op(CLIENT, Op::Read, 0, 4096);
     rig.wait(5_000);
+    // The other one may have it.
     assert!(!rig.is_complete(read));
-    assert_eq!(rig.command(CLIENT, Command::Secondary), Ok(()));
+    rig.restart(1);
+    rig.run_until(|rig| rig.is_complete(read));
     assert_eq!(rig.result(read), Some(Err(IoError::NoData)));
+    assert_eq!(rig.role(CLIENT), Role::Secondary);
+    rig.idle();
     assert_eq!(rig.promote(CLIENT), Ok(()));
 }
 
@@ -252,4 +256,24 @@ fn r8_a_client_goes_on_with_the_majority_of_the_voters() {
     rig.idle();
     assert_eq!(rig.read_disk(first, 8, 4096), [2; 4096]);
     assert_eq!(rig.role(3), Role::Primary);
+}
+
+#[test]
+fn a_replaced_disk_below_a_client_is_filled_and_does_not_serve_before() {
+    let mut rig = led_without_disk();
+    assert_eq!(rig.write(CLIENT, 0, 1, 4096), Ok(()));
+    let first = server(&rig).unwrap();
+    let other = 1 - first;
+    rig.crash(other);
+    assert_eq!(rig.write(CLIENT, 8, 2, 4096), Ok(()));
+    rig.replace_disk(other);
+    rig.isolate(first);
+    rig.restart(other);
+    let read = rig.begin_op(CLIENT, Op::Read, 0, 4096);
+    rig.wait(30_000);
+    assert!(!rig.is_complete(read));
+    rig.heal();
+    assert_eq!(rig.result(read), Some(Ok(())));
+    assert_eq!(rig.read(CLIENT, 8, 4096), Ok(vec![2; 4096]));
+    rig.assert_equal_disks(2);
 }
