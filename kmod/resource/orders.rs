@@ -392,11 +392,20 @@ impl Resource {
 
     fn resize(&self, volume: VolumeId, sectors: u64) {
         let state = self.state.lock();
-        let gendisk = state.rest.volume(volume).map(|it| it.gendisk.clone());
+        let Some(place) = state.rest.volume(volume) else {
+            return;
+        };
+        let gendisk = place.gendisk.clone();
+        let has_disk = place.disk.is_some();
+        let info = state.engine.volume_info(volume, self.now());
         drop(state);
-        if let Some(gendisk) = gendisk {
-            gendisk.set_sectors(sectors);
+        // A device whose data are on peers only has the limits of no disk, and the peers' blocks. They stay once it is open.
+        let block_bytes = info.filter(|info| !has_disk && info.open_count == 0);
+        let block_bytes = block_bytes.map_or(0, |info| info.block_bytes);
+        if block_bytes > 0 && gendisk.set_limits_alone(block_bytes).is_err() {
+            pr_warn!("resource {}: volume {}: blocks of {} bytes are not possible\n", self.name(), volume.0, block_bytes);
         }
+        gendisk.set_sectors(sectors);
     }
 
     fn describe_peer(&self, peer: NodeId, name: Name, is_tie_breaker: bool) {

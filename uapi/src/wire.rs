@@ -398,14 +398,28 @@ mod tests {
     #[test]
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
-            BitmapEnd, Discard, GenerationDurable, InForce, PromoteReply, PromoteRequest, Write,
-            WriteZeroes,
+            BitmapEnd, ClientDiscard, ClientWrite, ClientWriteZeroes, Discard, GenerationDurable,
+            InForce, PromoteReply, PromoteRequest, ServeReply, ServeRequest, Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
-            FLAG_FUA => &[Write, Discard, WriteZeroes][..],
-            FLAG_YES => &[BitmapEnd, InForce, PromoteReply, GenerationDurable],
-            FLAG_NO_UNMAP => &[WriteZeroes],
-            FLAG_FORCE => &[PromoteRequest],
+            FLAG_FUA => &[
+                Write,
+                Discard,
+                WriteZeroes,
+                ClientWrite,
+                ClientDiscard,
+                ClientWriteZeroes,
+            ][..],
+            FLAG_YES => &[
+                BitmapEnd,
+                InForce,
+                PromoteReply,
+                ServeReply,
+                GenerationDurable,
+            ],
+            FLAG_NO_UNMAP => &[WriteZeroes, ClientWriteZeroes],
+            FLAG_FORCE => &[PromoteRequest, ServeRequest],
+            FLAG_PREFLUSH => &[ClientWrite, ClientDiscard, ClientWriteZeroes],
             _ => &[],
         };
         for &kind in PacketKind::ALL {

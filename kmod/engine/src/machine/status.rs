@@ -111,9 +111,11 @@ impl<H: Host> Engine<H> {
         info.written_sectors = volume.written_sectors;
         info.in_flight = u32::try_from(volume.requests.used()).unwrap_or(u32::MAX);
         info.al_size = volume.al_extents.into();
+        if volume.sectors() > 0 {
+            info.block_bytes = volume.block_bytes();
+        }
         if let Some(disk) = volume.disk.as_ref() {
             info.generation = disk.superblock.generation.id.0;
-            info.block_bytes = disk.block_bytes;
             info.al_used = u32::try_from(disk.log.used()).unwrap_or(u32::MAX);
             info.al_writes = disk.log_writes;
         }
