@@ -29,7 +29,7 @@ pub const FEATURE_PAYLOAD_CRC: u64 = 1 << 0;
 pub const FEATURE_SPLIT_BRAIN: u64 = 1 << 1;
 
 /// Feature bit: carries out the requests of a primary without good data of its own.
-pub const FEATURE_CLIENTS: u64 = 1 << 2;
+pub const FEATURE_CLIENTS: u64 = 1 << 4;
 
 /// All features that this build knows.
 pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN | FEATURE_CLIENTS;

@@ -93,6 +93,15 @@ states! {
         /// Tells a client which record is in force ([`InForceBody`]), and `term` its term: its holders have every write
         /// that was answered.
         Exposed = 50 "exposed",
+        /// The sender has an application and no good data of its own: the receiver is to lead and to carry out its requests;
+        /// with [`FLAG_FORCE`] because a person insists.
+        ServeRequest = 51 "serve-request",
+        /// Answer to a serve request: with [`FLAG_YES`] it is done, else `arg` is a [`crate::refusal::Refusal`].
+        ServeReply = 52 "serve-reply",
+        /// The sender needs no server any more, or serves no more; it answers nothing that was not answered before.
+        ServeEnd = 53 "serve-end",
+        /// `arg` is 1: the sender has an application that is served, or that waits for a server; 0: it has none any more.
+        Claimed = 54 "claimed",
         /// A node wants to become primary ([`PromoteBody`]), with [`FLAG_FORCE`] because a person insists; `arg` is the
         /// node whose application it is for plus one, 0: its own.
         PromoteRequest = 56 "promote-request",
@@ -102,15 +111,6 @@ states! {
         Demoted = 58 "demoted",
         /// The sender leads now; `arg` is a set of nodes, bit `n` for node `n`, whose applications it does it for.
         Promoted = 59 "promoted",
-        /// The sender has an application and no good data of its own: the receiver is to lead and to carry out its requests;
-        /// with [`FLAG_FORCE`] because a person insists.
-        ServeRequest = 60 "serve-request",
-        /// Answer to a serve request: with [`FLAG_YES`] it is done, else `arg` is a [`crate::refusal::Refusal`].
-        ServeReply = 61 "serve-reply",
-        /// The sender needs no server any more, or serves no more; it answers nothing that was not answered before.
-        ServeEnd = 62 "serve-end",
-        /// `arg` is 1: the sender has an application that is served, or that waits for a server; 0: it has none any more.
-        Claimed = 63 "claimed",
 
         /// `seq` is in memory (protocol B).
         Received = 64 "received",

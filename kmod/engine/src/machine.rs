@@ -86,6 +86,8 @@ pub struct Config {
     pub fencing: Fencing,
     /// What is done about a split brain, to begin with.
     pub policies: Policies,
+    /// Two nodes may be primary at the same time, to begin with.
+    pub two_primaries: bool,
     /// This node has no disk, and votes.
     pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
@@ -102,6 +104,7 @@ pub struct Engine<H: Host> {
     quorum: Quorum,
     fencing: Fencing,
     policies: Policies,
+    two_primaries: bool,
     role: Role,
     transition: Option<Transition>,
     /// An administrator made this node primary, and it leads itself.
@@ -141,6 +144,7 @@ impl<H: Host> Engine<H> {
             quorum: config.quorum,
             fencing: config.fencing,
             policies: config.policies,
+            two_primaries: config.two_primaries,
             role: Role::Secondary,
             transition: None,
             is_claimed: false,

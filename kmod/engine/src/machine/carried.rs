@@ -91,7 +91,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Whether this disk has what the server has.
-    fn reads_here(&self, server: NodeId) -> bool {
+    pub(super) fn reads_here(&self, server: NodeId) -> bool {
         let is_equal = self.replica(server).is_some_and(|replica| {
             replica.replication == ReplicationState::Established && replica.accepts
         });

@@ -15,11 +15,12 @@
 
 use super::context::{ensure, Asker, Context, Fault};
 use super::session::Peer;
+use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{ConnectionState, Role};
+use weft_uapi::state::{ConnectionState, Fencing, Role};
 use weft_uapi::units::{NodeId, NodeSet};
 use weft_uapi::wire::{Header, PacketKind, FLAG_FORCE, FLAG_YES};
 
@@ -39,6 +40,10 @@ pub(super) struct Client {
     tried: NodeSet,
     /// Why the last one did.
     refusal: Option<(Refusal, Option<NodeId>)>,
+    /// A server that was lost and has an application of its own: it may be going on by itself.
+    rival: Option<NodeId>,
+    /// It was tried once to lead itself again, since its own disk is as good as the server's.
+    has_returned: bool,
     stage: Stage,
 }
 
@@ -183,11 +188,49 @@ impl<H: Host> Engine<H> {
             force,
             tried: NodeSet::EMPTY,
             refusal: None,
+            rival: None,
+            has_returned: false,
             stage: Stage::Seeking {
                 again: cx.now.after_ms(ASK_AGAIN_MS),
             },
         });
         self.look_around(cx);
+    }
+
+    /// Whether this node may be the second primary beside `first`.
+    pub(super) fn may_be_second(&self, asker: Asker, first: NodeId) -> bool {
+        let is_first = |id: NodeId| id == first;
+        let leads_for_one = self
+            .peer(first)
+            .is_some_and(|peer| peer.role == Role::Primary && peer.leads_for.len() == 1);
+        matches!(asker, Asker::Person(_))
+            && self.two_primaries
+            && leads_for_one
+            && self.peers().any(|id| is_first(id) && self.could_serve(id))
+    }
+
+    /// An administrator wants a node to be primary that is it, or is about to be, by way of others.
+    pub(super) fn insist_on_client<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        asker: Asker,
+        force: bool,
+    ) {
+        let Some(client) = self.client.as_mut() else {
+            return;
+        };
+        if !client.is_served_once() {
+            return cx.reply(asker, Err(Refusal::InTransition));
+        }
+        if matches!(asker, Asker::Client(_)) {
+            // It has nothing to give.
+            return cx.reply(asker, Err(Refusal::NoUpToDateDisk));
+        }
+        if force {
+            // A person knows that it does not go on.
+            client.rival = None;
+        }
+        cx.reply(asker, Ok(()));
     }
 
     /// What the peers have is to be known anew before one of them is asked.
@@ -206,8 +249,19 @@ impl<H: Host> Engine<H> {
         is_able && self.each_volume().all(|volume| volume.may_serve(id))
     }
 
+    /// Who has to be asked, if it may not be anybody else: without majority and without fencing nobody knows whether a
+    /// server with an application of its own goes on.
+    fn only_candidate(&self, client: &Client) -> Option<NodeId> {
+        let is_unsure = !self.quorum.is_on() && self.fencing == Fencing::DontCare;
+        client.rival.filter(|_| is_unsure)
+    }
+
     /// Whom to ask next: who leads already, if anybody does.
-    fn candidate(&self, tried: NodeSet) -> Option<NodeId> {
+    fn candidate(&self, client: &Client) -> Option<NodeId> {
+        let tried = client.tried;
+        if let Some(only) = self.only_candidate(client) {
+            return Some(only).filter(|&id| !tried.contains(id) && self.could_serve(id));
+        }
         let leads = |id: &NodeId| self.peer(*id).is_some_and(|peer| peer.role == Role::Primary);
         let may = |id: &NodeId| !tried.contains(*id) && self.could_serve(*id);
         self.peers()
@@ -239,9 +293,35 @@ impl<H: Host> Engine<H> {
                     ..client
                 });
             }
-            Stage::Served { .. } => {}
+            Stage::Served { server } => self.run_return(cx, client, server),
             Stage::Leaving { server } => self.run_leave(cx, client.asker, server),
         }
+    }
+
+    /// Leads itself again once its own disks are as good as those of the server, which has no other use for leading.
+    fn run_return<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        client: Client,
+        server: NodeId,
+    ) {
+        let is_for_us = self
+            .peer(server)
+            .is_some_and(|peer| peer.leads_for == NodeSet::of(self.config.node));
+        let is_equal = |volume: &Volume<H>| {
+            volume.reads_here(server) && volume.keeps_exposure(self.config.node)
+        };
+        if client.has_returned || !is_for_us || !self.each_volume().all(is_equal) {
+            return;
+        }
+        if let Some(line) = self.line_to(server) {
+            cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
+        }
+        self.client = Some(Client {
+            has_returned: true,
+            ..client
+        });
+        self.lose_server(cx, server, None);
     }
 
     fn run_search<O: Output<H>>(
@@ -260,14 +340,14 @@ impl<H: Host> Engine<H> {
         if self.each_volume().any(|volume| volume.is_negotiating()) && again > cx.now {
             return;
         }
-        if self.may_serve_itself(client.tried) {
+        if self.only_candidate(&client).is_none() && self.may_serve_itself(client.tried) {
             self.client = Some(Client {
                 stage: Stage::Promoting,
                 ..client
             });
             return self.begin_promotion(cx, Asker::Application, false);
         }
-        if let Some(server) = self.candidate(client.tried) {
+        if let Some(server) = self.candidate(&client) {
             return self.ask_server(cx, client, server);
         }
         if client.asker != Asker::Nobody && (again <= cx.now || !self.has_server_in_sight()) {
@@ -360,6 +440,7 @@ impl<H: Host> Engine<H> {
             asker: Asker::Nobody,
             refusal: None,
             tried: NodeSet::EMPTY,
+            rival: None,
             stage: Stage::Served { server: id },
             ..client
         });
@@ -408,7 +489,12 @@ impl<H: Host> Engine<H> {
             Stage::Leaving { server } if server == Some(id) => Stage::Leaving { server: None },
             _ => return,
         };
+        let has_application = self
+            .peer(id)
+            .is_some_and(|peer| peer.leads_for.contains(id));
+        let is_rival = has_application && matches!(client.stage, Stage::Served { .. });
         self.client = Some(Client {
+            rival: if is_rival { Some(id) } else { client.rival },
             tried: match refusal {
                 Some(_) => client.tried.with(id),
                 None => client.tried,

@@ -82,13 +82,8 @@ impl<H: Host> Engine<H> {
         asker: Asker,
         force: bool,
     ) {
-        if let Some(client) = &self.client {
-            let result = match client.is_served_once() {
-                true => Ok(()),
-                false => Err(Refusal::InTransition),
-            };
-            cx.reply(asker, result);
-            return;
+        if self.client.is_some() {
+            return self.insist_on_client(cx, asker, force);
         }
         if self.role == Role::Primary && self.transition.is_none() {
             return self.lead_for(cx, asker, force);
@@ -102,6 +97,9 @@ impl<H: Host> Engine<H> {
             Ok(()) | Err((Refusal::InTransition, _)) => {}
             Err((Refusal::NoUpToDateDisk, _)) if self.may_be_served(asker, force) => {
                 return self.seek(cx, asker, force);
+            }
+            Err((Refusal::PeerPrimary, Some(first))) if self.may_be_second(asker, first) => {
+                return self.seek(cx, asker, false);
             }
             Err(denial) => return cx.deny(asker, denial),
         }
@@ -272,7 +270,9 @@ impl<H: Host> Engine<H> {
         } else if self.client.is_some() {
             self.leave_server(cx, asker);
         } else if !core::mem::take(&mut self.is_claimed) || !self.clients.is_empty() {
-            cx.notify(Object::Resource);
+            if self.role == Role::Primary {
+                self.tell_leading(cx);
+            }
             cx.reply(asker, Ok(()));
         } else {
             self.transition = Some(Transition::Draining { asker });

@@ -41,12 +41,17 @@ impl<H: Host> Engine<H> {
         asker: Asker,
         force: bool,
     ) {
-        let other = match asker {
-            Asker::Client(_) if self.is_claimed => Some(self.config.node),
-            Asker::Person(_) if self.is_claimed => None,
-            _ => self.clients.iter().next(),
+        let own = match self.is_claimed {
+            true => NodeSet::of(self.config.node),
+            false => NodeSet::EMPTY,
         };
-        if let Some(other) = other {
+        // Whose applications there would be beside that of who asks.
+        let others = match asker {
+            Asker::Person(_) => self.clients,
+            _ => self.clients.union(own),
+        };
+        let most = usize::from(self.two_primaries);
+        if let Some(other) = others.iter().next().filter(|_| others.len() as usize > most) {
             return cx.deny(asker, (Refusal::PeerPrimary, Some(other)));
         }
         for volume in self.each_volume_mut() {

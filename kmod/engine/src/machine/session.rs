@@ -367,6 +367,7 @@ impl<H: Host> Engine<H> {
         sentence: &str,
         stand_alone: bool,
     ) {
+        self.lose_server(cx, id, None);
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
@@ -387,7 +388,6 @@ impl<H: Host> Engine<H> {
             volume.end_session(cx, id);
         }
         self.lose_client(cx, id);
-        self.lose_server(cx, id, None);
         if stand_alone {
             self.set_connection(cx, id, ConnectionState::StandAlone);
         } else {

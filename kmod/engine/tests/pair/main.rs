@@ -24,4 +24,5 @@ mod split_brain;
 mod table;
 mod three;
 mod tie_breaker;
+mod two_primaries;
 mod writes;

@@ -93,6 +93,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         quorum,
         fencing: Fencing::default(),
         policies: Policies::default(),
+        two_primaries: false,
         is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,

@@ -106,8 +106,9 @@ impl World {
 
     /// A cluster manager moves the service to `node`.
     pub(crate) fn switch_over(&mut self, node: usize) {
+        let is_beside = self.two_primaries && self.extra.coin();
         for peer in self.peers(node) {
-            if self.nodes[peer].is_primary() {
+            if self.nodes[peer].is_primary() && !is_beside {
                 self.demote(peer);
             }
         }
@@ -230,7 +231,9 @@ impl World {
 
     /// All disks are up to date, all are connected, and one node serves an application that waits for nothing.
     fn is_well(&self) -> bool {
-        let is_served = self.nodes.iter().filter(|node| node.is_primary()).count() == 1;
+        let most = 1 + usize::from(self.two_primaries);
+        let primaries = self.nodes.iter().filter(|node| node.is_primary()).count();
+        let is_served = (1..=most).contains(&primaries);
         let mut views = self.views().into_iter();
         is_served
             && views.all(|(_, _, view)| view.is_some_and(|view| view.is_well()))
