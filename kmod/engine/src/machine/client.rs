@@ -90,6 +90,11 @@ impl<H: Host> Engine<H> {
         self.client.as_ref().and_then(Client::server)
     }
 
+    /// Whether a peer carries out, or is to carry out, the requests of this primary.
+    pub fn is_client(&self) -> bool {
+        self.client.is_some()
+    }
+
     /// When the search for a server goes on.
     pub(super) fn client_deadline(&self) -> Option<Time> {
         self.client.as_ref().and_then(Client::deadline)
@@ -253,7 +258,13 @@ impl<H: Host> Engine<H> {
     /// server with an application of its own goes on.
     fn only_candidate(&self, client: &Client) -> Option<NodeId> {
         let is_unsure = !self.quorum.is_on() && self.fencing == Fencing::DontCare;
-        client.rival.filter(|_| is_unsure)
+        // It is back, and does not lead: it has stopped.
+        let has_stopped = |id: NodeId| {
+            self.peer(id).is_some_and(|peer| {
+                peer.connection() == ConnectionState::Connected && peer.role == Role::Secondary
+            })
+        };
+        client.rival.filter(|&id| is_unsure && !has_stopped(id))
     }
 
     /// Whom to ask next: who leads already, if anybody does.
@@ -378,9 +389,10 @@ impl<H: Host> Engine<H> {
 
     /// This node leads itself now: its requests are its own matter.
     pub(super) fn serve_itself<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        if self.client.take().is_none() {
+        let Some(client) = self.client.take() else {
             return;
-        }
+        };
+        cx.reply(client.asker, Ok(()));
         cx.facts = self.facts();
         for volume in self.each_volume_mut() {
             volume.move_ranges(cx);

@@ -3,11 +3,13 @@
 //! The cluster manager that promotes and demotes, and the person who repairs everything in the end.
 
 use crate::checkers;
+use crate::host::SimHost;
 use crate::link::Cable;
 use crate::node::{node_id, VOLUME};
 use crate::world::{Happening, World, MS, SECOND};
 use weft_engine::event::Command;
 use weft_engine::host::Time;
+use weft_engine::Engine;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
 
 /// After the last fault everything must be well within this time.
@@ -265,7 +267,8 @@ impl World {
         };
         let is_primary = self.nodes[node].is_primary();
         let lacks_disk = !self.nodes[node].is_attached && !self.nodes[node].is_diskless;
-        if lacks_disk && (!is_primary || self.nodes[node].server.is_some()) {
+        let is_client = |engine: &Engine<SimHost>| engine.is_client();
+        if lacks_disk && (!is_primary || self.nodes[node].engine.as_ref().is_some_and(is_client)) {
             return self.attach(node);
         }
         if lacks_disk && !self.nodes[node].app.is_leaving {
