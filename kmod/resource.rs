@@ -72,9 +72,9 @@ const RESERVED: i32 = 64;
 /// After how long that is tried again which lacked memory, in milliseconds.
 pub(crate) const RETRY_MS: u32 = 100;
 
-/// Operations of a volume that the engine has in flight at most besides those of applications: of peers (256), resync,
-/// flushes and metadata.
-const VOLUME_OPS: usize = 320;
+/// Operations of a volume that the engine has in flight at most besides those of applications here: of peers (256), of
+/// clients (128), flushes and metadata.
+const VOLUME_OPS: usize = 448;
 
 /// Blocks of metadata of a volume that the engine writes at the same time at most: bitmap (16), log, superblock.
 const VOLUME_BLOCKS: u16 = 20;

@@ -365,15 +365,23 @@ impl Resource {
         let (disk, loaded) = attach(self, (node, volume), backing)?;
         let state = self.state.lock();
         let gendisk = state.rest.volume(volume).map(|it| it.gendisk.clone());
+        let info = state.engine.volume_info(volume, self.now());
         drop(state);
-        gendisk
-            .ok_or(Refusal::NoSuchVolume)?
-            .set_limits(disk.data(), disk.block_bytes())
-            .map_err(|_| Failure::new(Refusal::DiskUnfit, format_args!("Volume {volume}.")))?;
+        let gendisk = gendisk.ok_or(Refusal::NoSuchVolume)?;
+        let unfit = || Failure::new(Refusal::DiskUnfit, format_args!("Volume {volume}."));
+        match info.filter(|info| info.open_count > 0) {
+            None => gendisk
+                .set_limits(disk.data(), disk.block_bytes())
+                .map_err(|_| unfit())?,
+            // A client's device is in use: it stays as its server's disk demands, which demands no less.
+            Some(info) if info.block_bytes == disk.block_bytes() => {}
+            Some(_) => return Err(unfit()),
+        }
         Ok((disk, loaded))
     }
 
-    /// Whether the volume exists, has no disk and cannot be open; returns this node's id.
+    /// Whether the volume exists and has no disk, and nothing but a peer is behind it if it can be open; returns this
+    /// node's id.
     fn may_attach(&self, volume: VolumeId) -> Result<NodeId, Failure> {
         let refuse = |refusal| Failure::new(refusal, format_args!("Volume {volume}."));
         self.with_engine(|engine, now| {
@@ -383,7 +391,7 @@ impl Resource {
             if info.disk_state != DiskState::Diskless.number() {
                 return Err(refuse(Refusal::DiskAttached));
             }
-            if engine.resource_info(now).role == Role::Primary.number() {
+            if engine.resource_info(now).role == Role::Primary.number() && !engine.is_client() {
                 return Err(refuse(Refusal::IsPrimary));
             }
             NodeId::new(engine.resource_info(now).node_id).ok_or_else(|| refuse(Refusal::Internal))
@@ -392,11 +400,20 @@ impl Resource {
 
     fn resize(&self, volume: VolumeId, sectors: u64) {
         let state = self.state.lock();
-        let gendisk = state.rest.volume(volume).map(|it| it.gendisk.clone());
+        let Some(place) = state.rest.volume(volume) else {
+            return;
+        };
+        let gendisk = place.gendisk.clone();
+        let has_disk = place.disk.is_some();
+        let info = state.engine.volume_info(volume, self.now());
         drop(state);
-        if let Some(gendisk) = gendisk {
-            gendisk.set_sectors(sectors);
+        // A device whose data are on peers only has the limits of no disk, and the peers' blocks. They stay once it is open.
+        let block_bytes = info.filter(|info| !has_disk && info.open_count == 0);
+        let block_bytes = block_bytes.map_or(0, |info| info.block_bytes);
+        if block_bytes > 0 && gendisk.set_limits_alone(block_bytes).is_err() {
+            pr_warn!("resource {}: volume {}: blocks of {} bytes are not possible\n", self.name(), volume.0, block_bytes);
         }
+        gendisk.set_sectors(sectors);
     }
 
     fn describe_peer(&self, peer: NodeId, name: Name, is_tie_breaker: bool) {

@@ -172,6 +172,16 @@ impl<T: BlockDevice> Gendisk<T> {
         to_result(unsafe { bindings::weft_set_queue_limits(self.disk.as_ptr(), &mut limits) })
     }
 
+    /// Limits without lower device: requests are carried out by a peer, whose logical blocks have `block_bytes`. As for
+    /// [`Self::set_limits`].
+    pub(crate) fn set_limits_alone(&self, block_bytes: u32) -> Result {
+        let mut limits = limits(block_bytes);
+        limits.max_hw_discard_sectors = DISCARD_BYTES_MAX / SECTOR_BYTES;
+        limits.discard_granularity = limits.discard_granularity.max(BITMAP_BLOCK_BYTES);
+        // SAFETY: The disk was added, by the type's invariant.
+        to_result(unsafe { bindings::weft_set_queue_limits(self.disk.as_ptr(), &mut limits) })
+    }
+
     /// The callbacks. All of them rest on the invariant of [`Gendisk`].
     const OPERATIONS: bindings::block_device_operations = bindings::block_device_operations {
         owner: THIS_MODULE,

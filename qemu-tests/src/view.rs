@@ -48,6 +48,11 @@ impl View {
         reasons.map_or(&[], Vec::as_slice)
     }
 
+    /// The node that carries out the requests of this one.
+    pub fn server(&self) -> Option<u64> {
+        self.0["server"].as_u64()
+    }
+
     /// Bytes that the application has written.
     pub fn written(&self) -> u64 {
         number(&self.0, "/devices/0/written_bytes").unwrap_or(0)

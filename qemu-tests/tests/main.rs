@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Tests in whole machines, one topic a file.
 
+mod clients;
 mod disks;
 mod failover;
 mod harness;

@@ -51,6 +51,8 @@ pub const SUSPENDED_BROKEN: u32 = 1 << 2;
 pub const SUSPENDED_QUORUM: u32 = 1 << 3;
 /// Bit of [`ResourceInfo::suspended`]: a peer was lost, and is not fenced yet.
 pub const SUSPENDED_FENCING: u32 = 1 << 4;
+/// Bit of [`ResourceInfo::suspended`]: this primary has no good data of its own, and no peer carries out its requests.
+pub const SUSPENDED_NO_SERVER: u32 = 1 << 5;
 
 /// A resource on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -97,6 +99,10 @@ pub struct ResourceInfo {
     pub may_promote_peer: u32,
     /// Voters whose votes are not asked for, since they left in order, bit `n` for node `n`.
     pub voters_left: u32,
+    /// The peer that carries out the requests of this primary: its node id plus one; 0: none, this node does it itself.
+    pub server: u32,
+    /// Peers whose requests this node carries out, bit `n` for node `n`.
+    pub clients: u32,
     /// Must be zero.
     pub reserved: u32,
 }

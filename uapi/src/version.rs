@@ -34,6 +34,9 @@ pub const FEATURE_AGES: u64 = 1 << 2;
 /// Feature bit: a node may leave in order, and records name those who did.
 pub const FEATURE_LEAVE: u64 = 1 << 3;
 
+/// Feature bit: carries out the requests of a primary without good data of its own.
+pub const FEATURE_CLIENTS: u64 = 1 << 4;
+
 /// All features that this build knows.
 pub const FEATURES: u64 =
-    FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN | FEATURE_AGES | FEATURE_LEAVE;
+    FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN | FEATURE_AGES | FEATURE_LEAVE | FEATURE_CLIENTS;

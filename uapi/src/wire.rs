@@ -11,7 +11,7 @@ mod body;
 pub use body::{
     AgeBody, BitmapBody, DiskBody, FullStateBody, GenerationBody, HelloBody, InForceBody,
     PromoteBody, StateAgesBody, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    STATE_LED, STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;
@@ -62,10 +62,20 @@ states! {
         Flush = 19 "flush",
         /// Everything up to `seq` is stable on all members: forget it. With the ages that their disks have reached ([`AgeBody`]).
         Trim = 20 "trim",
-        /// Read for a node without good local data; `arg` is echoed.
+        /// Read for a node without good local data; `seq` is its own number of the request.
         ReadRequest = 24 "read-request",
-        /// Answer to a read request; no payload and `bytes` > 0: the read failed.
+        /// Answer to a read request, with its `seq`; without payload it failed, and `arg` is a [`RequestError`].
         ReadReply = 25 "read-reply",
+        /// Write of a client's application, to be carried out as one of the server's own; `seq` as in a read request.
+        ClientWrite = 26 "client-write",
+        /// Discard of a client's application; `bytes` is the length.
+        ClientDiscard = 27 "client-discard",
+        /// Write-zeroes of a client's application; `bytes` is the length.
+        ClientWriteZeroes = 28 "client-write-zeroes",
+        /// Flush of a client's application.
+        ClientFlush = 29 "client-flush",
+        /// Answer to the four before, with their `seq`; `arg` is 0 (done) or a [`RequestError`].
+        ClientDone = 30 "client-done",
         /// The target asks for a range; `arg` is echoed.
         ResyncRequest = 32 "resync-request",
         /// The source sends a range.
@@ -81,13 +91,26 @@ states! {
         /// A record is durable at all its holders ([`InForceBody`]): among them nothing differs. With [`FLAG_YES`] a
         /// majority of the voters knows it.
         InForce = 49 "in-force",
-        /// A node wants to become primary ([`PromoteBody`]); with [`FLAG_FORCE`] because a person insists.
+        /// Tells a client which record is in force ([`InForceBody`]), and `term` its term: its holders have every write
+        /// that was answered.
+        Exposed = 50 "exposed",
+        /// The sender has an application and no good data of its own: the receiver is to lead and to carry out its requests;
+        /// with [`FLAG_FORCE`] because a person insists.
+        ServeRequest = 51 "serve-request",
+        /// Answer to a serve request: with [`FLAG_YES`] it is done, else `arg` is a [`crate::refusal::Refusal`].
+        ServeReply = 52 "serve-reply",
+        /// The sender needs no server any more, or serves no more; it answers nothing that was not answered before.
+        ServeEnd = 53 "serve-end",
+        /// `arg` is 1: the sender has an application that is served, or that waits for a server; 0: it has none any more.
+        Claimed = 54 "claimed",
+        /// A node wants to become primary ([`PromoteBody`]), with [`FLAG_FORCE`] because a person insists; `arg` is the
+        /// node whose application it is for plus one, 0: its own.
         PromoteRequest = 56 "promote-request",
         /// Answer to a promote request ([`PromoteBody`]).
         PromoteReply = 57 "promote-reply",
         /// The sender is no longer primary.
         Demoted = 58 "demoted",
-        /// The sender is primary now.
+        /// The sender leads now; `arg` is a set of nodes, bit `n` for node `n`, whose applications it does it for.
         Promoted = 59 "promoted",
         /// To the primary: the sender wants to leave in order; with [`FLAG_FORCE`] whatever that costs. With [`FLAG_YES`] and a
         /// volume: it has on record that it left, and the newest record of that volume it knows is `arg`.
@@ -107,6 +130,22 @@ states! {
     }
 }
 
+states! {
+    /// Why the request of a client failed.
+    RequestError {
+        /// A disk reported an error, and nobody else could help.
+        Disk = 1 "disk",
+        /// No up-to-date data can be reached.
+        NoData = 2 "no-data",
+        /// No majority of the voters.
+        NoQuorum = 3 "no-quorum",
+        /// Outside of the device.
+        Range = 4 "range",
+        /// The disk cannot do this operation.
+        Unsupported = 5 "unsupported",
+    }
+}
+
 /// Bit of [`Header::flags`]: write through the cache to stable storage. Of a write, a discard or a write-zeroes; the
 /// receiver honours it for each of them.
 pub const FLAG_FUA: u16 = 1 << 0;
@@ -118,6 +157,8 @@ pub const FLAG_CRC: u16 = 1 << 2;
 pub const FLAG_NO_UNMAP: u16 = 1 << 3;
 /// Bit of [`Header::flags`]: a person takes it that what no connected disk has is lost.
 pub const FLAG_FORCE: u16 = 1 << 4;
+/// Bit of [`Header::flags`]: what was answered before has to be stable before this write begins. Of a client's write.
+pub const FLAG_PREFLUSH: u16 = 1 << 5;
 
 /// Header of every packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -186,7 +227,10 @@ pub enum HeaderError {
 impl PacketKind {
     /// Whether the payload is data of the device (then it is kept in pages) and not a body.
     pub const fn carries_data(self) -> bool {
-        matches!(self, Self::Write | Self::ReadReply | Self::ResyncData)
+        matches!(
+            self,
+            Self::Write | Self::ReadReply | Self::ClientWrite | Self::ResyncData
+        )
     }
 
     /// Whether the packet may come over this link.
@@ -202,12 +246,16 @@ impl PacketKind {
         let own = match self {
             Self::Write | Self::Discard => FLAG_FUA,
             Self::WriteZeroes => FLAG_FUA | FLAG_NO_UNMAP,
-            Self::BitmapEnd | Self::InForce | Self::PromoteReply | Self::GenerationDurable => {
-                FLAG_YES
-            }
-            Self::LeaveReply => FLAG_YES,
+            Self::ClientWrite | Self::ClientDiscard => FLAG_FUA | FLAG_PREFLUSH,
+            Self::ClientWriteZeroes => FLAG_FUA | FLAG_PREFLUSH | FLAG_NO_UNMAP,
+            Self::BitmapEnd
+            | Self::InForce
+            | Self::PromoteReply
+            | Self::ServeReply
+            | Self::LeaveReply
+            | Self::GenerationDurable => FLAG_YES,
             Self::Leave => FLAG_YES | FLAG_FORCE,
-            Self::PromoteRequest => FLAG_FORCE,
+            Self::PromoteRequest | Self::ServeRequest => FLAG_FORCE,
             _ => 0,
         };
         own | FLAG_CRC
@@ -216,7 +264,9 @@ impl PacketKind {
     /// Largest range that a packet of this kind may name, in bytes.
     const fn range_bytes_max(self) -> u32 {
         match self {
-            Self::Discard | Self::WriteZeroes => DISCARD_BYTES_MAX,
+            Self::Discard | Self::WriteZeroes | Self::ClientDiscard | Self::ClientWriteZeroes => {
+                DISCARD_BYTES_MAX
+            }
             _ => PAYLOAD_BYTES_MAX,
         }
     }
@@ -356,21 +406,31 @@ mod tests {
     #[test]
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
-            BitmapEnd, Discard, GenerationDurable, InForce, Leave, LeaveReply, PromoteReply,
-            PromoteRequest, Write, WriteZeroes,
+            BitmapEnd, ClientDiscard, ClientWrite, ClientWriteZeroes, Discard, GenerationDurable,
+            InForce, Leave, LeaveReply, PromoteReply, PromoteRequest, ServeReply, ServeRequest,
+            Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
-            FLAG_FUA => &[Write, Discard, WriteZeroes][..],
+            FLAG_FUA => &[
+                Write,
+                Discard,
+                WriteZeroes,
+                ClientWrite,
+                ClientDiscard,
+                ClientWriteZeroes,
+            ][..],
             FLAG_YES => &[
                 BitmapEnd,
                 InForce,
                 PromoteReply,
+                ServeReply,
                 GenerationDurable,
                 Leave,
                 LeaveReply,
             ],
-            FLAG_NO_UNMAP => &[WriteZeroes],
-            FLAG_FORCE => &[PromoteRequest, Leave],
+            FLAG_NO_UNMAP => &[WriteZeroes, ClientWriteZeroes],
+            FLAG_FORCE => &[PromoteRequest, ServeRequest, Leave],
+            FLAG_PREFLUSH => &[ClientWrite, ClientDiscard, ClientWriteZeroes],
             _ => &[],
         };
         for &kind in PacketKind::ALL {

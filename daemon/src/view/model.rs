@@ -43,7 +43,14 @@ pub struct Resource {
     /// Whether this node would be promoted now.
     #[serde(default)]
     pub promotion: Promotion,
-    /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`, `quorum`, `fencing`.
+    /// The node that carries out the requests of this primary, which has no good data of its own.
+    #[serde(default)]
+    pub server: Option<u32>,
+    /// The nodes whose requests this one carries out.
+    #[serde(default)]
+    pub clients: Vec<u8>,
+    /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`, `quorum`, `fencing`,
+    /// `no-server`.
     pub suspended: Vec<String>,
     /// For how long it has been waiting.
     pub suspended_ms: u64,
@@ -371,6 +378,8 @@ impl From<&ResourceInfo> for Resource {
                 one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),
             }),
             promotion: Promotion::from(info),
+            server: info.server.checked_sub(1),
+            clients: NodeSet(info.clients).iter().map(NodeId::get).collect(),
             node_id: info.node_id,
             role: state_name(Role::from_number(info.role).map(Role::name), info.role),
             protocol: state_name(

@@ -32,7 +32,22 @@ fn resource(resource: &Resource) -> String {
     if resource.quorum.is_on() {
         line(&mut out, 1, &quorum(&resource.quorum));
     }
-    if resource.role == Role::Secondary.name() && !resource.tie_breaker {
+    if let Some(server) = resource.server {
+        line(
+            &mut out,
+            1,
+            &format!("node {server} carries out the requests of this node"),
+        );
+    }
+    if !resource.clients.is_empty() {
+        let clients: Vec<_> = resource.clients.iter().map(u8::to_string).collect();
+        let clients = clients.join(", ");
+        line(
+            &mut out,
+            1,
+            &format!("carries out the requests of node {clients}"),
+        );
+    } else if resource.role == Role::Secondary.name() && !resource.tie_breaker {
         line(&mut out, 1, &promotion(&resource.promotion));
     }
     for (reason, way_out) in resource.suspended.iter().zip(&resource.way_out) {
@@ -306,6 +321,8 @@ mod tests {
             fencing: "dont-care".to_owned(),
             split_brain: SplitBrain::default(),
             promotion: Promotion::default(),
+            server: None,
+            clients: vec![],
             quorum: Quorum::default(),
             suspended: vec![],
             suspended_ms: 0,
@@ -350,6 +367,20 @@ mod tests {
         ] {
             assert!(text.contains(want), "{text}");
         }
+    }
+
+    #[test]
+    fn a_client_names_its_server_and_the_server_its_clients() {
+        let mut resource = sample();
+        resource.server = Some(1);
+        let shown = text(&[resource.clone()]);
+        let want = "  node 1 carries out the requests of this node\n";
+        assert!(shown.contains(want), "{shown}");
+        (resource.server, resource.clients) = (None, vec![2]);
+        resource.role = "secondary".to_owned();
+        let shown = text(&[resource]);
+        assert!(shown.contains("  carries out the requests of node 2\n"));
+        assert!(!shown.contains("promoted"), "{shown}");
     }
 
     #[test]

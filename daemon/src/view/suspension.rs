@@ -4,7 +4,8 @@
 
 use super::model::Quorum;
 use weft_uapi::status::{
-    SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_NO_SERVER, SUSPENDED_QUORUM,
+    SUSPENDED_TRANSITION,
 };
 
 const REASONS: &[(u32, &str)] = &[
@@ -13,6 +14,7 @@ const REASONS: &[(u32, &str)] = &[
     (SUSPENDED_BROKEN, "broken"),
     (SUSPENDED_QUORUM, "quorum"),
     (SUSPENDED_FENCING, "fencing"),
+    (SUSPENDED_NO_SERVER, "no-server"),
 ];
 
 /// The reasons that these bits stand for, as the JSON of `weft status` names them.
@@ -29,6 +31,9 @@ pub(super) fn why(reason: &str) -> &'static str {
         "broken" => "an internal rule was broken and the resource stopped to protect the data",
         "quorum" => "no majority of the voters knows which data this node goes on with",
         "fencing" => "a peer was lost and may go on by itself until it is fenced",
+        "no-server" => {
+            "this node has no good data of its own, and no connected peer that has all that was shown to its users"
+        }
         _ => "for a reason that this version does not know",
     }
 }
@@ -54,6 +59,10 @@ pub(super) fn way_out(reason: &str, resource: &str, quorum: &Quorum) -> String {
         "fencing" => format!(
             "the fence-peer handler is run until it works (journalctl -u weftd); or weft wait-connect {resource}; \
              if you know that the peer is down: weftsetup options {resource} --fencing dont-care"
+        ),
+        "no-server" => format!(
+            "start the nodes that carried out its requests, or repair the network, and weft wait-connect {resource}; \
+             weft status {resource} there tells whether they are up to date"
         ),
         _ => "dmesg | grep weft".to_owned(),
     }

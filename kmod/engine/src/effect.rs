@@ -8,7 +8,7 @@ use core::fmt;
 use weft_uapi::ondisk::MetaBlock;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
-use weft_uapi::wire::{Header, LinkKind};
+use weft_uapi::wire::{Header, LinkKind, RequestError};
 
 /// One output of the engine.
 pub enum Effect<'a, H: Host> {
@@ -161,6 +161,30 @@ pub enum IoError {
     Range,
     /// The lower disk cannot do this operation.
     Unsupported,
+}
+
+impl From<RequestError> for IoError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Disk => Self::Disk,
+            RequestError::NoData => Self::NoData,
+            RequestError::NoQuorum => Self::NoQuorum,
+            RequestError::Range => Self::Range,
+            RequestError::Unsupported => Self::Unsupported,
+        }
+    }
+}
+
+impl From<IoError> for RequestError {
+    fn from(error: IoError) -> Self {
+        match error {
+            IoError::Disk => Self::Disk,
+            IoError::NoData => Self::NoData,
+            IoError::NoQuorum => Self::NoQuorum,
+            IoError::Range => Self::Range,
+            IoError::Unsupported => Self::Unsupported,
+        }
+    }
 }
 
 /// A refusal with what the sentence in the table cannot say.

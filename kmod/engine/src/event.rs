@@ -216,6 +216,8 @@ pub struct Options {
     pub split_brain_0: Option<SplitBrain0>,
     /// Whose data are given up after a split brain with one primary.
     pub split_brain_1: Option<SplitBrain1>,
+    /// Two nodes may be primary at the same time.
+    pub two_primaries: Option<bool>,
 }
 
 /// What a request of the application asks for.

@@ -12,6 +12,7 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
+//! | `client`, `server`, `carried`, `exposure` | primaries without good data of their own; who serves them; their requests; what they were shown |
 //! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
@@ -19,12 +20,15 @@
 
 mod age;
 mod attach;
+mod carried;
 mod change;
 mod check;
+mod client;
 mod context;
 mod cookie;
 mod disk;
 mod exchange;
+mod exposure;
 mod fencing;
 mod leave;
 mod mirror;
@@ -42,6 +46,7 @@ mod replica;
 mod request;
 mod role;
 mod said;
+mod server;
 mod session;
 mod slots;
 mod source;
@@ -83,6 +88,8 @@ pub struct Config {
     pub fencing: Fencing,
     /// What is done about a split brain, to begin with.
     pub policies: Policies,
+    /// Two nodes may be primary at the same time, to begin with.
+    pub two_primaries: bool,
     /// This node has no disk, and votes.
     pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
@@ -99,8 +106,17 @@ pub struct Engine<H: Host> {
     quorum: Quorum,
     fencing: Fencing,
     policies: Policies,
+    two_primaries: bool,
     role: Role,
     transition: Option<Transition>,
+    /// An administrator made this node primary, and it leads itself.
+    is_claimed: bool,
+    /// This node is primary, or is to be, and a peer carries out its requests.
+    client: Option<client::Client>,
+    /// Peers whose requests this node carries out.
+    clients: NodeSet,
+    /// Those that it did it for, and that are yet to hear of the end.
+    dismissed: NodeSet,
     /// Who waits for the disks to be on record as outdated.
     outdating: Option<Token>,
     /// This node is leaving.
@@ -132,8 +148,13 @@ impl<H: Host> Engine<H> {
             quorum: config.quorum,
             fencing: config.fencing,
             policies: config.policies,
+            two_primaries: config.two_primaries,
             role: Role::Secondary,
             transition: None,
+            is_claimed: false,
+            client: None,
+            clients: NodeSet::EMPTY,
+            dismissed: NodeSet::EMPTY,
             outdating: None,
             leave: None,
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
@@ -244,6 +265,7 @@ impl<H: Host> Engine<H> {
             }
             self.run_sessions(cx);
             cx.facts = self.facts();
+            self.run_client(cx);
             let transition = self.transition;
             self.run_role(cx);
             self.run_fencing(cx);
@@ -269,6 +291,13 @@ impl<H: Host> Engine<H> {
         if self.role == Role::Primary || is_recording {
             leaders = leaders.with(self.config.node);
         }
+        let is_primary = |id: &NodeId| {
+            let peer = self.peer(*id);
+            *id == self.config.node && self.role == Role::Primary
+                || peer.is_some_and(|peer| peer.role == Role::Primary)
+        };
+        let primaries = leaders.iter().filter(is_primary);
+        let primaries = primaries.fold(NodeSet::EMPTY, NodeSet::with);
         let policies_barred = self.policies_barred();
         Facts {
             node: self.config.node,
@@ -278,10 +307,18 @@ impl<H: Host> Engine<H> {
             },
             policies_barred,
             leaders,
+            primaries,
             quorum: self.quorum,
             held_by: self.held_by(),
             role: self.role,
-            protocol: self.protocol,
+            // An application that outlives this node's crash must not miss what was answered.
+            protocol: match self.clients.is_empty() {
+                true => self.protocol,
+                false => Protocol::C,
+            },
+            is_client: self.client.is_some(),
+            server: self.server(),
+            clients: self.clients,
             in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),
             is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),
         }
@@ -305,7 +342,7 @@ impl<H: Host> Engine<H> {
             volume.recheck |= disk.stage != disk::Stage::Running;
         }
         match work {
-            Work::Request(number) => volume.on_request_done(cx, number, result.map(|_| ())),
+            Work::Request(number) => volume.on_request_done(cx, number, result),
             Work::PeerOp(number) => volume.on_op_done(cx, number, result),
             Work::TailFlush => volume.on_tail_flushed(cx, result.map(|_| ())),
             Work::ReceivedFlush(peer) => volume.on_received_flushed(cx, peer, result.map(|_| ())),
@@ -361,8 +398,15 @@ impl<H: Host> Engine<H> {
             PacketKind::PromoteReply => self.on_promote_reply(cx, peer, &header, body),
             PacketKind::Leave => self.on_leave(cx, peer, &header),
             PacketKind::LeaveReply => self.on_leave_reply(cx, peer, &header),
-            PacketKind::Promoted => self.on_peer_role(cx, peer, Role::Primary),
-            PacketKind::Demoted => self.on_peer_role(cx, peer, Role::Secondary),
+            PacketKind::Promoted => {
+                let leads_for = NodeSet(header.arg as u32);
+                self.on_peer_role(cx, peer, Role::Primary, leads_for)
+            }
+            PacketKind::Demoted => self.on_peer_role(cx, peer, Role::Secondary, NodeSet::EMPTY),
+            PacketKind::ServeRequest => self.on_serve_request(cx, peer, &header),
+            PacketKind::ServeReply => self.on_serve_reply(cx, peer, &header),
+            PacketKind::ServeEnd => self.on_serve_end(cx, peer),
+            PacketKind::Claimed => self.on_claimed(cx, peer, &header),
             _ => {
                 let id = header.volume.ok_or(Fault("a packet names no volume"))?;
                 match self.volume_mut(id) {
@@ -398,8 +442,8 @@ impl<H: Host> Engine<H> {
         command: Command,
     ) {
         let result = match command {
-            Command::Primary { force } => return self.on_primary(cx, token, force),
-            Command::Secondary => return self.on_secondary(cx, token),
+            Command::Primary { force } => return self.on_primary(cx, token.into(), force),
+            Command::Secondary => return self.on_secondary(cx, token.into()),
             Command::Outdate => return self.on_outdate(cx, token),
             Command::Detach { volume } => match self.volume_mut(volume) {
                 Some(volume) => return volume.on_detach(cx, token),

@@ -106,7 +106,11 @@ pub const STATE_NEWCOMER: u32 = 1 << 5;
 /// Bit of [`StateBody::flags`]: the sender left in order, and its vote does not count yet.
 pub const STATE_LEFT: u32 = 1 << 6;
 
-const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT
+/// Bit of [`StateBody::flags`]: the leader that the sender names is primary, and not only about to be.
+pub const STATE_LED: u32 = 1 << 7;
+
+const STATE_FLAGS_KNOWN: u32 = STATE_LED
+    | STATE_INCONSISTENT
     | STATE_CRASHED
     | STATE_DISCARDS
     | STATE_OUTDATED

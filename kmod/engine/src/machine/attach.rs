@@ -153,8 +153,9 @@ impl<H: Host> Volume<H> {
             return;
         };
         // A failed disk is not waited for; a good one leaves when the peers send nothing more.
-        if !has_failed && (self.is_negotiating() || self.ops.used() > 0 || self.requests.used() > 0)
-        {
+        // Those of a client are another node's.
+        let has_requests = self.requests.used() > 0 && !cx.facts.is_client;
+        if !has_failed && (self.is_negotiating() || self.ops.used() > 0 || has_requests) {
             return;
         }
         self.forget_tails();

@@ -368,6 +368,7 @@ impl<H: Host> Volume<H> {
         for peer in change.record.members.without(cx.facts.node).iter() {
             self.on_member(cx, peer);
         }
+        self.expose(cx);
         self.recheck = true;
     }
 

@@ -12,21 +12,29 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::{Policies, Recovery};
 use weft_uapi::state::{Protocol, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
-use weft_uapi::wire::{Header, LinkKind};
+use weft_uapi::wire::{Header, LinkKind, PacketKind, FLAG_YES};
 
 /// Facts of the resource that the volumes need.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     /// This node.
     pub(super) node: NodeId,
-    /// Its role.
+    /// Its role among the disks: primary is who leads, be it for a client.
     pub(super) role: Role,
     /// When writes are complete.
     pub(super) protocol: Protocol,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
+    /// This node has an application whose requests a peer carries out.
+    pub(super) is_client: bool,
+    /// That peer, while there is one.
+    pub(super) server: Option<NodeId>,
+    /// Peers whose requests this node carries out.
+    pub(super) clients: NodeSet,
     /// Who is primary, or about to be, as far as this node sees.
     pub(super) leaders: NodeSet,
+    /// Those of them that are primary.
+    pub(super) primaries: NodeSet,
     /// Who has a vote.
     pub(super) quorum: Quorum,
     /// Peers that are to be fenced before anything else is done.
@@ -39,9 +47,38 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Whether this node is primary.
+    /// Whether this node leads: its writes, and those of its clients, make the data.
     pub(super) fn is_primary(&self) -> bool {
         self.role == Role::Primary
+    }
+}
+
+/// Who waits for the answer to a promotion or demotion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asker {
+    /// An administrator.
+    Person(Token),
+    /// A peer that this node is to serve.
+    Client(Line),
+    /// This node's own application, which has been served by others.
+    Application,
+    /// Nobody.
+    Nobody,
+}
+
+impl Asker {
+    /// The peer whose application it is for; `None`: this node's.
+    pub(super) fn client(self) -> Option<NodeId> {
+        match self {
+            Self::Client(line) => Some(line.peer),
+            Self::Person(_) | Self::Application | Self::Nobody => None,
+        }
+    }
+}
+
+impl From<Token> for Asker {
+    fn from(token: Token) -> Self {
+        Self::Person(token)
     }
 }
 
@@ -82,28 +119,53 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
         self.emit(Effect::Log { level, line });
     }
 
-    pub(super) fn reply(&mut self, token: Token, result: Result<(), Refusal>) {
-        match result {
-            Ok(()) => self.emit(Effect::Reply {
+    pub(super) fn reply(&mut self, asker: impl Into<Asker>, result: Result<(), Refusal>) {
+        match (asker.into(), result) {
+            (Asker::Person(token), Ok(())) => self.emit(Effect::Reply {
                 token,
                 result: Ok(()),
             }),
-            Err(refusal) => self.refuse(token, refusal, format_args!("")),
+            (Asker::Client(line), result) => self.answer_client(line, result),
+            (Asker::Application | Asker::Nobody, _) => {}
+            (asker, Err(refusal)) => self.refuse(asker, refusal, format_args!("")),
         }
     }
 
-    pub(super) fn refuse(&mut self, token: Token, refusal: Refusal, detail: fmt::Arguments<'_>) {
-        self.emit(Effect::Reply {
-            token,
-            result: Err(Refused { refusal, detail }),
-        });
+    pub(super) fn refuse(
+        &mut self,
+        asker: impl Into<Asker>,
+        refusal: Refusal,
+        detail: fmt::Arguments<'_>,
+    ) {
+        match asker.into() {
+            Asker::Person(token) => self.emit(Effect::Reply {
+                token,
+                result: Err(Refused { refusal, detail }),
+            }),
+            Asker::Client(line) => self.answer_client(line, Err(refusal)),
+            Asker::Application | Asker::Nobody => {}
+        }
+    }
+
+    /// Tells a peer whether it is served.
+    fn answer_client(&mut self, line: Line, result: Result<(), Refusal>) {
+        let mut header = Header::new(PacketKind::ServeReply, None);
+        match result {
+            Ok(()) => header.flags = FLAG_YES,
+            Err(refusal) => header.arg = refusal.number().into(),
+        }
+        self.send(line, header, &[]);
     }
 
     /// Refuses, perhaps because of a peer.
-    pub(super) fn deny(&mut self, token: Token, (refusal, peer): (Refusal, Option<NodeId>)) {
+    pub(super) fn deny(
+        &mut self,
+        asker: impl Into<Asker>,
+        (refusal, peer): (Refusal, Option<NodeId>),
+    ) {
         match peer {
-            Some(peer) => self.refuse(token, refusal, format_args!("node {peer}")),
-            None => self.reply(token, Err(refusal)),
+            Some(peer) => self.refuse(asker, refusal, format_args!("node {peer}")),
+            None => self.reply(asker, Err(refusal)),
         }
     }
 

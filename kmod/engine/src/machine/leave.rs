@@ -74,6 +74,7 @@ impl<H: Host> Engine<H> {
                 && peer.knows_leave
         };
         self.role == Role::Secondary
+            && self.client.is_none()
             && self.transition.is_none()
             && self.peer(id).is_some_and(is_leader)
             && !self.is_led_beside(id)

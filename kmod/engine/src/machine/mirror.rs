@@ -291,6 +291,9 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
+        if self.is_orphan(request) {
+            return self.forget_request(number);
+        }
         if request.has_failed {
             self.complete(cx, number, Err(IoError::Disk), None);
             return;
@@ -326,8 +329,8 @@ impl<H: Host> Volume<H> {
         if self.tail_flush.is_wanted && !self.tail.is_empty() && self.tail_flush.local.is_none() {
             self.start_tail_flush(cx);
         }
-        let trimmed = self.trimmed(cx);
         for peer in self.receivers().iter() {
+            let trimmed = self.trimmed(cx, peer);
             let sent = self
                 .replica(peer)
                 .map_or(trimmed, |replica| replica.trim_sent);
@@ -338,11 +341,13 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// What peers may forget. Nothing while a lost member is in force: what it lacks and others have would be known
-    /// to this node alone.
-    fn trimmed<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> Seq {
+    /// What a peer may forget. Nothing while a lost member is in force: what it lacks and others have would be known
+    /// to this node alone. Nothing that is not stable there either: what was sent before it was turned away from is in
+    /// the tail no more.
+    fn trimmed<O: Output<H>>(&self, cx: &Context<'_, H, O>, peer: NodeId) -> Seq {
+        let stable = self.replica(peer).map_or(Seq(0), |replica| replica.stable);
         if self.lost_members(cx.facts.node).is_empty() {
-            self.tail.trimmed()
+            self.tail.trimmed().min(stable)
         } else {
             Seq(0)
         }
@@ -385,8 +390,8 @@ impl<H: Host> Volume<H> {
         });
         self.send_flushes(cx, last);
         // A peer whose log is full waits for this.
-        let trimmed = self.trimmed(cx);
         for peer in self.receivers().iter() {
+            let trimmed = self.trimmed(cx, peer);
             if self
                 .replica(peer)
                 .is_some_and(|replica| replica.trim_sent < trimmed)

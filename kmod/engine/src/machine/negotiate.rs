@@ -182,8 +182,10 @@ impl<H: Host> Volume<H> {
         };
         let has_no_disk = |said: &Said| said.disk == DiskState::Diskless;
         if has_no_disk(own) || replica.round.peer.as_ref().is_some_and(has_no_disk) {
-            // Nothing is decided with it, but it is told how this disk is.
-            return self.has_running_disk() && own.disk != self.disk_state();
+            // Nothing is decided with it, but it is told how this disk is and whom it follows.
+            let is_old =
+                own.disk != self.disk_state() || own.stance.leader != self.leader(&cx.facts);
+            return self.has_running_disk() && is_old;
         }
         let is_equal = replica.receives && replica.source.is_none();
         let is_alone = self.leader(&cx.facts).is_none();
@@ -392,7 +394,8 @@ impl<H: Host> Volume<H> {
                     _ => ReplicationState::Established,
                 };
                 self.on_waiting(cx, peer, rule, replication);
-                if own.stance.leader.is_none() && said.stance.leader.is_some() {
+                // Who is only about to be primary may never be it, and has written nothing.
+                if own.stance.leader.is_none() && said.is_led {
                     self.outdate(cx);
                 }
             }
@@ -457,6 +460,7 @@ impl<H: Host> Volume<H> {
             replica.peer_disk = said.disk;
         }
         self.note_carried(peer);
+        self.expose(cx);
         self.reconciled(cx);
         if !are_outdated {
             if let Some(disk) = self.disk.as_mut() {

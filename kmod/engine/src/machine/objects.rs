@@ -62,7 +62,7 @@ impl<H: Host> Engine<H> {
         if self.volume(id).is_some() {
             return Err(Refusal::VolumeExists);
         }
-        if self.role == Role::Primary || self.transition.is_some() {
+        if self.role == Role::Primary || self.transition.is_some() || self.client.is_some() {
             return Err(Refusal::IsPrimary);
         }
         let memory = |_: NoMemory| Refusal::NoMemory;
@@ -196,6 +196,7 @@ impl<H: Host> Engine<H> {
         volumes
             .chain(peers)
             .chain(role)
+            .chain(self.client_deadline())
             .chain(self.fencing_deadline())
             .chain(self.leave_deadline())
             .min()
@@ -203,7 +204,14 @@ impl<H: Host> Engine<H> {
 
     /// Whether one more [`crate::event::Event::Request`] can be taken, of whatever volume.
     pub fn has_room(&self) -> bool {
-        self.each_volume().all(|volume| volume.requests.room() > 0)
+        let own = |volume: &Volume<H>| {
+            volume
+                .requests
+                .used()
+                .saturating_sub(volume.theirs as usize)
+        };
+        self.each_volume()
+            .all(|volume| own(volume) < self.config.requests_max)
     }
 
     /// Whether one more packet can be taken from this peer's *data* link. Its meta link is never held back: what waits
@@ -214,12 +222,13 @@ impl<H: Host> Engine<H> {
 
     /// The device of a volume is being opened. `Ok` counts until [`Self::close`].
     pub fn open(&mut self, volume: VolumeId, _write: bool) -> Result<(), Refusal> {
-        let is_primary = self.role == Role::Primary && self.transition.is_none();
+        let is_primary = self.shown_role() == Role::Primary && self.transition.is_none();
+        let is_served = self.server().is_some();
         let volume = self.volume_mut(volume).ok_or(Refusal::NoSuchVolume)?;
         if !is_primary {
             return Err(Refusal::NotPrimary);
         }
-        if volume.disk_state() != DiskState::UpToDate {
+        if !is_served && volume.disk_state() != DiskState::UpToDate {
             return Err(Refusal::NoUpToDateDisk);
         }
         volume.open_count = volume.open_count.saturating_add(1);
@@ -303,6 +312,13 @@ impl<H: Host> Volume<H> {
         if self.witness.is_some() && header.kind == PacketKind::Generation {
             return self.witness_record(peer, header, body);
         }
+        match header.kind {
+            PacketKind::Exposed => return self.on_exposed(peer, header, body),
+            PacketKind::ReadReply | PacketKind::ClientDone => {
+                return self.on_carried(cx, peer, header, data);
+            }
+            _ => {}
+        }
         let is_disk_wanted = !matches!(header.kind, PacketKind::State);
         if is_disk_wanted && !self.has_running_disk() {
             // The disk went away; the peer learns it from the state that is on its way.
@@ -316,6 +332,11 @@ impl<H: Host> Volume<H> {
             PacketKind::Write | PacketKind::Discard | PacketKind::WriteZeroes => {
                 self.on_peer_write(cx, peer, header, data)
             }
+            PacketKind::ReadRequest
+            | PacketKind::ClientWrite
+            | PacketKind::ClientDiscard
+            | PacketKind::ClientWriteZeroes
+            | PacketKind::ClientFlush => self.on_client_request(cx, peer, header, data),
             PacketKind::Flush => self.on_flush(peer, header.seq),
             PacketKind::Trim => self.on_trim(cx, peer, header, body),
             PacketKind::ResyncRequest => self.on_resync_request(cx, peer, header),

@@ -48,6 +48,8 @@ impl<H: Host> Engine<H> {
             none: options.split_brain_0.unwrap_or(self.policies.none),
             one: options.split_brain_1.unwrap_or(self.policies.one),
         };
+        // Two that are primary already stay it.
+        self.two_primaries = options.two_primaries.unwrap_or(self.two_primaries);
         let before = self.quorum;
         self.quorum.voters = options.voters.unwrap_or(before.voters);
         self.quorum.on_lost = options.on_no_quorum.unwrap_or(before.on_lost);

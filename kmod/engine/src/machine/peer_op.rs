@@ -37,6 +37,8 @@ pub(super) enum Kind {
 pub(super) struct PeerOp<H: Host> {
     pub(super) peer: NodeId,
     pub(super) session: SessionId,
+    /// The round of the negotiation that was decided last when it came.
+    pub(super) round: u32,
     pub(super) kind: Kind,
     pub(super) io: Io,
     pub(super) seq: Seq,
@@ -201,6 +203,9 @@ impl<H: Host> Volume<H> {
         let op = PeerOp {
             peer,
             session: line.session,
+            round: self
+                .replica(peer)
+                .map_or(0, |replica| replica.round.decided),
             kind,
             io,
             seq: header.seq,

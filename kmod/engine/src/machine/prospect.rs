@@ -26,11 +26,15 @@ impl<H: Host> Engine<H> {
                 peer: None,
             };
         }
-        if self.role == Role::Primary {
+        if self.role == Role::Primary || self.client.is_some() {
             return Prospect::default();
         }
-        let refused = match self.may_promote(false) {
+        let refused = match self.may_promote(false, None) {
             Ok(()) if !self.may_decide(voters_present) => Err((Refusal::NoQuorum, None)),
+            // A peer that has them carries out what this node's application asks for.
+            Err((Refusal::NoUpToDateDisk, _)) if self.has_server_in_sight() => {
+                return Prospect::default();
+            }
             refused => refused,
         };
         match refused {

@@ -11,7 +11,7 @@
 //!   +----------------------------> Reading --------------------------------> complete
 //! ```
 
-use super::context::Context;
+use super::context::{Context, Line};
 use super::cookie::Work;
 use super::disk::Disk;
 use super::volume::{Owner, Volume, PEER_OPS};
@@ -42,6 +42,33 @@ pub(super) enum Stage {
     Writing,
     /// The read is under way.
     Reading,
+    /// The server has it.
+    Carried,
+}
+
+/// Whose request it is.
+pub(super) enum Origin<H: Host> {
+    /// An application on this node.
+    Own(H::Request),
+    /// An application on a peer that is served here.
+    Client {
+        /// Where it came from.
+        line: Line,
+        /// The peer's number of it.
+        number: Seq,
+        /// What is to be written.
+        data: Option<H::Buffer>,
+    },
+}
+
+impl<H: Host> Origin<H> {
+    /// Where the data of a write are.
+    fn data(&self) -> Data<H> {
+        match self {
+            Self::Own(handle) => Data::Request(handle.clone()),
+            Self::Client { data, .. } => data.clone().map_or(Data::None, Data::Buffer),
+        }
+    }
 }
 
 /// References to the extents of a range in the activity log.
@@ -55,11 +82,13 @@ pub(super) struct Hold {
 
 /// A request of the application.
 pub(super) struct Request<H: Host> {
-    pub(super) handle: H::Request,
+    pub(super) origin: Origin<H>,
     pub(super) io: Io,
     pub(super) stage: Stage,
     pub(super) range: Option<RangeId>,
     pub(super) is_range_free: bool,
+    /// Its range is among those of a client ([`Volume::client_ranges`]).
+    pub(super) is_clients: bool,
     pub(super) log: Hold,
     /// Its number in the tail; 0: no peer got it.
     pub(super) seq: Seq,
@@ -75,6 +104,35 @@ pub(super) struct Request<H: Host> {
     pub(super) acked: NodeSet,
     /// An error of the disk.
     pub(super) has_failed: bool,
+    /// What the disk read for a client.
+    pub(super) buffer: Option<H::Buffer>,
+}
+
+impl<H: Host> Request<H> {
+    fn new(origin: Origin<H>, io: Io) -> Self {
+        Self {
+            origin,
+            io,
+            stage: Stage::Held,
+            range: None,
+            is_range_free: false,
+            is_clients: false,
+            log: Hold::default(),
+            seq: Seq(0),
+            flush_upto: Seq(0),
+            local_upto: Seq(0),
+            is_local_done: false,
+            sent: NodeSet::EMPTY,
+            acked: NodeSet::EMPTY,
+            has_failed: false,
+            buffer: None,
+        }
+    }
+
+    /// Whether it is of an application on this peer.
+    pub(super) fn is_of(&self, peer: NodeId) -> bool {
+        matches!(&self.origin, Origin::Client { line, .. } if line.peer == peer)
+    }
 }
 
 /// The extents that a range touches.
@@ -108,7 +166,18 @@ impl<H: Host> Volume<H> {
         handle: H::Request,
         io: Io,
     ) {
-        let refused = if !cx.facts.is_primary() || self.sectors() == 0 {
+        self.take_request(cx, Origin::Own(handle), io);
+    }
+
+    /// Takes a request of this node's application or a client's.
+    pub(super) fn take_request<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        origin: Origin<H>,
+        io: Io,
+    ) {
+        let is_serving = cx.facts.is_primary() || cx.facts.is_client;
+        let refused = if !is_serving || self.sectors() == 0 {
             Some(IoError::NoData)
         } else if io.op != Op::Flush && !self.is_on_device(io.sector, io.bytes) {
             Some(IoError::Range)
@@ -116,41 +185,19 @@ impl<H: Host> Volume<H> {
             None
         };
         if let Some(error) = refused {
-            cx.emit(Effect::Complete {
-                request: handle,
-                result: Err(error),
-                data: None,
-            });
+            self.answer(cx, origin, io, Err(error), None);
             return;
         }
-        let request = Request {
-            handle,
-            io,
-            stage: Stage::Held,
-            range: None,
-            is_range_free: false,
-            log: Hold::default(),
-            seq: Seq(0),
-            flush_upto: Seq(0),
-            local_upto: Seq(0),
-            is_local_done: false,
-            sent: NodeSet::EMPTY,
-            acked: NodeSet::EMPTY,
-            has_failed: false,
-        };
-        match self.requests.insert(request) {
+        let theirs = u32::from(matches!(origin, Origin::Client { .. }));
+        match self.requests.insert(Request::new(origin, io)) {
             Ok(number) => {
+                self.theirs = self.theirs.saturating_add(theirs);
                 self.enter_range(cx, number, io);
                 self.advance_request(cx, number);
             }
             Err(request) => {
                 self.break_down(cx, "a request came without room for it");
-                let result = Err(IoError::NoData);
-                cx.emit(Effect::Complete {
-                    request: request.handle,
-                    result,
-                    data: None,
-                });
+                self.answer(cx, request.origin, io, Err(IoError::NoData), None);
             }
         }
     }
@@ -160,14 +207,40 @@ impl<H: Host> Volume<H> {
         if !io.op.changes_data() {
             return;
         }
-        let entered = self.ranges.enter(span_of(&io), Owner::Request(number));
+        let is_clients = cx.facts.is_client;
+        let ranges = match is_clients {
+            true => &mut self.client_ranges,
+            false => &mut self.ranges,
+        };
+        let entered = ranges.enter(span_of(&io), Owner::Request(number));
         match (entered, self.requests.get_mut(number)) {
             (Some(entered), Some(request)) => {
+                request.is_clients = is_clients;
                 request.range = Some(entered.id);
                 request.is_range_free = entered.is_ready;
             }
             _ => self.break_down(cx, "no room for a range"),
         }
+    }
+
+    /// The ranges of requests that wait go over to those of a client, or back. Requests that were not answered may come to
+    /// the disks in any order.
+    pub(super) fn move_ranges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for number in self.requests.numbers() {
+            let Some(request) = self.requests.get_mut(number) else {
+                continue;
+            };
+            let Some(range) = request.range.take() else {
+                continue;
+            };
+            let io = request.io;
+            match request.is_clients {
+                true => self.client_ranges.leave(range),
+                false => self.ranges.leave(range),
+            };
+            self.enter_range(cx, number, io);
+        }
+        self.recheck = true;
     }
 
     /// Looks at all requests that wait.
@@ -195,6 +268,7 @@ impl<H: Host> Volume<H> {
                 Stage::Flushing => self.advance_flushing(cx, number),
                 Stage::Writing => self.advance_writing(cx, number),
                 Stage::Reading => self.advance_reading(cx, number),
+                Stage::Carried => {}
             }
             if self
                 .requests
@@ -207,11 +281,18 @@ impl<H: Host> Volume<H> {
     }
 
     fn advance_held<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
-        let Some(io) = self.requests.get(number).map(|request| request.io) else {
+        let Some(request) = self.requests.get(number) else {
             return;
         };
+        let io = request.io;
         if self.is_broken {
             return;
+        }
+        if self.is_orphan(request) {
+            return self.forget_request(number);
+        }
+        if cx.facts.is_client {
+            return self.advance_client(cx, number);
         }
         if self.is_doomed(cx) {
             self.complete(cx, number, Err(IoError::NoQuorum), None);
@@ -230,7 +311,7 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    fn start_read<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+    pub(super) fn start_read<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
         if self.disk_state() != DiskState::UpToDate {
             self.complete(cx, number, Err(IoError::NoData), None);
             return;
@@ -245,7 +326,11 @@ impl<H: Host> Volume<H> {
             .read_sectors
             .saturating_add(u64::from(request.io.bytes / 512));
         disk.io_pending = disk.io_pending.saturating_add(1);
-        let data = Data::Request(request.handle.clone());
+        request.is_local_done = false;
+        let data = match &request.origin {
+            Origin::Own(handle) => Data::Request(handle.clone()),
+            Origin::Client { .. } => Data::None,
+        };
         cx.emit(Effect::Disk {
             volume,
             cookie: Work::Request(number).cookie(volume),
@@ -257,17 +342,20 @@ impl<H: Host> Volume<H> {
     fn advance_reading<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
         let Some(request) = self
             .requests
-            .get(number)
+            .get_mut(number)
             .filter(|request| request.is_local_done)
         else {
             return;
         };
-        let result = if request.has_failed {
-            Err(IoError::Disk)
+        let buffer = request.buffer.take();
+        if !request.has_failed {
+            self.complete(cx, number, Ok(()), buffer);
+        } else if cx.facts.is_client {
+            // The server has the data, too.
+            request.stage = Stage::Held;
         } else {
-            Ok(())
-        };
-        self.complete(cx, number, result, None);
+            self.complete(cx, number, Err(IoError::Disk), None);
+        }
     }
 
     /// Whether it is not known by a majority of the voters that this node goes on without the members that it lost, or those
@@ -413,7 +501,7 @@ impl<H: Host> Volume<H> {
         self.written_sectors = self
             .written_sectors
             .saturating_add(u64::from(io.bytes / 512));
-        let Some(handle) = self.requests.get_mut(number).map(|request| {
+        let Some(data) = self.requests.get_mut(number).map(|request| {
             request.stage = Stage::Writing;
             request.seq = seq;
             request.sent = receivers;
@@ -421,14 +509,12 @@ impl<H: Host> Volume<H> {
             if cx.facts.protocol == Protocol::A && !io.fua {
                 request.acked = receivers;
             }
-            request.handle.clone()
+            match io.op {
+                Op::Write => request.origin.data(),
+                _ => Data::None,
+            }
         }) else {
             return;
-        };
-        let data = if io.op == Op::Write {
-            Data::Request(handle)
-        } else {
-            Data::None
         };
         self.send_write(cx, receivers, io, seq, &data);
         let Some(disk) = self.disk.as_mut() else {
@@ -487,13 +573,18 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         number: u32,
-        result: Result<(), DiskError>,
+        result: Result<Option<H::Buffer>, DiskError>,
     ) {
         let Some(request) = self.requests.get_mut(number) else {
             self.break_down(cx, "the disk answered for no request");
             return;
         };
+        let (result, buffer) = match result {
+            Ok(buffer) => (Ok(()), buffer),
+            Err(error) => (Err(error), None),
+        };
         request.is_local_done = true;
+        request.buffer = buffer;
         request.has_failed = result.is_err();
         let (io, stage, seq) = (request.io, request.stage, request.seq);
         if result.is_err() {
@@ -538,6 +629,9 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
+        if self.is_orphan(request) {
+            return self.forget_request(number);
+        }
         if request.has_failed {
             self.complete(cx, number, Err(IoError::Disk), None);
             return;
@@ -567,11 +661,17 @@ impl<H: Host> Volume<H> {
         self.recheck = true;
     }
 
-    /// The disk is gone: what waits for it, or for a record that it cannot carry any more, is not complete.
+    /// The disk is gone: what waits for it, or for a record that it cannot carry any more, is not complete. A client asks
+    /// again elsewhere.
     pub(super) fn fail_requests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        if cx.facts.is_client {
+            return;
+        }
         for number in self.requests.numbers() {
-            if self.requests.get(number).is_some() {
-                self.complete(cx, number, Err(IoError::Disk), None);
+            match self.requests.get(number).map(|request| &request.origin) {
+                Some(Origin::Own(_)) => self.complete(cx, number, Err(IoError::Disk), None),
+                Some(Origin::Client { .. }) => self.forget_request(number),
+                None => {}
             }
         }
     }
@@ -584,16 +684,47 @@ impl<H: Host> Volume<H> {
         result: Result<(), IoError>,
         data: Option<H::Buffer>,
     ) {
-        let Some(mut request) = self.requests.remove(number) else {
-            return;
-        };
+        if let Some(request) = self.take_out(number) {
+            self.answer(cx, request.origin, request.io, result, data);
+        }
+    }
+
+    /// Forgets a request that nobody waits for.
+    pub(super) fn forget_request(&mut self, number: u32) {
+        self.take_out(number);
+    }
+
+    fn take_out(&mut self, number: u32) -> Option<Request<H>> {
+        let mut request = self.requests.remove(number)?;
+        if let Some(range) = request.range.take_if(|_| request.is_clients) {
+            self.client_ranges.leave(range);
+        }
+        if matches!(request.origin, Origin::Client { .. }) {
+            self.theirs = self.theirs.saturating_sub(1);
+        }
         self.leave(request.range.take());
         self.cool(span_of(&request.io), &mut request.log);
-        cx.emit(Effect::Complete {
-            request: request.handle,
-            result,
-            data,
-        });
+        Some(request)
+    }
+
+    fn answer<O: Output<H>>(
+        &self,
+        cx: &mut Context<'_, H, O>,
+        origin: Origin<H>,
+        io: Io,
+        result: Result<(), IoError>,
+        data: Option<H::Buffer>,
+    ) {
+        match origin {
+            Origin::Own(request) => cx.emit(Effect::Complete {
+                request,
+                result,
+                data,
+            }),
+            Origin::Client { line, number, .. } => {
+                self.answer_client(cx, line, (number, io), result, data);
+            }
+        }
     }
 
     /// A peer has a write, as far as the protocol demands.

@@ -8,7 +8,7 @@
 //! ```
 
 use super::change::Promotion;
-use super::context::{ensure, Context, Fault};
+use super::context::{ensure, Asker, Context, Fault};
 use super::disk::{Disk, Stage};
 use super::fencing::Absent;
 use super::session::Peer;
@@ -16,7 +16,6 @@ use super::transitions;
 use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Level, Object};
-use crate::event::Token;
 use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::FLAG_WRITER_ACTIVE;
 use weft_uapi::refusal::Refusal;
@@ -36,13 +35,13 @@ const TERMS_MAX: u64 = 1 << 20;
 pub(super) enum Transition {
     /// What the connected peers have is being compared, so that nobody promises anything to a node that is behind.
     Comparing {
-        token: Token,
+        asker: Asker,
         force: bool,
         since: Time,
     },
     /// These peers have not answered yet.
     Asking {
-        token: Token,
+        asker: Asker,
         force: bool,
         term: Term,
         waits: NodeSet,
@@ -52,14 +51,26 @@ pub(super) enum Transition {
     },
     /// The records are being made durable.
     Recording {
-        token: Token,
+        asker: Asker,
         term: Term,
         since: Time,
         /// They declare this node's data to be the right ones, whatever others have.
         forks: bool,
     },
     /// The last writes are being made stable.
-    Draining { token: Token },
+    Draining { asker: Asker },
+}
+
+impl Transition {
+    /// Who waits for its end.
+    pub(super) fn asker_mut(&mut self) -> &mut Asker {
+        match self {
+            Self::Comparing { asker, .. }
+            | Self::Asking { asker, .. }
+            | Self::Recording { asker, .. }
+            | Self::Draining { asker } => asker,
+        }
+    }
 }
 
 impl<H: Host> Engine<H> {
@@ -68,40 +79,58 @@ impl<H: Host> Engine<H> {
     pub(super) fn on_primary<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
-        token: Token,
+        asker: Asker,
         force: bool,
     ) {
+        if self.client.is_some() {
+            return self.insist_on_client(cx, asker, force);
+        }
         if self.role == Role::Primary && self.transition.is_none() {
-            for volume in self.each_volume_mut() {
-                // It may be waiting for votes that only a person can do without.
-                volume.insists |= force;
-                volume.recheck = true;
-            }
-            cx.reply(token, Ok(()));
-            return;
+            return self.lead_for(cx, asker, force);
         }
         if self.transition.is_some() || self.leave.is_some() {
-            cx.reply(token, Err(Refusal::InTransition));
+            cx.reply(asker, Err(Refusal::InTransition));
             return;
         }
-        match self.may_promote(force) {
+        match self.may_promote(force, asker.client()) {
             // What passes is waited for.
             Ok(()) | Err((Refusal::InTransition, _)) => {}
-            Err(denial) => return cx.deny(token, denial),
+            Err((Refusal::NoUpToDateDisk, _)) if self.may_be_served(asker, force) => {
+                return self.seek(cx, asker, force);
+            }
+            Err((Refusal::PeerPrimary, Some(first))) if self.may_be_second(asker, first) => {
+                return self.seek(cx, asker, false);
+            }
+            Err(denial) => return cx.deny(asker, denial),
         }
+        self.begin_promotion(cx, asker, force);
+    }
+
+    /// Has every peer met anew, and goes on from there.
+    pub(super) fn begin_promotion<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        asker: Asker,
+        force: bool,
+    ) {
         self.forget_free();
         for volume in self.each_volume_mut() {
             volume.negotiate_all(cx.now);
         }
         self.transition = Some(Transition::Comparing {
-            token,
+            asker,
             force,
             since: cx.now,
         });
     }
 
+    /// Whether this node is about to be primary, or to be none any more.
+    pub(super) fn is_in_transition(&self) -> bool {
+        self.transition.is_some()
+    }
+
     /// Asks the connected peers for their promise.
-    fn ask<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token, force: bool) {
+    fn ask<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker, force: bool) {
         let promised = self
             .each_volume()
             .filter_map(|volume| volume.disk.as_ref())
@@ -122,12 +151,15 @@ impl<H: Host> Engine<H> {
                 };
                 let mut header = Header::new(PacketKind::PromoteRequest, None);
                 header.flags = if force { FLAG_FORCE } else { 0 };
+                header.arg = asker
+                    .client()
+                    .map_or(0, |client| u64::from(client.get()).saturating_add(1));
                 cx.send(line, header, body.as_bytes());
                 waits = waits.with(peer);
             }
         }
         self.transition = Some(Transition::Asking {
-            token,
+            asker,
             force,
             term,
             waits,
@@ -136,8 +168,12 @@ impl<H: Host> Engine<H> {
         });
     }
 
-    /// Whether a promotion may begin; the refusal may be about a peer.
-    pub(super) fn may_promote(&self, force: bool) -> Result<(), (Refusal, Option<NodeId>)> {
+    /// Whether a promotion may begin, for the application of this node or of a client; the refusal may be about a peer.
+    pub(super) fn may_promote(
+        &self,
+        force: bool,
+        client: Option<NodeId>,
+    ) -> Result<(), (Refusal, Option<NodeId>)> {
         if self.volumes().next().is_none() {
             return Err((Refusal::NoVolume, None));
         }
@@ -145,7 +181,7 @@ impl<H: Host> Engine<H> {
             let Some(peer) = self.peer(id) else {
                 continue;
             };
-            if peer.role == Role::Primary {
+            if peer.role == Role::Primary || (peer.is_client && client != Some(id)) {
                 return Err((Refusal::PeerPrimary, Some(id)));
             }
             if peer.connection() == ConnectionState::Handshake || peer.is_promised {
@@ -182,7 +218,7 @@ impl<H: Host> Engine<H> {
         let body = PromoteBody::read_from_bytes(body)
             .map_err(|_| Fault("the peer sent a malformed promotion"))?;
         let Some(Transition::Asking {
-            token,
+            asker,
             force,
             term,
             waits,
@@ -200,7 +236,7 @@ impl<H: Host> Engine<H> {
         ensure(waits.contains(id), "the peer answered a promotion twice")?;
         if header.flags & FLAG_YES != 0 {
             self.transition = Some(Transition::Asking {
-                token,
+                asker,
                 force,
                 term,
                 waits: waits.without(id),
@@ -214,14 +250,14 @@ impl<H: Host> Engine<H> {
             let refusal = Refusal::from_number(body.refusal.get()).unwrap_or(Refusal::ElectionLost);
             self.promise(Term(body.term.get().min(term.0.saturating_add(TERMS_MAX))));
             self.give_up(cx);
-            cx.refuse(token, refusal, format_args!("node {id} refused"));
+            cx.refuse(asker, refusal, format_args!("node {id} refused"));
         }
         Ok(())
     }
 
     /// Wants this node to be secondary.
     #[inline(never)]
-    pub(super) fn on_secondary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+    pub(super) fn on_secondary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
         let refusal = if self.transition.is_some() {
             Some(Refusal::InTransition)
         } else if self.each_volume().any(|volume| volume.open_count > 0) {
@@ -229,10 +265,17 @@ impl<H: Host> Engine<H> {
         } else {
             None
         };
-        if refusal.is_some() || self.role != Role::Primary {
-            cx.reply(token, refusal.map_or(Ok(()), Err));
+        if refusal.is_some() {
+            cx.reply(asker, refusal.map_or(Ok(()), Err));
+        } else if self.client.is_some() {
+            self.leave_server(cx, asker);
+        } else if !core::mem::take(&mut self.is_claimed) || !self.clients.is_empty() {
+            if self.role == Role::Primary {
+                self.tell_leading(cx);
+            }
+            cx.reply(asker, Ok(()));
         } else {
-            self.transition = Some(Transition::Draining { token });
+            self.transition = Some(Transition::Draining { asker });
         }
     }
 
@@ -241,16 +284,17 @@ impl<H: Host> Engine<H> {
     pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_votes(cx);
         self.step_down(cx);
+        self.release(cx);
         self.yield_to_primary(cx);
         match self.transition {
             None => {}
             Some(Transition::Comparing {
-                token,
+                asker,
                 force,
                 since,
-            }) => self.compare(cx, token, force, since),
+            }) => self.compare(cx, asker, force, since),
             Some(Transition::Asking {
-                token,
+                asker,
                 force,
                 term,
                 waits,
@@ -262,17 +306,17 @@ impl<H: Host> Engine<H> {
                 let facts = self.facts();
                 let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, yes, force);
                 if waits.is_empty() && self.each_volume().all(has_votes) {
-                    self.record_promotion(cx.now, token, force, term);
+                    self.record_promotion(cx.now, asker, force, term);
                 } else if waits.is_empty() {
                     self.give_up(cx);
-                    self.refuse_without_votes(cx, token, yes);
+                    self.refuse_without_votes(cx, asker, yes);
                 } else if is_late {
                     self.give_up(cx);
-                    cx.reply(token, Err(Refusal::ElectionLost));
+                    cx.reply(asker, Err(Refusal::ElectionLost));
                 }
             }
             Some(Transition::Recording {
-                token, term, since, ..
+                asker, term, since, ..
             }) => {
                 let is_recorded = |volume: &Volume<H>| {
                     volume.change.is_none()
@@ -287,12 +331,12 @@ impl<H: Host> Engine<H> {
                     self.each_volume_mut()
                         .for_each(|volume| volume.wants_promotion = None);
                     self.give_up(cx);
-                    cx.reply(token, Err(refusal));
+                    cx.reply(asker, Err(refusal));
                 } else if self.each_volume().all(is_recorded) {
-                    self.become_primary(cx, token);
+                    self.become_primary(cx, asker);
                 }
             }
-            Some(Transition::Draining { token }) => self.drain(cx, token),
+            Some(Transition::Draining { asker }) => self.drain(cx, asker),
         }
     }
 
@@ -300,16 +344,16 @@ impl<H: Host> Engine<H> {
     fn refuse_without_votes<O: Output<H>>(
         &self,
         cx: &mut Context<'_, H, O>,
-        token: Token,
+        asker: Asker,
         yes: NodeSet,
     ) {
         match self.newcomers().intersection(yes).iter().next() {
             Some(id) => cx.refuse(
-                token,
+                asker,
                 Refusal::NoQuorum,
                 format_args!("the disk of node {id} is new, its vote does not count yet"),
             ),
-            None => cx.reply(token, Err(Refusal::NoQuorum)),
+            None => cx.reply(asker, Err(Refusal::NoQuorum)),
         }
     }
 
@@ -320,30 +364,30 @@ impl<H: Host> Engine<H> {
             volume.stalled = None;
             volume.insists = false;
         }
-        self.tell_peers(cx, PacketKind::Demoted);
+        self.tell_peers(cx, PacketKind::Demoted, 0);
     }
 
     /// Asks once every peer was met.
     fn compare<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
-        token: Token,
+        asker: Asker,
         force: bool,
         since: Time,
     ) {
-        let denial = match self.may_promote(force) {
+        let denial = match self.may_promote(force, asker.client()) {
             // It passes, or takes too long.
             Err((Refusal::InTransition, _)) if since.after_ms(PROMOTION_TIMEOUT_MS) > cx.now => {
                 return;
             }
-            Ok(()) if force => return self.ask(cx, token, force),
+            Ok(()) if force => return self.ask(cx, asker, force),
             Ok(()) => match self.fence_absent(cx) {
-                Absent::Fenced => return self.ask(cx, token, force),
+                Absent::Fenced => return self.ask(cx, asker, force),
                 Absent::Open => {
                     // Whoever fences has a time limit of its own.
                     let since = cx.now;
                     self.transition = Some(Transition::Comparing {
-                        token,
+                        asker,
                         force,
                         since,
                     });
@@ -352,26 +396,30 @@ impl<H: Host> Engine<H> {
                 Absent::Free(peer, outcome) => {
                     self.give_up(cx);
                     return cx.refuse(
-                        token,
+                        asker,
                         Refusal::PeerNotFenced,
                         format_args!("node {peer}, fence-peer: {outcome}"),
                     );
                 }
             },
+            Err((Refusal::NoUpToDateDisk, _)) if self.may_be_served(asker, force) => {
+                self.give_up(cx);
+                return self.seek(cx, asker, force);
+            }
             Err(denial) => denial,
         };
         self.give_up(cx);
-        cx.deny(token, denial);
+        cx.deny(asker, denial);
     }
 
     /// A primary came into reach while this node was about to become one.
     fn yield_to_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let token = match self.transition {
+        let asker = match self.transition {
             Some(
-                Transition::Comparing { token, .. }
-                | Transition::Asking { token, .. }
-                | Transition::Recording { token, .. },
-            ) => token,
+                Transition::Comparing { asker, .. }
+                | Transition::Asking { asker, .. }
+                | Transition::Recording { asker, .. },
+            ) => asker,
             Some(Transition::Draining { .. }) | None => return,
         };
         let forks = matches!(
@@ -390,7 +438,7 @@ impl<H: Host> Engine<H> {
                 volume.wants_promotion = None;
             }
             self.give_up(cx);
-            cx.refuse(token, Refusal::PeerPrimary, format_args!("node {id}"));
+            cx.refuse(asker, Refusal::PeerPrimary, format_args!("node {id}"));
         }
     }
 
@@ -407,7 +455,8 @@ impl<H: Host> Engine<H> {
                 volume.stalled = None;
             }
             self.set_role(cx, Role::Secondary);
-            self.tell_peers(cx, PacketKind::Demoted);
+            self.tell_peers(cx, PacketKind::Demoted, 0);
+            self.dismiss_clients(cx);
         } else if is_overtaken {
             for volume in self.each_volume_mut() {
                 volume.is_overtaken &= volume.requests.used() > 0;
@@ -415,7 +464,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn record_promotion(&mut self, now: Time, token: Token, force: bool, term: Term) {
+    fn record_promotion(&mut self, now: Time, asker: Asker, force: bool, term: Term) {
         let mut forks = false;
         for volume in self.each_volume_mut() {
             // Data that only force makes good ones: what peers have is no longer comparable.
@@ -425,17 +474,18 @@ impl<H: Host> Engine<H> {
             volume.recheck = true;
         }
         self.transition = Some(Transition::Recording {
-            token,
+            asker,
             term,
             since: now,
             forks,
         });
     }
 
-    fn become_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+    fn become_primary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
         self.transition = None;
+        self.claim(cx, asker);
         self.set_role(cx, Role::Primary);
-        self.tell_peers(cx, PacketKind::Promoted);
+        self.tell_leading(cx);
         for volume in self.each_volume_mut() {
             // Peers that did not count as equal are looked at anew.
             if volume
@@ -445,10 +495,11 @@ impl<H: Host> Engine<H> {
                 volume.negotiate_all(cx.now);
             }
         }
-        cx.reply(token, Ok(()));
+        self.expose(cx);
+        cx.reply(asker, Ok(()));
     }
 
-    fn drain<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, token: Token) {
+    fn drain<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
         let mut is_drained = true;
         for volume in self.each_volume_mut() {
             is_drained &= volume.drain();
@@ -458,8 +509,9 @@ impl<H: Host> Engine<H> {
         }
         self.transition = None;
         self.set_role(cx, Role::Secondary);
-        self.tell_peers(cx, PacketKind::Demoted);
-        cx.reply(token, Ok(()));
+        self.tell_peers(cx, PacketKind::Demoted, 0);
+        self.dismiss_clients(cx);
+        cx.reply(asker, Ok(()));
     }
 
     fn set_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, role: Role) {
@@ -476,10 +528,17 @@ impl<H: Host> Engine<H> {
         cx.notify(Object::Resource);
     }
 
-    fn tell_peers<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, kind: PacketKind) {
+    pub(super) fn tell_peers<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        kind: PacketKind,
+        arg: u64,
+    ) {
+        let mut header = Header::new(kind, None);
+        header.arg = arg;
         for peer in self.connected().iter() {
             if let Some(line) = self.line_to(peer) {
-                cx.send(line, Header::new(kind, None), &[]);
+                cx.send(line, header, &[]);
             }
         }
     }
@@ -491,6 +550,7 @@ impl<H: Host> Engine<H> {
         cx: &mut Context<'_, H, O>,
         id: NodeId,
         role: Role,
+        leads_for: NodeSet,
     ) -> Result<(), Fault> {
         ensure(
             role != Role::Primary || self.role != Role::Primary,
@@ -498,6 +558,7 @@ impl<H: Host> Engine<H> {
         )?;
         if let Some(peer) = self.peer_mut(id) {
             peer.role = role;
+            peer.leads_for = leads_for;
             peer.is_promised = false;
             peer.asked = None;
             peer.granting = None;

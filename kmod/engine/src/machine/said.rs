@@ -16,8 +16,8 @@ use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
-    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_LEFT,
-    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_LED,
+    STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -32,6 +32,8 @@ pub(super) struct Said {
     pub(super) role: Role,
     /// Primary, but it must not write.
     pub(super) is_stalled: bool,
+    /// The leader that it names is primary.
+    pub(super) is_led: bool,
     /// Its disk took the place of another one.
     pub(super) is_newcomer: bool,
     /// It left in order, and was not taken in since.
@@ -95,6 +97,7 @@ impl Said {
             disk,
             role,
             is_stalled: flag(STATE_STALLED),
+            is_led: flag(STATE_LED),
             is_newcomer: flag(STATE_NEWCOMER),
             has_left: flag(STATE_LEFT),
             side,
@@ -111,12 +114,17 @@ impl Said {
     }
 
     /// What makes a decision outdated that somebody waits for.
-    pub(super) fn gist(&self) -> (Stance, GenerationId, [bool; 3]) {
+    pub(super) fn gist(&self) -> (Stance, GenerationId, [bool; 4]) {
         let side = &self.side;
         (
             self.stance,
             side.ancestry.current().id,
-            [side.is_inconsistent, side.is_dirty, side.is_writer],
+            [
+                side.is_inconsistent,
+                side.is_dirty,
+                side.is_writer,
+                self.is_led,
+            ],
         )
     }
 }
@@ -177,7 +185,10 @@ impl<H: Host> Volume<H> {
         let superblock = &disk.superblock;
         let round_with = self.replica(peer).map(|replica| replica.round);
         let discards = round_with.is_some_and(|round| round.discards);
+        let leader = self.leader(facts);
+        let is_led = leader.is_some_and(|leader| facts.primaries.contains(leader));
         let flags = [
+            (is_led, STATE_LED),
             (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
             (
                 disk.has_flag(FLAG_WRITER_ACTIVE) && role != Role::Primary,
@@ -210,7 +221,7 @@ impl<H: Host> Volume<H> {
         body.tail_seq = U64::new(superblock.tail_seq);
         body.bits = U64::new(disk.marked(peer));
         body.written = U64::new(superblock.written.0);
-        body.leader = number_of(self.leader(facts));
+        body.leader = number_of(leader);
         body.source = number_of(self.source_node());
         body.promised_term = U64::new(superblock.promised_term.0);
         if round_with.is_some_and(|round| round.tells_policies) {

@@ -24,9 +24,9 @@ use crate::event::Token;
 use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
-use weft_uapi::units::{NodeId, SessionId, Term};
+use weft_uapi::units::{NodeId, NodeSet, SessionId, Term};
 use weft_uapi::version::{
-    FEATURES, FEATURE_AGES, FEATURE_LEAVE, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION,
+    FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_LEAVE, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
@@ -46,6 +46,12 @@ pub(super) struct Peer {
     hellos: [bool; 2],
     since: Time,
     pub(super) role: Role,
+    /// If it leads: for whose applications.
+    pub(super) leads_for: NodeSet,
+    /// It has an application that another node serves, or is to serve.
+    pub(super) is_client: bool,
+    /// It knows how to serve.
+    pub(super) may_serve: bool,
     /// The session was offered; before that something has to be recalled.
     is_offered: bool,
     /// The next handshake gives this node's data up.
@@ -71,6 +77,9 @@ impl Peer {
             hellos: [false; 2],
             since: Time(0),
             role: Role::Unknown,
+            leads_for: NodeSet::EMPTY,
+            is_client: false,
+            may_serve: false,
             is_offered: false,
             discards: false,
             asked: None,
@@ -169,7 +178,7 @@ impl<H: Host> Engine<H> {
         id: NodeId,
         discards: bool,
     ) -> Result<(), Refusal> {
-        let is_primary = cx.facts.is_primary();
+        let is_primary = cx.facts.is_primary() || cx.facts.is_client;
         let peer = self.peer_mut(id).ok_or(Refusal::NoSuchPeer)?;
         if peer.connection != ConnectionState::StandAlone {
             return Err(Refusal::AlreadyConnected);
@@ -322,6 +331,7 @@ impl<H: Host> Engine<H> {
         if link == LinkKind::Data {
             peer.role = role;
             peer.knows_leave = body.features.get() & FEATURE_LEAVE != 0;
+            peer.may_serve = body.features.get() & FEATURE_CLIENTS != 0;
             let session = peer.session;
             let round = Round {
                 wanted: 1,
@@ -333,6 +343,9 @@ impl<H: Host> Engine<H> {
             };
             for volume in self.each_volume_mut() {
                 volume.begin_session(id, session, round);
+            }
+            if self.client.is_some() {
+                self.tell_claim(cx, Some(id));
             }
         }
         Ok(())
@@ -375,12 +388,16 @@ impl<H: Host> Engine<H> {
         stand_alone: bool,
     ) {
         let stand_alone = stand_alone || self.is_leaving_by(id);
+        self.lose_server(cx, id, None);
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
         peer.departure = Departure::default();
         peer.set_reason(sentence);
         peer.role = Role::Unknown;
+        peer.leads_for = NodeSet::EMPTY;
+        peer.is_client = false;
+        peer.may_serve = false;
         peer.asked = None;
         peer.granting = None;
         peer.is_promised = false;
@@ -393,6 +410,7 @@ impl<H: Host> Engine<H> {
             volume.end_session(cx, id);
         }
         self.end_leave(cx, id);
+        self.lose_client(cx, id);
         if stand_alone {
             self.set_connection(cx, id, ConnectionState::StandAlone);
         } else {
@@ -463,6 +481,9 @@ impl<H: Host> Engine<H> {
                 peer.discards = false;
                 peer.fence.lift();
             }
+            if self.role == Role::Primary {
+                self.tell_leading(cx);
+            }
             // Requests may have waited for the peer to be fenced.
             for volume in self.each_volume_mut() {
                 volume.recheck = true;
@@ -500,6 +521,7 @@ impl<H: Host> Volume<H> {
         let received = replica.receives;
         self.lose_tail(peer);
         self.lose_received(peer);
+        self.drop_carried(peer);
         self.trim_tail();
         if let Some(replica) = self.replica_mut(peer) {
             replica.reset();

@@ -37,9 +37,11 @@ impl<H: Host> Volume<H> {
         op: &PeerOp<H>,
         buffer: Option<H::Buffer>,
     ) {
-        let still_source = self
-            .replica(op.peer)
-            .is_some_and(|replica| replica.source.is_some());
+        // After a new decision the target asks anew, and takes this for something that it did not ask for.
+        let still_source = self.replica(op.peer).is_some_and(|replica| {
+            let is_asked = replica.round.decided == op.round && !replica.round.is_told();
+            replica.source.is_some() && is_asked
+        });
         let (Some(line), Some(buffer), true) = (self.line(op.peer), buffer, still_source) else {
             return;
         };

@@ -12,7 +12,7 @@ use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
     GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA,
-    SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    SUSPENDED_NO_SERVER, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 use weft_uapi::units::{NodeId, VolumeId};
 use zerocopy::FromZeros;
@@ -33,7 +33,7 @@ impl<H: Host> Engine<H> {
         ResourceInfo {
             name: self.config.name,
             node_id: self.config.node.get().into(),
-            role: self.role.number(),
+            role: self.shown_role().number(),
             protocol: self.protocol.number(),
             suspended: self.suspended(),
             suspended_ms: suspended_since.map_or(0, |since| now.ms_since(since)),
@@ -51,6 +51,8 @@ impl<H: Host> Engine<H> {
             may_promote: prospect.refusal.map_or(0, Refusal::number),
             may_promote_peer: number_of(prospect.peer),
             voters_left: self.voters_left().0,
+            server: number_of(self.server()),
+            clients: self.clients.0,
             reserved: 0,
         }
     }
@@ -66,7 +68,13 @@ impl<H: Host> Engine<H> {
         } else {
             SUSPENDED_FENCING
         };
-        waiting.fold(fencing, |all, volume| {
+        let is_unserved = self.client.is_some() && self.server().is_none();
+        let has_requests = self.each_volume().any(Volume::has_waiting_requests);
+        let first = match is_unserved && has_requests {
+            true => fencing | SUSPENDED_NO_SERVER,
+            false => fencing,
+        };
+        waiting.fold(first, |all, volume| {
             let broken = if volume.is_broken {
                 SUSPENDED_BROKEN
             } else {
@@ -105,9 +113,11 @@ impl<H: Host> Engine<H> {
         info.written_sectors = volume.written_sectors;
         info.in_flight = u32::try_from(volume.requests.used()).unwrap_or(u32::MAX);
         info.al_size = volume.al_extents.into();
+        if volume.sectors() > 0 {
+            info.block_bytes = volume.block_bytes();
+        }
         if let Some(disk) = volume.disk.as_ref() {
             info.generation = disk.superblock.generation.id.0;
-            info.block_bytes = disk.block_bytes;
             info.al_used = u32::try_from(disk.log.used()).unwrap_or(u32::MAX);
             info.al_writes = disk.log_writes;
             info.left_at = disk.superblock.left_at.0;
@@ -127,7 +137,7 @@ impl<H: Host> Engine<H> {
             name: [0; 64],
             peer: id.get().into(),
             connection: connection.number(),
-            role: peer.role.number(),
+            role: self.shown_role_of(id).number(),
             daemon_connected: self.reachable.contains(id).into(),
             session: peer.session().0,
             reason: peer.reason,

@@ -5,9 +5,11 @@
 //! Handlers note what happened; [`Volume::run`] then does all that has become possible. Nothing else starts disk or
 //! metadata writes, so the order "durable first" is decided in one place per matter.
 
+use super::carried::CARRIED_MAX;
 use super::change::{Change, Promotion};
 use super::context::{Context, Line};
 use super::disk::Disk;
+use super::exposure::Exposure;
 use super::peer_op::PeerOp;
 use super::place::Place;
 use super::replica::Replica;
@@ -27,6 +29,8 @@ use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, Seq, VolumeId};
 
 /// Things in flight on behalf of peers, per volume.
 pub(super) const PEER_OPS: u32 = 256;
+/// Nodes whose requests may be carried out here at the same time.
+const CLIENTS_MAX: u32 = 2;
 /// Writes sent and not known to be stable everywhere.
 const TAIL_ENTRIES: usize = 2048;
 
@@ -61,10 +65,20 @@ pub(super) struct Volume<H: Host> {
     disk_state: DiskState,
     /// Most extents that are hot at the same time.
     pub(super) al_extents: u16,
+    /// Requests of this node's applications and of clients.
     pub(super) requests: Slots<H, Request<H>>,
+    /// How many of them are of clients.
+    pub(super) theirs: u32,
+    /// Of this client's requests: how many the server has.
+    pub(super) carried: u32,
+    /// On a client: who carries them out, or was asked to, and what the application has been shown.
+    pub(super) server: Option<NodeId>,
+    pub(super) exposure: Exposure,
     pub(super) ops: Slots<H, PeerOp<H>>,
     pub(super) replicas: H::Slab<Option<Replica<H>>>,
     pub(super) ranges: Ranges<H, Owner>,
+    /// Those of a client's requests: what the server sends here meanwhile must not wait for them.
+    pub(super) client_ranges: Ranges<H, Owner>,
     pub(super) tail: Tail<H>,
     pub(super) tail_flush: TailFlush,
     /// The record that is being made durable.
@@ -102,7 +116,8 @@ impl<H: Host> Volume<H> {
     /// A volume without disk. Context: may sleep.
     pub(super) fn new(id: VolumeId, minor: Minor, config: &Config) -> Result<Self, NoMemory> {
         let requests_max = config.requests_max;
-        let requests = u32::try_from(requests_max).map_err(|_| NoMemory)?;
+        let own = u32::try_from(requests_max).map_err(|_| NoMemory)?;
+        let requests = own.saturating_add(CLIENTS_MAX.saturating_mul(CARRIED_MAX));
         Ok(Self {
             id,
             minor,
@@ -111,9 +126,14 @@ impl<H: Host> Volume<H> {
             disk_state: DiskState::Diskless,
             al_extents: config.al_extents.clamp(2, AL_EXTENTS),
             requests: Slots::new(requests)?,
+            theirs: 0,
+            carried: 0,
+            server: None,
+            exposure: Exposure::NONE,
             ops: Slots::new(PEER_OPS)?,
             replicas: H::slab(NODES_MAX, || None)?,
-            ranges: Ranges::new(requests_max.saturating_add(PEER_OPS as usize))?,
+            ranges: Ranges::new((requests as usize).saturating_add(PEER_OPS as usize))?,
+            client_ranges: Ranges::new(requests_max)?,
             tail: Tail::new(TAIL_ENTRIES)?,
             tail_flush: TailFlush::default(),
             change: None,
@@ -221,14 +241,16 @@ impl<H: Host> Volume<H> {
     pub(super) fn sectors(&self) -> u64 {
         self.disk
             .as_ref()
-            .map_or(0, |disk| disk.layout.data_sectors())
+            .map_or(self.exposure.sectors, |disk| disk.layout.data_sectors())
     }
 
-    /// Logical block size of the device in bytes; 512 without disk.
+    /// Logical block size of the device in bytes; 512 without disk and server.
     pub(super) fn block_bytes(&self) -> u32 {
         self.disk
             .as_ref()
-            .map_or(SECTOR_BYTES, |disk| disk.block_bytes)
+            .map_or(self.exposure.block_bytes.max(SECTOR_BYTES), |disk| {
+                disk.block_bytes
+            })
     }
 
     /// Whether a range lies on the device, is not empty and made of whole blocks.
@@ -282,7 +304,7 @@ impl<H: Host> Volume<H> {
     /// Wakes those whose range has become free.
     #[inline(never)]
     fn run_ranges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        while let Some((_, owner)) = self.ranges.next_ready() {
+        while let Some((_, owner)) = self.next_ready() {
             match owner {
                 Owner::Request(number) => {
                     if let Some(request) = self.requests.get_mut(number) {
@@ -298,6 +320,12 @@ impl<H: Host> Volume<H> {
                 }
             }
         }
+    }
+
+    fn next_ready(&mut self) -> Option<(RangeId, Owner)> {
+        self.ranges
+            .next_ready()
+            .or_else(|| self.client_ranges.next_ready())
     }
 
     /// The next time something has to be done without an event.

@@ -7,6 +7,7 @@
 //! two that have asked each other the one with the lower number goes first; so of several promotions at once one comes
 //! to its end.
 
+use super::client::Client;
 use super::context::{ensure, Context, Fault};
 use super::disk::Disk;
 use super::role::Transition;
@@ -27,6 +28,8 @@ pub(super) struct Question {
     term: Term,
     /// A person takes it that what no connected disk has is lost.
     force: bool,
+    /// For whose application, if not the peer's own.
+    client: Option<NodeId>,
 }
 
 /// What is said to a question.
@@ -60,7 +63,15 @@ impl<H: Host> Engine<H> {
             "the peer asked twice for a promotion",
         )?;
         let force = header.flags & FLAG_FORCE != 0;
-        peer.asked = Some(Question { term, force });
+        let client = header
+            .arg
+            .checked_sub(1)
+            .and_then(|id| NodeId::new(u32::try_from(id).ok()?));
+        peer.asked = Some(Question {
+            term,
+            force,
+            client,
+        });
         Ok(())
     }
 
@@ -84,7 +95,11 @@ impl<H: Host> Engine<H> {
     /// What to say to a peer's question.
     fn vote(&self, id: NodeId, question: Question) -> Vote {
         let others = || NodeId::all().filter_map(|other| self.peer(other));
-        let has_primary = self.role == Role::Primary || others().any(|p| p.role == Role::Primary);
+        let is_client = self.client.as_ref().is_some_and(Client::is_served_once);
+        let has_primary = self.role == Role::Primary
+            || others().any(|peer| peer.role == Role::Primary)
+            || (is_client && question.client != Some(self.config.node))
+            || self.other_clients(question.client).any(|other| other != id);
         let is_own_turn = match self.transition {
             None | Some(Transition::Comparing { .. }) => false,
             Some(Transition::Asking { .. }) => self.config.node < id,
@@ -131,10 +146,10 @@ impl<H: Host> Engine<H> {
 
     /// Promises a peer to be the next primary; it hears of it when that is durable.
     fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, question: Question) {
-        if let Some(Transition::Asking { token, .. }) = self.transition {
+        if let Some(Transition::Asking { asker, .. }) = self.transition {
             self.give_up(cx);
             cx.refuse(
-                token,
+                asker,
                 Refusal::ElectionLost,
                 format_args!("node {id} goes first"),
             );

@@ -44,6 +44,8 @@ pub(super) struct Witness {
     since: Option<Time>,
     /// Peers to be told that the record is durable.
     owed: NodeSet,
+    /// Peers that have told what they have since the record was learnt.
+    told_since: NodeSet,
 }
 
 impl Witness {
@@ -99,6 +101,24 @@ impl Witness {
         }
     }
 
+    /// These peers, a majority of the voters, agree on a line in which the record that is known does not occur. If its maker
+    /// is one of them it has given it up: nothing was ever written in it.
+    fn overrule(&mut self, line: &Ancestry, agree: NodeSet) {
+        let maker = self.known().generation.writer;
+        let has_given_up = maker.is_some_and(|maker| agree.contains(maker));
+        if has_given_up && agree.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
+            if let Some(known) = self.known.as_mut() {
+                known.generation = Generation {
+                    id: line.written(),
+                    term: known.generation.term,
+                    ..Generation::default()
+                };
+                self.wanted = self.wanted.saturating_add(1);
+                self.owed = NodeSet::EMPTY;
+            }
+        }
+    }
+
     /// A peer has a record: goes on to it if it comes after the one that is known. `is_certain`: it is in force.
     fn learn(&mut self, peer: NodeId, record: Generation, line: &Ancestry, is_certain: bool) {
         let is_ahead = self.is_ahead_of(line);
@@ -112,6 +132,7 @@ impl Witness {
         } else if record.id != GenerationId::NONE && follows && record.term >= known.generation.term
         {
             known.generation = record;
+            self.told_since = NodeSet::EMPTY;
             self.wanted = self.wanted.saturating_add(1);
             self.owed = NodeSet::of(peer);
         }
@@ -188,13 +209,15 @@ impl<H: Host> Volume<H> {
         let Some(said) = said else {
             return;
         };
+        // A disk that took the place of another one has forgotten what its node knew.
         let agree = self.peers_that(|_, replica| {
             let theirs = replica.round.peer.filter(|_| replica.session.is_some());
-            theirs.is_some_and(|theirs| is_same(&theirs, &said))
+            theirs.is_some_and(|theirs| is_same(&theirs, &said) && !theirs.is_newcomer)
         });
         let Some(witness) = self.witness.as_mut() else {
             return;
         };
+        witness.told_since = witness.told_since.with(peer);
         let line = said.side.ancestry;
         let is_in_force = line.written_before() == GenerationId::NONE;
         // What nobody writes in adds no data: who does not know it is as good.
@@ -206,6 +229,8 @@ impl<H: Host> Volume<H> {
             witness.learn(peer, line.current(), &line, is_certain);
         } else if said.role != Role::Primary && line.current().writer == Some(peer) {
             witness.take_back(&line);
+        } else if facts.quorum.is_on() && facts.quorum.has_majority(agree) {
+            witness.overrule(&line, agree);
         }
         self.recheck = true;
     }

@@ -4,11 +4,10 @@
 
 use crate::rig::Rig;
 use weft_engine::event::Command;
-use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, ReplicationState};
 
 /// Two synced disks, and a third node without one; node 0 is primary.
-fn with_client() -> Rig {
+pub(crate) fn with_client() -> Rig {
     let mut rig = Rig::with(3);
     (0..2).for_each(|node| rig.attach(node));
     rig.connect();
@@ -33,17 +32,6 @@ fn a_node_without_disk_comes_and_goes_and_disturbs_nobody() {
     assert_eq!(rig.session(0, 1), session);
     assert_eq!(rig.rule(0, 2), "no-disk");
     assert_eq!(rig.read_disk(1, 8, 4096), [2; 4096]);
-}
-
-#[test]
-fn a_node_without_disk_is_not_promoted() {
-    let mut rig = with_client();
-    rig.demote(0);
-    for force in [false, true] {
-        let promotion = rig.command(2, Command::Primary { force });
-        assert_eq!(promotion, Err(Refusal::NoUpToDateDisk));
-    }
-    assert_eq!(rig.promote(1), Ok(()));
 }
 
 #[test]

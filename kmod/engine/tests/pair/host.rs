@@ -49,6 +49,8 @@ pub(crate) struct Outbox {
     pub(crate) acts: Vec<Act>,
     pub(crate) replies: Vec<(Token, Result<(), Refusal>)>,
     pub(crate) completions: Vec<(u64, Result<(), IoError>)>,
+    /// What a peer read for a request.
+    pub(crate) answers: Vec<(u64, Rc<[u8]>)>,
     pub(crate) errors: Vec<String>,
     random: u64,
 }
@@ -93,8 +95,13 @@ impl Output<RigHost> for Outbox {
             Effect::Keep { number, kept, .. } => self.acts.push(Act::Keep(number, kept)),
             Effect::Fence { peer, number } => self.acts.push(Act::Fence(peer, number)),
             Effect::Complete {
-                request, result, ..
-            } => self.completions.push((request, result)),
+                request,
+                result,
+                data,
+            } => {
+                self.answers.extend(data.map(|data| (request, data)));
+                self.completions.push((request, result));
+            }
             Effect::Reply { token, result } => {
                 self.replies
                     .push((token, result.map_err(|refused| refused.refusal)));

@@ -4,6 +4,7 @@
 //! the file does not say otherwise.
 
 mod attach;
+mod client;
 mod decisions;
 mod diskless;
 mod fencing;
@@ -24,4 +25,5 @@ mod split_brain;
 mod table;
 mod three;
 mod tie_breaker;
+mod two_primaries;
 mod writes;

@@ -93,6 +93,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         quorum,
         fencing: Fencing::default(),
         policies: Policies::default(),
+        two_primaries: false,
         is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,
@@ -415,6 +416,9 @@ impl Rig {
             .handle(self.now, event, &mut self.out);
         let acts = self.out.acts.drain(..);
         self.nodes[number].queue.extend(acts);
+        for (request, data) in self.out.answers.drain(..) {
+            self.buffers[request as usize] = data;
+        }
         assert!(
             !self
                 .out

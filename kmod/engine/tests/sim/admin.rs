@@ -3,11 +3,13 @@
 //! The cluster manager that promotes and demotes, and the person who repairs everything in the end.
 
 use crate::checkers;
+use crate::host::SimHost;
 use crate::link::Cable;
 use crate::node::{node_id, VOLUME};
 use crate::world::{Happening, World, MS, SECOND};
 use weft_engine::event::Command;
 use weft_engine::host::Time;
+use weft_engine::Engine;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
 
 /// After the last fault everything must be well within this time.
@@ -106,11 +108,9 @@ impl World {
 
     /// A cluster manager moves the service to `node`.
     pub(crate) fn switch_over(&mut self, node: usize) {
-        if self.nodes[node].is_diskless {
-            return;
-        }
+        let is_beside = self.two_primaries && self.extra.coin();
         for peer in self.peers(node) {
-            if self.nodes[peer].is_primary() {
+            if self.nodes[peer].is_primary() && !is_beside {
                 self.demote(peer);
             }
         }
@@ -128,10 +128,10 @@ impl World {
             return;
         }
         let node = self.random.index(self.nodes.len());
-        if self.nodes[node].is_diskless {
+        let force = self.nodes.iter().all(|node| node.is_blank());
+        if force && self.nodes[node].is_diskless {
             return;
         }
-        let force = self.nodes.iter().all(|node| node.is_blank());
         self.nodes[node].app.is_leaving = false;
         self.command(node, Command::Primary { force });
     }
@@ -233,7 +233,9 @@ impl World {
 
     /// All disks are up to date, all are connected, and one node serves an application that waits for nothing.
     fn is_well(&self) -> bool {
-        let is_served = self.nodes.iter().filter(|node| node.is_primary()).count() == 1;
+        let most = 1 + usize::from(self.two_primaries);
+        let primaries = self.nodes.iter().filter(|node| node.is_primary()).count();
+        let is_served = (1..=most).contains(&primaries);
         let mut views = self.views().into_iter();
         is_served
             && views.all(|(_, _, view)| view.is_some_and(|view| view.is_well()))
@@ -265,7 +267,8 @@ impl World {
         };
         let is_primary = self.nodes[node].is_primary();
         let lacks_disk = !self.nodes[node].is_attached && !self.nodes[node].is_diskless;
-        if lacks_disk && !is_primary {
+        let is_client = |engine: &Engine<SimHost>| engine.is_client();
+        if lacks_disk && (!is_primary || self.nodes[node].engine.as_ref().is_some_and(is_client)) {
             return self.attach(node);
         }
         if lacks_disk && !self.nodes[node].app.is_leaving {

@@ -47,7 +47,7 @@ pub(crate) enum Canary {
 }
 
 impl Canary {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::MetaWithoutFlush,
         Self::SwallowLog,
         Self::SwallowSuperblock,

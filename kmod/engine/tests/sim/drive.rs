@@ -133,6 +133,7 @@ impl World {
         };
         let replications: Vec<(usize, ReplicationState, bool)> =
             self.peers(node).map(towards).collect();
+        self.nodes[node].server = (info.server as usize).checked_sub(1);
         let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
         let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
         let this = &mut self.nodes[node];
@@ -152,9 +153,10 @@ impl World {
             note!(self, "n{node} is primary");
             self.tally.promotions += 1;
             // Its application must find everything that was promised.
-            checkers::claims(self, node);
+            let disk = self.nodes[node].server.unwrap_or(node);
+            checkers::claims(self, disk);
             checkers::one_primary(self);
-            checkers::elected(self, node);
+            checkers::elected(self, disk);
         }
     }
 
@@ -233,6 +235,9 @@ impl World {
                 if let Some((_, solved)) = line.split_once("split brain solved by ") {
                     let policy = solved.split(':').next().unwrap_or_default();
                     self.tally.reach.count("recovery", policy);
+                }
+                if line.ends_with("carries out the requests of this primary") {
+                    self.tally.reach.count("client", "served");
                 }
                 self.tally.reach.read(&line);
                 checkers::suspected(self, node, &line);

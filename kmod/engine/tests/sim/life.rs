@@ -46,6 +46,7 @@ impl World {
             },
             fencing: Fencing::DontCare,
             policies: self.policies,
+            two_primaries: self.two_primaries,
             is_tie_breaker: self.nodes[node].is_diskless,
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),
@@ -55,6 +56,7 @@ impl World {
         let life = this.life;
         this.engine = Some(Engine::new(config).unwrap());
         this.role = Role::Secondary.number();
+        this.server = None;
         note!(self, "n{node} boots");
         let mut delay = self.random.duration(US..100 * MS);
         self.after(

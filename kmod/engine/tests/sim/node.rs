@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub is_attached: bool,
     /// There is no disk for it: it only takes part, as a tie-breaker.
     pub is_diskless: bool,
+    /// The peer that carries out what its application asks for.
+    pub server: Option<usize>,
     /// What its daemon keeps for it.
     pub kept: Kept,
     pub serves: bool,
@@ -128,6 +130,7 @@ impl Node {
             is_void: false,
             is_attached: false,
             is_diskless: false,
+            server: None,
             kept: Kept::default(),
             serves: false,
             offers: BTreeMap::new(),

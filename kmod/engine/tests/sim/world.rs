@@ -35,6 +35,9 @@ const INSPECTION_GAP_MAX: u64 = 1200;
 /// Histories in which a split brain may be solved without a person.
 const POLICIES_PERCENT: u64 = 40;
 
+/// Histories in which two nodes may be primary at the same time.
+const TWO_PRIMARIES_PERCENT: u64 = 15;
+
 /// What a run is made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
@@ -225,6 +228,8 @@ pub(crate) struct World {
     pub quorum: Quorum,
     /// What is done about a split brain.
     pub policies: Policies,
+    /// Two applications may run at the same time.
+    pub two_primaries: bool,
     /// The newest generation that a majority knew.
     pub tip: u64,
     /// Faults are over since this time.
@@ -304,6 +309,7 @@ impl World {
             disks_roll_back,
             quorum: Quorum::default(),
             policies: draw_policies(plan.seed),
+            two_primaries: Random::new(plan.seed.rotate_left(48)).percent(TWO_PRIMARIES_PERCENT),
             tip: 0,
             calm_since: None,
             well_since: None,

@@ -11,10 +11,15 @@ use weft_uapi::units::SessionId;
 impl Rig {
     /// All disks hold the same data once nothing is left to do.
     pub(crate) fn assert_equal(&mut self) {
+        self.assert_equal_disks(self.with_disks().len());
+    }
+
+    /// As [`Self::assert_equal`], of the first so many nodes.
+    pub(crate) fn assert_equal_disks(&mut self, disks: usize) {
         self.idle();
         let data = self.data_sectors() as usize * 512;
         let first = &self.nodes[0].disk[..data];
-        for (number, this) in self.nodes[self.with_disks()].iter().enumerate().skip(1) {
+        for (number, this) in self.nodes[..disks].iter().enumerate().skip(1) {
             let different = first
                 .chunks(512)
                 .zip(this.disk[..data].chunks(512))

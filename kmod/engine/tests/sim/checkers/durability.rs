@@ -10,7 +10,7 @@ use crate::world::World;
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
 use weft_uapi::units::NodeId;
 
-/// The disk that a node works on: its own one, or that of the peer with the newest data.
+/// The disk that a node works on: that of the peer that serves it, its own one, or that of the peer with the newest data.
 pub(super) fn disk_of(world: &World, node: usize) -> usize {
     let newness = |&peer: &usize| {
         let is_connected = world
@@ -21,7 +21,9 @@ pub(super) fn disk_of(world: &World, node: usize) -> usize {
             .map_or(0, |block| block.generation.term.0);
         (is_connected && world.nodes[peer].is_attached, term)
     };
-    if world.nodes[node].is_attached {
+    if let Some(server) = world.nodes[node].server {
+        server
+    } else if world.nodes[node].is_attached {
         node
     } else {
         world.peers(node).max_by_key(newness).unwrap_or(node)

@@ -5,6 +5,9 @@
 use crate::world::World;
 
 pub(crate) fn one_primary(world: &mut World) {
+    if world.two_primaries {
+        return at_most_two(world);
+    }
     let rivals = |&[a, b]: &[usize; 2]| {
         world.nodes[a].is_primary() && world.nodes[b].is_primary() && are_connected(world, a, b)
     };
@@ -13,6 +16,29 @@ pub(crate) fn one_primary(world: &mut World) {
             "primary",
             format!("n{a} and n{b} are connected and both are primary"),
         );
+    }
+}
+
+/// Of those that are connected all with each other.
+fn at_most_two(world: &mut World) {
+    let nodes: Vec<usize> = (0..world.nodes.len())
+        .filter(|&node| world.nodes[node].is_primary())
+        .collect();
+    for (at, &a) in nodes.iter().enumerate() {
+        let friends: Vec<usize> = nodes[at + 1..]
+            .iter()
+            .copied()
+            .filter(|&b| are_connected(world, a, b))
+            .collect();
+        let are_three = |&[b, c]: &[usize; 2]| are_connected(world, b, c);
+        let mut pairs = friends
+            .iter()
+            .enumerate()
+            .flat_map(|(at, &b)| friends[at + 1..].iter().map(move |&c| [b, c]));
+        if let Some([b, c]) = pairs.find(are_three) {
+            let text = format!("n{a}, n{b} and n{c} are connected and all are primary");
+            return world.fail("primary", text);
+        }
     }
 }
 

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the application of a client has been shown, and who may serve it next.
+//!
+//! The application goes on when its server dies, so nobody may take the server's place who lacks something that was
+//! answered. A server tells its clients each record that is in force and who holds it ([`PacketKind::Exposed`]), on the
+//! link that its answers travel on and before the first answer that depends on it. INVARIANT: when a write is answered,
+//! every holder that the client was told of has it, in its cache at least. So the next server is
+//! * a holder whose disk was never let go since: it has all of it, or
+//! * any disk of that line if nothing was answered that no later flush covers: it lost nothing in a power cut.
+//!
+//! A higher term in the line is somebody else's promotion: then the application has missed writes, and has to end.
+
+use super::context::{ensure, Context, Fault};
+use super::said::Said;
+use super::volume::Volume;
+use crate::host::{Host, Output};
+use weft_uapi::limits::NODES_MAX;
+use weft_uapi::state::DiskState;
+use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
+use weft_uapi::wire::{Header, InForceBody, PacketKind};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// What a volume's application has been shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exposure {
+    /// The newest record in force that it knows; none: it has been shown nothing.
+    generation: GenerationId,
+    term: Term,
+    /// Who has everything that was answered.
+    holders: NodeSet,
+    /// The attach of each holder's disk that has it.
+    attach_ids: [u64; NODES_MAX],
+    /// Changes that were answered, and those of them that a flush covers.
+    pub(super) answered: u64,
+    pub(super) flushed: u64,
+    /// The peer that was asked last has told what it would show.
+    is_told: bool,
+    /// Size of the device in sectors and its logical block size in bytes, as the server has it; 0: not served yet.
+    pub(super) sectors: u64,
+    pub(super) block_bytes: u32,
+}
+
+impl Exposure {
+    pub(super) const NONE: Self = Self {
+        generation: GenerationId::NONE,
+        term: Term(0),
+        holders: NodeSet::EMPTY,
+        attach_ids: [0; NODES_MAX],
+        answered: 0,
+        flushed: 0,
+        is_told: false,
+        sectors: 0,
+        block_bytes: 0,
+    };
+
+    /// Whether nothing of what was shown is missing on the disk that a peer described.
+    fn is_kept_by(&self, peer: NodeId, said: &Said) -> bool {
+        if self.generation == GenerationId::NONE {
+            return true;
+        }
+        let line = &said.side.ancestry;
+        let is_same_disk = self.holders.contains(peer)
+            && self.attach_ids.get(peer.index()) == Some(&said.side.attach_id);
+        line.current().term == self.term
+            && line.contains(self.generation)
+            && (is_same_disk || self.flushed == self.answered)
+            && (self.sectors, self.block_bytes) == (said.sectors, said.block_bytes)
+    }
+}
+
+fn has_good_data(state: DiskState) -> bool {
+    matches!(state, DiskState::UpToDate | DiskState::Consistent)
+}
+
+impl<H: Host> Volume<H> {
+    /// What a peer says of its disk, if nothing newer is on its way.
+    fn told_by(&self, peer: NodeId) -> Option<&Said> {
+        let replica = self.replica(peer)?;
+        let is_fresh = replica.session.is_some() && !replica.round.is_open();
+        let is_good = is_fresh && has_good_data(replica.peer_disk);
+        replica
+            .round
+            .peer
+            .as_ref()
+            .filter(|said| is_good && said.sectors > 0)
+    }
+
+    /// Whether a peer has all that the application was shown, and follows nobody else.
+    pub(super) fn may_serve(&self, peer: NodeId) -> bool {
+        self.told_by(peer).is_some_and(|said| {
+            let is_free = said.stance.leader.is_none_or(|leader| leader == peer);
+            is_free && self.exposure.is_kept_by(peer, said)
+        })
+    }
+
+    /// Whether this node's own disk has all that its application was shown.
+    pub(super) fn keeps_exposure(&self, node: NodeId) -> bool {
+        let shown = &self.exposure;
+        let Some(disk) = self.disk.as_ref() else {
+            return false;
+        };
+        let is_same_disk = shown.holders.contains(node)
+            && shown.attach_ids.get(node.index()) == Some(&disk.superblock.attach_id);
+        shown.generation == GenerationId::NONE
+            || (disk.superblock.generation.term == shown.term
+                && disk.ancestry().contains(shown.generation)
+                && (is_same_disk || shown.flushed == shown.answered))
+    }
+
+    /// Whether a peer's data go on from what the application was shown, by somebody else's promotion.
+    pub(super) fn is_left_behind_by(&self, peer: NodeId) -> bool {
+        let shown = &self.exposure;
+        self.told_by(peer).is_some_and(|said| {
+            let line = &said.side.ancestry;
+            shown.generation != GenerationId::NONE
+                && line.contains(shown.generation)
+                && line.current().term > shown.term
+        })
+    }
+
+    /// Whether nobody has all that the application was shown any more: every holder has lost its cache, its disk, or has
+    /// given its data up.
+    pub(super) fn is_bereft(&self, node: NodeId) -> bool {
+        let shown = &self.exposure;
+        let has_lost = |holder: NodeId| {
+            if holder == node {
+                return !self.keeps_exposure(node);
+            }
+            let said = self
+                .replica(holder)
+                .filter(|replica| replica.session.is_some() && !replica.round.is_open())
+                .and_then(|replica| replica.round.peer);
+            said.is_some_and(|said| {
+                let is_same_disk =
+                    shown.attach_ids.get(holder.index()) == Some(&said.side.attach_id);
+                let keeps = is_same_disk || shown.flushed == shown.answered;
+                said.disk != DiskState::Diskless
+                    && !(keeps && said.side.ancestry.contains(shown.generation))
+            })
+        };
+        shown.generation != GenerationId::NONE && shown.holders.iter().all(has_lost)
+    }
+
+    /// Whether the peer that was asked to serve has said what it would show.
+    pub(super) fn is_shown_by(&self, server: NodeId) -> bool {
+        let said = self.replica(server).and_then(|replica| replica.round.peer);
+        self.exposure.is_told && said.is_some_and(|said| said.sectors > 0)
+    }
+
+    /// The application has been shown nothing yet.
+    pub(super) fn begin_exposure(&mut self) {
+        self.exposure = Exposure::NONE;
+        self.server = None;
+    }
+
+    /// This peer carries out the requests from now on.
+    pub(super) fn begin_service<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        server: NodeId,
+    ) {
+        // Whatever is being negotiated now, the size stays.
+        if let Some(said) = self.replica(server).and_then(|replica| replica.round.peer) {
+            self.exposure.sectors = said.sectors;
+            self.exposure.block_bytes = said.block_bytes;
+        }
+        self.server = Some(server);
+        self.recheck = true;
+        self.tell_capacity(cx);
+    }
+
+    /// The application is gone, or has to go.
+    pub(super) fn forget_exposure<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        self.begin_exposure();
+        self.recheck = true;
+        self.tell_capacity(cx);
+    }
+
+    /// The peer that serves, or is asked to, tells what is in force.
+    #[inline(never)]
+    pub(super) fn on_exposed(
+        &mut self,
+        peer: NodeId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let body = InForceBody::read_from_bytes(body)
+            .map_err(|_| Fault("the peer sent a malformed notice of what is in force"))?;
+        if self.server != Some(peer) {
+            // It was for an earlier wish.
+            return Ok(());
+        }
+        let holders = NodeSet(body.holders.get());
+        ensure(
+            holders.contains(peer) && body.generation.get() != 0,
+            "the peer serves without holding anything",
+        )?;
+        self.exposure.generation = GenerationId(body.generation.get());
+        self.exposure.term = header.term;
+        self.exposure.holders = holders;
+        self.exposure.attach_ids = body.disks.map(|disk| disk.attach_id.get());
+        self.exposure.is_told = true;
+        Ok(())
+    }
+
+    /// The next server has to tell what it shows.
+    pub(super) fn expect_exposure(&mut self, server: NodeId) {
+        self.server = Some(server);
+        self.exposure.is_told = false;
+    }
+
+    /// Tells the clients which record is in force and who has everything.
+    pub(super) fn expose<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        if cx.facts.clients.is_empty() || self.change.is_some() {
+            return;
+        }
+        let Some(disk) = self.disk.as_ref() else {
+            return;
+        };
+        let holders = self
+            .whole()
+            .intersection(disk.superblock.generation.members);
+        let mut body = InForceBody::new_zeroed();
+        body.generation = disk.superblock.generation.id.0.into();
+        body.holders = holders.with(cx.facts.node).0.into();
+        for (node, place) in NodeId::all().zip(&mut body.disks) {
+            if node == cx.facts.node {
+                place.incarnation = disk.superblock.incarnation.0.into();
+                place.attach_id = disk.superblock.attach_id.into();
+            } else if let Some(said) = self
+                .replica(node)
+                .filter(|_| holders.contains(node))
+                .and_then(|replica| replica.round.peer)
+            {
+                place.incarnation = said.side.incarnation.0.into();
+                place.attach_id = said.side.attach_id.into();
+            }
+        }
+        let mut header = Header::new(PacketKind::Exposed, Some(self.id));
+        header.term = self.term();
+        for line in cx.facts.clients.iter().filter_map(|peer| self.line(peer)) {
+            cx.send(line, header, body.as_bytes());
+        }
+    }
+}

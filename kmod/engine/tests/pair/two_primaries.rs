@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Two primaries at the same time, where that was asked for: the second one is served by the first.
+
+use crate::rig::{Rig, VOLUME};
+use weft_engine::event::{Command, Options};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::Role;
+use weft_uapi::status::SUSPENDED_NO_SERVER;
+
+const TWO: Options = Options {
+    protocol: None,
+    voters: None,
+    on_no_quorum: None,
+    fencing: None,
+    split_brain_0: None,
+    split_brain_1: None,
+    two_primaries: Some(true),
+};
+
+/// Both nodes of a pair, or two of more, are primary.
+fn both_lead(mut rig: Rig, nodes: usize) -> Rig {
+    for node in 0..nodes {
+        assert_eq!(rig.set_options(node, TWO), Ok(()));
+    }
+    assert_eq!(rig.promote(1), Ok(()));
+    rig.idle();
+    assert_eq!(rig.primaries(), [0, 1]);
+    rig
+}
+
+#[test]
+fn a_second_primary_is_refused_unless_that_was_asked_for_on_both_sides() {
+    let mut rig = Rig::pair();
+    assert_eq!(rig.promote(1), Err(Refusal::PeerPrimary));
+    assert_eq!(rig.set_options(1, TWO), Ok(()));
+    assert_eq!(rig.promote(1), Err(Refusal::PeerPrimary));
+    assert_eq!(rig.set_options(0, TWO), Ok(()));
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.open(1), Ok(()));
+    assert_eq!(rig.open(0), Ok(()));
+}
+
+#[test]
+fn a_third_primary_is_refused() {
+    let mut rig = both_lead(Rig::synced(3), 3);
+    assert_eq!(rig.promote(2), Err(Refusal::PeerPrimary));
+    assert_eq!(rig.primaries(), [0, 1]);
+}
+
+/// Whatever the interleaving.
+#[test]
+fn writes_to_one_block_from_both_sides_end_in_one_order_everywhere() {
+    let mut steps = 0;
+    loop {
+        let mut rig = both_lead(Rig::pair(), 2);
+        let first = rig.begin_write(1, 0, 2, 8192);
+        let went_on = rig.steps(steps);
+        let second = rig.begin_write(0, 8, 1, 8192);
+        let third = rig.begin_write(1, 8, 3, 4096);
+        rig.run_until(|rig| [first, second, third].iter().all(|it| rig.is_complete(*it)));
+        rig.assert_equal();
+        let bytes = rig.read(0, 8, 4096).unwrap();
+        assert_eq!(rig.read(1, 8, 4096), Ok(bytes.clone()), "{steps} steps");
+        assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+        if !went_on {
+            return;
+        }
+        steps += 1;
+    }
+}
+
+#[test]
+fn each_primary_reads_what_the_other_one_was_told_is_written() {
+    let mut rig = both_lead(Rig::pair(), 2);
+    for turn in 1..5u8 {
+        let writer = usize::from(turn % 2);
+        assert_eq!(rig.write(writer, 0, turn, 4096), Ok(()));
+        assert_eq!(rig.read(1 - writer, 0, 4096), Ok(vec![turn; 4096]));
+    }
+}
+
+#[test]
+fn without_majority_the_second_primary_waits_for_the_first_or_a_person() {
+    let mut rig = both_lead(Rig::pair(), 2);
+    rig.cut();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    let write = rig.begin_write(1, 0, 2, 4096);
+    rig.wait(30_000);
+    assert!(!rig.is_complete(write));
+    assert_ne!(rig.resource(1).suspended & SUSPENDED_NO_SERVER, 0);
+    rig.heal();
+    rig.run_until(|rig| rig.is_complete(write));
+    assert_eq!(rig.result(write), Some(Ok(())));
+    rig.assert_equal();
+    assert_eq!(rig.primaries(), [0, 1]);
+
+    rig.crash(0);
+    let write = rig.begin_write(1, 8, 3, 4096);
+    rig.wait(30_000);
+    assert!(!rig.is_complete(write));
+    assert_eq!(rig.command(1, Command::Primary { force: true }), Ok(()));
+    rig.run_until(|rig| rig.is_complete(write));
+    assert_eq!(rig.result(write), Some(Ok(())));
+    rig.restart(0);
+    rig.assert_whole();
+    assert_eq!(rig.primaries(), [1]);
+}
+
+#[test]
+fn r8_with_a_majority_the_second_primary_goes_on_by_itself_when_the_first_dies() {
+    let mut rig = both_lead(Rig::voting(3), 3);
+    assert_eq!(rig.write(1, 0, 1, 4096), Ok(()));
+    rig.crash(0);
+    assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
+    assert_eq!(rig.read(1, 0, 4096), Ok(vec![1; 4096]));
+    rig.restart(0);
+    rig.assert_whole();
+    assert_eq!(rig.primaries(), [1]);
+    assert_eq!(rig.resource(1).server, 0);
+}
+
+/// A virtual machine moves from one node to the other.
+#[test]
+fn the_role_moves_over_without_a_moment_in_which_nobody_has_it() {
+    let mut rig = Rig::pair();
+    for turn in 0..4u8 {
+        let (from, to) = (usize::from(turn % 2), usize::from(1 - turn % 2));
+        assert_eq!(rig.set_options(from, TWO), Ok(()));
+        assert_eq!(rig.set_options(to, TWO), Ok(()));
+        assert_eq!(rig.promote(to), Ok(()));
+        assert_eq!(rig.write(from, 0, turn, 4096), Ok(()));
+        assert_eq!(rig.command(from, Command::Secondary), Ok(()));
+        assert_eq!(rig.write(to, 8, turn, 4096), Ok(()));
+        rig.idle();
+        assert_eq!(rig.role(from), Role::Secondary);
+        // It leads itself now: nothing goes by way of the other node any more.
+        let info = rig.resource(to);
+        assert_eq!(
+            (info.server, rig.resource(from).clients),
+            (0, 0),
+            "{VOLUME}"
+        );
+        rig.assert_whole();
+    }
+}
