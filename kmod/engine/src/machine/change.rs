@@ -222,7 +222,7 @@ impl<H: Host> Volume<H> {
     /// change.
     fn departing(&self) -> NodeSet {
         let has_left = |round: &Round| {
-            let disk = round.peer.map(|said| said.disk);
+            let disk = round.peer.as_ref().map(|said| said.disk);
             round.is_open() && disk == Some(DiskState::Diskless)
         };
         self.peers_that(|_, replica| has_left(&replica.round))

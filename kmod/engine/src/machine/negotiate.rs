@@ -59,7 +59,22 @@ pub(super) struct Round {
 
 impl Round {
     fn sent(&self) -> u32 {
-        self.own.map_or(0, |said| said.round)
+        self.own.as_ref().map_or(0, |said| said.round)
+    }
+
+    /// The wanted round, if this side has not told its state yet.
+    fn unsent(&self) -> Option<u32> {
+        (self.wanted > self.sent()).then_some(self.wanted)
+    }
+
+    /// The states of both sides, once they are of one round that is not decided.
+    fn both(&self) -> Option<(Said, Said)> {
+        match (&self.own, &self.peer) {
+            (Some(own), Some(peer)) if own.round == peer.round && own.round > self.decided => {
+                Some((*own, *peer))
+            }
+            _ => None,
+        }
     }
 
     /// Asks for one more round.
@@ -124,7 +139,8 @@ impl<H: Host> Volume<H> {
     pub(super) fn run_negotiations<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.renew_targets(cx.now);
         for peer in self.sessions().iter() {
-            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
+            // States are large: no copy of them is made before there is something to decide.
+            let Some(round) = self.replica(peer).map(|replica| &replica.round) else {
                 continue;
             };
             if round.deadline().is_some_and(|deadline| deadline <= cx.now) {
@@ -138,19 +154,15 @@ impl<H: Host> Volume<H> {
             if self.has_news(cx, peer) {
                 self.meet_again(peer, cx.now);
             }
-            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
-                continue;
-            };
-            if round.wanted > round.sent() && self.is_calm(cx) {
-                self.send_state(cx, peer, round.wanted);
+            let due = self
+                .replica(peer)
+                .and_then(|replica| replica.round.unsent());
+            if let Some(round) = due.filter(|_| self.is_calm(cx)) {
+                self.send_state(cx, peer, round);
             }
-            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
-                continue;
-            };
-            if let (Some(own), Some(said)) = (round.own, round.peer) {
-                if own.round == said.round && own.round > round.decided {
-                    self.on_both_states(cx, peer, &own, &said);
-                }
+            let both = self.replica(peer).and_then(|replica| replica.round.both());
+            if let Some((own, said)) = both {
+                self.on_both_states(cx, peer, &own, &said);
             }
         }
     }
@@ -256,7 +268,7 @@ impl<H: Host> Volume<H> {
             .filter(|_| body.is_valid())
             .ok_or(malformed)?;
         let replica = self.replica_mut(peer).ok_or(malformed)?;
-        let last = replica.round.peer.map_or(0, |said| said.round);
+        let last = replica.round.peer.as_ref().map_or(0, |said| said.round);
         // At most one ahead of what was asked for, so the number never runs away.
         let is_next = said.round > last && said.round <= replica.round.wanted.saturating_add(1);
         ensure(is_next, "the peer's rounds are out of order")?;

@@ -113,7 +113,7 @@ impl<H: Host> Engine<H> {
         let term = Term(promised.max().unwrap_or_default().0.saturating_add(1));
         self.promise(term);
         let mut waits = NodeSet::EMPTY;
-        for peer in NodeId::all() {
+        for peer in self.peers() {
             if let Some(line) = self.line_to(peer) {
                 let body = PromoteBody {
                     term: term.0.into(),
@@ -141,7 +141,7 @@ impl<H: Host> Engine<H> {
         if self.volumes().next().is_none() {
             return Err((Refusal::NoVolume, None));
         }
-        for id in NodeId::all() {
+        for id in self.peers() {
             let Some(peer) = self.peer(id) else {
                 continue;
             };
@@ -384,7 +384,9 @@ impl<H: Host> Engine<H> {
             return;
         }
         let is_primary = |peer: &Peer| peer.has_session() && peer.role == Role::Primary;
-        let primary = NodeId::all().find(|&id| self.peer(id).is_some_and(is_primary));
+        let primary = self
+            .peers()
+            .find(|&id| self.peer(id).is_some_and(is_primary));
         if let Some(id) = primary {
             for volume in self.each_volume_mut() {
                 volume.wants_promotion = None;

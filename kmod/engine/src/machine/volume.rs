@@ -64,6 +64,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) requests: Slots<H, Request<H>>,
     pub(super) ops: Slots<H, PeerOp<H>>,
     pub(super) replicas: H::Slab<Option<Replica<H>>>,
+    /// Who has an item in `replicas`.
+    pub(super) known: NodeSet,
     pub(super) ranges: Ranges<H, Owner>,
     pub(super) tail: Tail<H>,
     pub(super) tail_flush: TailFlush,
@@ -111,6 +113,7 @@ impl<H: Host> Volume<H> {
             requests: Slots::new(requests)?,
             ops: Slots::new(PEER_OPS)?,
             replicas: H::slab(NODES_MAX, || None)?,
+            known: NodeSet::EMPTY,
             ranges: Ranges::new(requests_max.saturating_add(PEER_OPS as usize))?,
             tail: Tail::new(TAIL_ENTRIES)?,
             tail_flush: TailFlush::default(),
@@ -141,9 +144,8 @@ impl<H: Host> Volume<H> {
 
     /// All replicas with their node.
     pub(super) fn each_replica(&self) -> impl Iterator<Item = (NodeId, &Replica<H>)> {
-        NodeId::all()
-            .zip(self.replicas.iter())
-            .filter_map(|(node, replica)| Some((node, replica.as_ref()?)))
+        let known = self.known.iter();
+        known.filter_map(|node| Some((node, self.replica(node)?)))
     }
 
     /// The peers of which something is true.

@@ -83,7 +83,7 @@ impl<H: Host> Engine<H> {
 
     /// What to say to a peer's question.
     fn vote(&self, id: NodeId, question: Question) -> Vote {
-        let others = || NodeId::all().filter_map(|other| self.peer(other));
+        let others = || self.each_peer();
         let has_primary = self.role == Role::Primary || others().any(|p| p.role == Role::Primary);
         let is_own_turn = match self.transition {
             None | Some(Transition::Comparing { .. }) => false,
@@ -111,7 +111,7 @@ impl<H: Host> Engine<H> {
     /// Answers what can be answered by now.
     #[inline(never)]
     pub(super) fn run_votes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        for id in NodeId::all() {
+        for id in self.peers() {
             let Some(question) = self.peer(id).and_then(|peer| peer.asked) else {
                 continue;
             };
@@ -160,7 +160,7 @@ impl<H: Host> Engine<H> {
         if !self.each_volume().all(is_kept) {
             return;
         }
-        for id in NodeId::all() {
+        for id in self.peers() {
             if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
                 // Who cannot keep a promise does not object, but has no vote.
                 let abstains = (!self.keeps_promises()).then_some(Refusal::NoDisk);

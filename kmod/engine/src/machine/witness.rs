@@ -189,8 +189,12 @@ impl<H: Host> Volume<H> {
             return;
         };
         let agree = self.peers_that(|_, replica| {
-            let theirs = replica.round.peer.filter(|_| replica.session.is_some());
-            theirs.is_some_and(|theirs| is_same(&theirs, &said))
+            let theirs = replica
+                .round
+                .peer
+                .as_ref()
+                .filter(|_| replica.session.is_some());
+            theirs.is_some_and(|theirs| is_same(theirs, &said))
         });
         let Some(witness) = self.witness.as_mut() else {
             return;
