@@ -9,6 +9,7 @@ use crate::host::{Act, Content, Outbox, SimHost};
 use crate::link::pair;
 use crate::node::{is_target, node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, US};
+use std::rc::Rc;
 use weft_engine::effect::Level;
 use weft_engine::event::{Command, Event, Kept, Token};
 use weft_engine::host::Time;
@@ -285,8 +286,8 @@ impl World {
     }
 
     /// The stable superblock may have changed from `old`.
-    pub(crate) fn on_stable_superblock(&mut self, node: usize, old: Option<Superblock>) {
-        let new = self.nodes[node].superblock().copied();
+    pub(crate) fn on_stable_superblock(&mut self, node: usize, old: Option<Rc<Superblock>>) {
+        let new = self.nodes[node].superblock().cloned();
         if let (Some(old), Some(new)) = (old, new) {
             let says = |block: &Superblock| (block.generation, block.flags, block.written);
             if says(&old) != says(&new) {

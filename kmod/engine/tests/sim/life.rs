@@ -132,7 +132,7 @@ impl World {
         }
         let disk = &this.disk;
         let [first, second] = [0, 1].map(|copy| disk.meta_read(disk.layout.superblock(copy).0));
-        let mut loaded = match LoadedDisk::<SimHost>::begin(disk.info, &first, &second) {
+        let mut loaded = match LoadedDisk::<SimHost>::begin(disk.info, first, second) {
             Ok(loaded) => loaded,
             Err(refusal) => {
                 return self.fail(
@@ -143,7 +143,7 @@ impl World {
         };
         let reads: Vec<(Read, Sector)> = loaded.reads().collect();
         for (read, sector) in reads {
-            loaded.take(read, &disk.meta_read(sector.0));
+            loaded.take(read, disk.meta_read(sector.0));
         }
         loaded.finish().unwrap();
         this.is_attached = true;
@@ -218,7 +218,7 @@ impl World {
             })
             .collect();
         let before = this.disk.current.clone();
-        let old = this.disk.superblock().copied();
+        let old = this.disk.superblock().cloned();
         if power {
             this.disk.power_cut(&mut self.random, under_way);
             let duties = self.history.duties(self.nodes[node].written());

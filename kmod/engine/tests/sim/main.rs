@@ -35,6 +35,7 @@ mod host;
 mod io;
 mod life;
 mod link;
+mod mix;
 mod net;
 mod node;
 mod random;

@@ -211,6 +211,8 @@ pub(crate) struct World {
     pub live: BTreeSet<usize>,
     pub cables: Cables,
     pub history: History,
+    /// What the checkers have read of each disk.
+    pub stable: Vec<Option<checkers::Stable>>,
     pub protocol: Protocol,
     /// First sectors of the places that the applications like.
     pub spots: Vec<u64>,
@@ -296,6 +298,7 @@ impl World {
             live: BTreeSet::new(),
             cables: Cables::default(),
             history: History::new(plan.nodes),
+            stable: (0..plan.nodes).map(|_| None).collect(),
             protocol,
             spots,
             pace,

@@ -33,7 +33,7 @@ pub(super) fn disk_of(world: &World, node: usize) -> usize {
 pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
     let at = disk_of(world, node);
     let superblock = world.nodes[at].superblock();
-    let written = superblock.map_or(0, written_on);
+    let written = superblock.map_or(0, |block| written_on(block));
     let mut generation = world.history.generation(written).unwrap_or_default();
     while !world.history.is_in_force(generation.id.0) {
         match world.history.generation(generation.parent.0) {
@@ -127,7 +127,10 @@ fn check_members(
                 .copied()
                 .find(|p| p.write == stamp)
         };
-        let lacks = range.clone().find(|&sector| {
+        let mut others = range
+            .clone()
+            .filter(|&sector| view[sector as usize] != stamp);
+        let lacks = others.find(|&sector| {
             promise(sector).is_some_and(|promise| {
                 world.history.breaks(sector, view[sector as usize], promise)
                     && !world.history.is_excused(member.index(), sector, stamp)
