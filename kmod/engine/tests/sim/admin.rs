@@ -16,6 +16,10 @@ const REPAIR_MAX: u64 = 300 * SECOND;
 const INSIST_AFTER: u64 = 200 * SECOND;
 /// How often the person looks.
 const LOOK: u64 = 200 * MS;
+/// A brisk history closes when everything has been well for so long, with an application at work.
+const CLOSE_AFTER: u64 = SECOND;
+/// Writes that it has in this time at most.
+const WRITES_WHEN_WELL: usize = 20;
 /// For so long everything must have been well before the run ends.
 const WELL_FOR: u64 = 3 * SECOND;
 
@@ -81,8 +85,8 @@ impl World {
 
     /// Whether applications should stop writing, since the run comes to its end.
     pub(crate) fn is_winding_down(&self) -> bool {
-        self.calm_since
-            .is_some_and(|since| self.now > since + 10 * SECOND)
+        let is_late = |since| self.now > since + 10 * SECOND;
+        self.is_closing || self.calm_since.is_some_and(is_late)
     }
 
     pub(crate) fn connect(&mut self, node: usize, peer: usize, discard_my_data: bool) {
@@ -219,8 +223,13 @@ impl World {
             self.repair(node);
         }
         let is_well = self.is_well();
+        let was_well = |since| self.now > since + CLOSE_AFTER;
+        self.is_closing |= self.is_brisk() && self.well_since.is_some_and(was_well);
         match (is_well, self.well_since) {
-            (true, None) => self.well_since = Some(self.now),
+            (true, None) => {
+                self.well_since = Some(self.now);
+                self.allow_writes(WRITES_WHEN_WELL);
+            }
             (false, _) => self.well_since = None,
             _ => {}
         }

@@ -3,9 +3,8 @@
 //! Many runs on all cores, with a summary and the command that repeats a failure.
 
 use crate::canary::Canary;
-use crate::faults::OVERTAKES_FROM;
 use crate::random::Random;
-use crate::world::{Plan, Tally, Violation, World};
+use crate::world::{Plan, Tally, Violation, World, BRISK_FROM};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,7 +112,7 @@ pub(crate) fn on_all_cores(work: impl Fn() + Sync) {
 
 /// Whether the checker that has to sees through a canary within a number of seeds.
 pub(crate) fn catches(canary: Canary, seeds: usize) -> bool {
-    let caught = (OVERTAKES_FROM..).take(seeds).find_map(|seed| {
+    let caught = (BRISK_FROM..).take(seeds).find_map(|seed| {
         let plan = Plan {
             canary: Some(canary),
             nodes: canary.nodes(),

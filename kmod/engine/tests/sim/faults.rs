@@ -13,7 +13,10 @@ use weft_uapi::state::Protocol;
 use weft_uapi::units::Incarnation;
 
 /// Histories of seeds from here on have primaries that are overtaken; those of older seeds stay what they were.
-pub(crate) const OVERTAKES_FROM: u64 = 1 << 40;
+const OVERTAKES_FROM: u64 = 1 << 40;
+
+/// Writes between two faults at most.
+pub(crate) const WRITES_PER_FAULT: usize = 50;
 
 impl World {
     /// Something goes wrong, or an administrator does something.
@@ -22,9 +25,11 @@ impl World {
         if self.faults_left == 0 {
             note!(self, "no more faults");
             self.calm_since = Some(self.now);
+            self.allow_writes(WRITES_PER_FAULT);
             self.after(0, Happening::Calm);
             return;
         }
+        self.allow_writes(WRITES_PER_FAULT);
         self.faults_left -= 1;
         let node = self.random.index(self.nodes.len());
         let peer = self.some_peer(node);
