@@ -250,13 +250,18 @@ impl World {
         let delay = self.extra.duration(US..30 * MS);
         self.after(delay, Happening::Memory { node, life, keep });
         // A machine that dies before it is told finds the old content or the new one.
-        if let Some((_, kept)) = keep.filter(|_| self.extra.percent(30)) {
-            self.keep(node, kept);
+        if let Some((number, kept)) = keep.filter(|_| self.extra.percent(30)) {
+            self.keep(node, number, kept);
         }
     }
 
-    fn keep(&mut self, node: usize, kept: Kept) {
-        self.nodes[node].kept = kept;
+    /// A daemon does one after the other, so nothing older takes the place of what is kept.
+    fn keep(&mut self, node: usize, number: u64, kept: Kept) {
+        let this = &mut self.nodes[node];
+        if number < this.kept_number {
+            return;
+        }
+        (this.kept_number, this.kept) = (number, kept);
         note!(
             self,
             "n{node} keeps: promised {} generation {}",
@@ -279,7 +284,7 @@ impl World {
                 self.feed(node, Event::Recalled { volume, kept });
             }
             Some((number, kept)) => {
-                self.keep(node, kept);
+                self.keep(node, number, kept);
                 self.feed(node, Event::Kept { volume, number });
             }
         }
@@ -293,11 +298,12 @@ impl World {
             if says(&old) != says(&new) {
                 note!(
                     self,
-                    "n{node} durable: generation {} of {} members {:b} flags {:b}",
+                    "n{node} durable: generation {} of {} members {:b} flags {:b} written {}",
                     new.generation.id,
                     new.generation.parent,
                     new.generation.members.0,
-                    new.flags
+                    new.flags,
+                    new.written
                 );
                 checkers::enforce(self, node);
                 checkers::line_changed(self, node, &old, &new);

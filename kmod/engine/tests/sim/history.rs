@@ -9,6 +9,7 @@ use crate::host::Stamp;
 use crate::mix::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_uapi::ondisk::Generation;
+use weft_uapi::units::{NodeId, NodeSet};
 
 /// First number of a write; smaller ones but 0 stand for what was on the disks before.
 pub(crate) const FIRST_WRITE: Stamp = 1000;
@@ -58,8 +59,8 @@ pub(crate) struct History {
     writes: Vec<Write>,
     sectors: BTreeMap<u64, Owed>,
     generations: HashMap<u64, Generation>,
-    /// Generations that were durable on all their members.
-    in_force: HashSet<u64>,
+    /// Who had a generation on a disk at some time.
+    holders: HashMap<u64, NodeSet>,
     /// Generations that a disk took for data.
     written: HashSet<u64>,
     /// Generations that a majority of the voters knew at some time.
@@ -187,9 +188,10 @@ impl History {
         self.amnesties.contains(&generation)
     }
 
-    /// Takes note that `generation` was durable on all its members.
-    pub(crate) fn enforce(&mut self, generation: u64) {
-        self.in_force.insert(generation);
+    /// Takes note that `generation` is durable on a disk of `node`.
+    pub(crate) fn hold(&mut self, generation: u64, node: NodeId) {
+        let holders = self.holders.entry(generation).or_default();
+        *holders = holders.with(node);
     }
 
     /// Takes note that a disk may have data of `generation`.
@@ -214,8 +216,11 @@ impl History {
         self.overruled.extend(line);
     }
 
+    /// Whether `generation` was durable on each of its members at some time.
     pub(crate) fn is_in_force(&self, generation: u64) -> bool {
-        self.in_force.contains(&generation)
+        let members = self.generation(generation).map(|record| record.members);
+        let holders = self.holders.get(&generation).copied().unwrap_or_default();
+        members.is_some_and(|members| members.intersection(holders) == members)
     }
 
     pub(crate) fn generation(&self, id: u64) -> Option<Generation> {

@@ -208,6 +208,7 @@ impl World {
         this.source = None;
         this.offers.clear();
         this.tokens.clear();
+        this.kept_number = 0;
         this.role = Role::Unknown.number();
         let under_way: Vec<Op> = std::mem::take(&mut this.ops)
             .into_values()

@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub is_diskless: bool,
     /// What its daemon keeps for it.
     pub kept: Kept,
+    /// The number of that in this life.
+    pub kept_number: u64,
     pub serves: bool,
     /// Per peer: the session offered and not yet connected.
     pub offers: BTreeMap<usize, SessionId>,
@@ -130,6 +132,7 @@ impl Node {
             is_attached: false,
             is_diskless: false,
             kept: Kept::default(),
+            kept_number: 0,
             serves: false,
             offers: BTreeMap::new(),
             sessions: BTreeMap::new(),
