@@ -45,6 +45,8 @@ pub struct Side {
     pub has_crashed: bool,
     /// A person gave this side's data up.
     pub discards: bool,
+    /// Its disk took the place of another one: nobody counts on what it knows.
+    pub is_newcomer: bool,
     /// Sequence number of the last write received in order.
     pub tail_seq: u64,
 }
@@ -277,9 +279,17 @@ impl Side {
             && self.since != current.id
     }
 
-    /// Whether it is only by a record that never came into force that this side is newer than `peer`.
-    fn is_ahead_by_nothing(&self, peer: &Self) -> bool {
-        self.is_abandoned(peer) && self.ancestry.current().parent == peer.ancestry.current().id
+    /// Whether this side would forget a record that it has acknowledged and that may be in force, for nothing that was
+    /// written since: `peer` knows neither. Whoever counted on this side's knowledge may have had the only copy. Who made
+    /// the record and has it no more knows that it never came into force.
+    fn would_forget(&self, peer: &Self) -> bool {
+        let current = self.ancestry.current();
+        let is_known = peer.ancestry.contains(current.id) || peer.since == current.id;
+        current.writer.is_some_and(|writer| writer != peer.node)
+            && self.ancestry.contains(peer.ancestry.written())
+            && !is_known
+            && !self.is_newcomer
+            && !self.is_abandoned(peer)
     }
 
     /// Whether the bitmaps name every difference once `self` becomes target of `source`.
@@ -407,7 +417,10 @@ fn inconsistent(own: &Side, peer: &Side) -> Option<Decision> {
 
 /// `own` goes on as target, unless it owes data that `peer` never had.
 fn unfinished(own: &Side, peer: &Side) -> Option<Decision> {
-    if own.precedes(peer) || own.is_ahead_by_nothing(peer) {
+    if own.would_forget(peer) {
+        // Somebody else has it, or will tell that it was given up by what is written next.
+        decided(Rule::Unfinished, Outcome::NoSource)
+    } else if own.precedes(peer) {
         Some(target(
             Rule::Unfinished,
             own,

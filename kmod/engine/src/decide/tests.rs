@@ -53,6 +53,7 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         is_primary: false,
         has_crashed: false,
         discards: false,
+        is_newcomer: false,
         tail_seq: 0,
     }
 }

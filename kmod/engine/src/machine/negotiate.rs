@@ -355,7 +355,7 @@ impl<H: Host> Volume<H> {
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
             let is_blank = lines[1].is_blank() && !lines[0].is_blank();
-            replica.is_newcomer = said.is_newcomer || is_rolled_back || is_blank;
+            replica.is_newcomer = said.side.is_newcomer || is_rolled_back || is_blank;
         }
         if let Some(disk) = self.disk.as_mut() {
             if is_same && lines[1].written_before() == GenerationId::NONE {

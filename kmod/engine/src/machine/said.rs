@@ -32,8 +32,6 @@ pub(super) struct Said {
     pub(super) role: Role,
     /// Primary, but it must not write.
     pub(super) is_stalled: bool,
-    /// Its disk took the place of another one.
-    pub(super) is_newcomer: bool,
     pub(super) side: Side,
     pub(super) stance: Stance,
     pub(super) claim: Claim,
@@ -63,6 +61,7 @@ impl Said {
             is_writer: role == Role::Primary && disk == DiskState::UpToDate && !flag(STATE_STALLED),
             has_crashed: flag(STATE_CRASHED),
             discards: flag(STATE_DISCARDS),
+            is_newcomer: flag(STATE_NEWCOMER),
             tail_seq: body.tail_seq.get(),
         };
         let stance = Stance {
@@ -83,7 +82,6 @@ impl Said {
             disk,
             role,
             is_stalled: flag(STATE_STALLED),
-            is_newcomer: flag(STATE_NEWCOMER),
             side,
             stance,
             claim,

@@ -10,7 +10,7 @@ use weft_engine::ancestry::Ancestry;
 use weft_engine::decide::Side;
 use weft_engine::load::{LoadedDisk, Read};
 use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, SECTOR_BYTES};
-use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_WRITER_ACTIVE};
 use weft_uapi::units::{GenerationId, Incarnation};
 
 const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / SECTOR_BYTES) as u64;
@@ -114,6 +114,7 @@ impl Stable {
             is_primary: false,
             has_crashed: !self.hot.is_empty() || block.flags & FLAG_WRITER_ACTIVE != 0,
             discards: node.may_lose_line,
+            is_newcomer: block.flags & FLAG_NEWCOMER != 0,
             tail_seq: block.tail_seq,
         }
     }
