@@ -348,6 +348,12 @@ impl<H: Host> Volume<H> {
         let told = (own.side.seen_incarnation, own.side.seen_attach_id);
         let has_heard = |disk: &Disk<H>| disk.seen(peer) != told;
         let is_rolled_back = said.side.is_rolled_back(&own.side);
+        // A third node has said meanwhile that the generation is in force.
+        let is_confirmed = |disk: &Disk<H>| disk.ancestry() != own.side.ancestry;
+        let has_changed = self.disk.as_ref().is_some_and(is_confirmed);
+        if has_changed && matches!(decision.outcome, Outcome::SyncTarget { .. }) {
+            return self.meet_again(peer, cx.now);
+        }
         if is_rolled_back && self.disk.as_ref().is_some_and(has_heard) {
             // A record in force has said meanwhile that it was fetched anew.
             return self.meet_again(peer, cx.now);
