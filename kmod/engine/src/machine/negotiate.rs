@@ -226,11 +226,13 @@ impl<H: Host> Volume<H> {
             .disk
             .as_ref()
             .is_some_and(|disk| matches!(disk.stage, Stage::Attaching(_)));
+        // A disk that goes hears nothing more, and who holds what is not told of it.
+        let is_there = self.has_running_disk();
+        let is_unsure =
+            |replica: &Replica<H>| replica.adopting.is_some() || (replica.awaits_force && is_there);
         !is_attaching
             && self.change.is_none()
-            && !self
-                .each_replica()
-                .any(|(_, replica)| replica.adopting.is_some() || replica.awaits_force)
+            && !self.each_replica().any(|(_, replica)| is_unsure(replica))
     }
 
     fn send_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, round: u32) {
