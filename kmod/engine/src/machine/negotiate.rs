@@ -167,6 +167,12 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    /// Whether a node that a peer calls its leader may be one, as far as this node sees. Who was promised to be primary is
+    /// called so, too, and may have lost the election since.
+    fn may_lead<O: Output<H>>(&self, cx: &Context<'_, H, O>, node: NodeId) -> bool {
+        cx.facts.leaders.contains(node) || (node != cx.facts.node && self.line(node).is_none())
+    }
+
     /// Whether nothing more comes from a peer, since none of its writes may begin before a sync from it has.
     fn is_jammed(&self, peer: NodeId) -> bool {
         let is_early = |replica: &Replica<H>| replica.target.is_some() && !replica.accepts;
@@ -403,7 +409,8 @@ impl<H: Host> Volume<H> {
                     _ => ReplicationState::Established,
                 };
                 self.on_waiting(cx, peer, rule, replication);
-                if own.stance.leader.is_none() && said.stance.leader.is_some() {
+                let is_led = said.stance.leader.is_some_and(|it| self.may_lead(cx, it));
+                if own.stance.leader.is_none() && is_led {
                     self.outdate(cx);
                 }
             }

@@ -123,15 +123,19 @@ impl<H: Host> Engine<H> {
                         peer.asked = None;
                     }
                 }
-                Vote::Later => {}
+                // What this node is busy with may wait for the end of its own election.
+                Vote::Later => self.yield_to(cx, id),
             }
         }
         self.run_promises(cx);
     }
 
-    /// Promises a peer to be the next primary; it hears of it when that is durable.
-    fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, question: Question) {
-        if let Some(Transition::Asking { token, .. }) = self.transition {
+    /// Of two that have asked each other this one lets the peer go first, if that is the peer's turn.
+    fn yield_to<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId) {
+        let Some(Transition::Asking { token, .. }) = self.transition else {
+            return;
+        };
+        if id < self.config.node {
             self.give_up(cx);
             cx.refuse(
                 token,
@@ -139,6 +143,11 @@ impl<H: Host> Engine<H> {
                 format_args!("node {id} goes first"),
             );
         }
+    }
+
+    /// Promises a peer to be the next primary; it hears of it when that is durable.
+    fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, question: Question) {
+        self.yield_to(cx, id);
         if let Some(peer) = self.peer_mut(id) {
             peer.asked = None;
             peer.granting = Some(question.term);
