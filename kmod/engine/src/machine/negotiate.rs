@@ -661,6 +661,8 @@ impl<H: Host> Volume<H> {
             replica.rule = rule;
             replica.condemn(sentence, true, cx.now.after_ms(VERDICT_MS));
         }
+        // Whatever was decided before: nothing is mirrored from now on.
+        self.set_replication(cx, peer, ReplicationState::Off);
     }
 
     /// Changes the replication state; an illegal change breaks the volume.
