@@ -212,6 +212,25 @@ impl<H: Host> Engine<H> {
             });
         } else {
             let refusal = Refusal::from_number(body.refusal.get()).unwrap_or(Refusal::ElectionLost);
+            let (facts, others) = (self.facts(), yes.union(waits.without(id)));
+            let has_no_disk = |volume: &Volume<H>| volume.is_diskless(id);
+            let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, others, force);
+            let is_forgotten = refusal == Refusal::NoUpToDateDisk
+                && self.quorum.is_on()
+                && self.each_volume().all(has_no_disk)
+                && self.each_volume().all(has_votes);
+            if is_forgotten {
+                // What this tie-breaker knows was given up if a majority of the others does not know it.
+                self.transition = Some(Transition::Asking {
+                    token,
+                    force,
+                    term,
+                    waits: waits.without(id),
+                    yes,
+                    since,
+                });
+                return Ok(());
+            }
             self.promise(Term(body.term.get().min(term.0.saturating_add(TERMS_MAX))));
             self.give_up(cx);
             cx.refuse(token, refusal, format_args!("node {id} refused"));

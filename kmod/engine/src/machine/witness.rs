@@ -152,15 +152,17 @@ impl<H: Host> Engine<H> {
 }
 
 impl<H: Host> Volume<H> {
+    /// Whether a peer says that it has no disk.
+    pub(super) fn is_diskless(&self, id: NodeId) -> bool {
+        self.replica(id)
+            .is_some_and(|it| it.peer_disk == DiskState::Diskless)
+    }
+
     /// Voters without disk: they hear of every record, and of nothing else.
     pub(super) fn witnesses(&self, voters: NodeSet) -> NodeSet {
-        let is_witness = |id: NodeId| {
-            self.replica(id)
-                .is_some_and(|it| it.peer_disk == DiskState::Diskless)
-        };
         let witnesses = voters
             .iter()
-            .filter(|&id| self.line(id).is_some() && is_witness(id));
+            .filter(|&id| self.line(id).is_some() && self.is_diskless(id));
         witnesses.fold(NodeSet::EMPTY, NodeSet::with)
     }
 
