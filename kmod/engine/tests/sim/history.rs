@@ -216,10 +216,15 @@ impl History {
         self.overruled.extend(line);
     }
 
+    /// Who had `generation` on a disk at some time.
+    pub(crate) fn holders(&self, generation: u64) -> NodeSet {
+        self.holders.get(&generation).copied().unwrap_or_default()
+    }
+
     /// Whether `generation` was durable on each of its members at some time.
     pub(crate) fn is_in_force(&self, generation: u64) -> bool {
         let members = self.generation(generation).map(|record| record.members);
-        let holders = self.holders.get(&generation).copied().unwrap_or_default();
+        let holders = self.holders(generation);
         members.is_some_and(|members| members.intersection(holders) == members)
     }
 

@@ -43,7 +43,8 @@ fn advance(
         }
         let knows = |node: &usize| lines[*node].contains(&generation);
         let holders = (0..lines.len()).filter(knows).map(node_id);
-        let holders = holders.fold(NodeSet::EMPTY, NodeSet::with);
+        // A disk may be replaced while its acknowledgement is on the way; the new one has no vote against it.
+        let holders = holders.fold(history.holders(generation), NodeSet::with);
         if quorum.has_majority(holders) {
             history.learn(generation);
         }
