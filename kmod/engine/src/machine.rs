@@ -46,7 +46,7 @@ mod source;
 mod split_brain;
 mod status;
 mod target;
-mod transitions;
+pub mod transitions;
 mod volume;
 mod vote;
 mod witness;

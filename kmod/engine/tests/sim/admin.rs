@@ -32,6 +32,8 @@ pub(crate) struct View {
     pub peer_disk: DiskState,
     /// What the two disks should be.
     best: (DiskState, DiskState),
+    /// Nothing but that one of them had no disk was decided yet.
+    is_undecided: bool,
     /// Packets with data that the peer has not acknowledged.
     pub unacked: u32,
 }
@@ -41,6 +43,7 @@ impl View {
         (self.disk, self.peer_disk) == self.best
             && self.is_connected()
             && self.replication == ReplicationState::Established
+            && !(self.is_undecided && self.best == (DiskState::UpToDate, DiskState::UpToDate))
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -69,6 +72,7 @@ impl World {
             replication: ReplicationState::from_number(towards.replication)?,
             peer_disk: DiskState::from_number(towards.peer_disk_state)?,
             best,
+            is_undecided: towards.rule.starts_with(b"no-disk"),
             unacked: towards.unacked,
         })
     }
@@ -81,6 +85,20 @@ impl World {
                 .map(move |peer| (node, peer, self.view(node, peer)))
         };
         nodes.flat_map(of).collect()
+    }
+
+    /// Takes note of the states that status tells now.
+    pub(crate) fn count_states(&mut self) {
+        for (_, _, view) in self.views() {
+            let Some(view) = view else {
+                continue;
+            };
+            let reach = &mut self.tally.reach;
+            reach.count("disk states", view.disk.name());
+            reach.count("disk states", view.peer_disk.name());
+            reach.count("connection states", view.connection.name());
+            reach.count("replication states", view.replication.name());
+        }
     }
 
     /// Whether applications should stop writing, since the run comes to its end.

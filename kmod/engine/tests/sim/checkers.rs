@@ -32,6 +32,7 @@ pub(crate) fn inspect(world: &mut World) {
     equality(world);
     one_primary(world);
     noticed(world);
+    world.count_states();
     for node in 0..world.nodes.len() {
         claims(world, node);
     }

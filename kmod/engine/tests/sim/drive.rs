@@ -135,6 +135,10 @@ impl World {
         let replications: Vec<(usize, ReplicationState, bool)> =
             self.peers(node).map(towards).collect();
         let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
+        let roles = [was_role, info.role].map(Role::from_number);
+        if let ([Some(old), Some(new)], true) = (roles, was_role != info.role) {
+            self.tally.reach.change("role", old, new);
+        }
         let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
         let this = &mut self.nodes[node];
         let is_wanted = |command: &Option<Command>| *command == Some(Command::Secondary);

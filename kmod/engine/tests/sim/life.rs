@@ -169,6 +169,7 @@ impl World {
             self.end_connections(node, "the daemon died");
         }
         self.tell_connected();
+        self.count_states();
         for peer in self.peers(node) {
             self.meet_soon(pair(node, peer));
         }
