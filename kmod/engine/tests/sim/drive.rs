@@ -28,10 +28,12 @@ impl World {
         match command {
             Command::Primary { force: true } => self.nodes[node].is_forcing = true,
             Command::Connect {
+                peer,
                 discard_my_data: true,
-                ..
             } => {
                 self.nodes[node].give_up();
+                let [mine, theirs] = [node, peer.index()].map(|it| self.nodes[it].written());
+                self.history.discard(mine, theirs);
             }
             _ => {}
         }

@@ -207,7 +207,12 @@ impl History {
     /// Whether `generation` is one that others have to follow.
     pub(crate) fn counts(&self, generation: u64) -> bool {
         let is_in_chain = self.written.contains(&generation) && self.known.contains(&generation);
-        is_in_chain && !self.overruled.contains(&generation)
+        is_in_chain && !self.is_overruled(generation)
+    }
+
+    /// Whether somebody used force against `generation`, or gave it up.
+    pub(crate) fn is_overruled(&self, generation: u64) -> bool {
+        self.overruled.contains(&generation)
     }
 
     /// Somebody used force: what led to `generation` alone need not be followed any more.
@@ -226,6 +231,13 @@ impl History {
         let members = self.generation(generation).map(|record| record.members);
         let holders = self.holders(generation);
         members.is_some_and(|members| members.intersection(holders) == members)
+    }
+
+    /// A person gave up what led to `generation` and not to `other`.
+    pub(crate) fn discard(&mut self, generation: u64, other: u64) {
+        let kept = self.line(other);
+        let line = self.line(generation);
+        self.overruled.extend(line.difference(&kept));
     }
 
     pub(crate) fn generation(&self, id: u64) -> Option<Generation> {

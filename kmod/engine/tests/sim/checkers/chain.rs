@@ -64,10 +64,11 @@ fn advance(
     Ok(tip)
 }
 
-/// Whether `generation` goes on from `tip`, or somebody used force.
+/// Whether `generation` goes on from `tip`, or somebody used force or gave that up.
 fn follows(history: &History, generation: u64, tip: u64) -> bool {
     let line = history.line(generation);
     tip == 0
+        || history.is_overruled(tip)
         || line.contains(&tip)
         || line
             .iter()
