@@ -302,12 +302,14 @@ impl<H: Host> Volume<H> {
     /// The next time something has to be done without an event.
     pub(super) fn deadline(&self) -> Option<Time> {
         let tail = self.tail_deadline();
+        let change = self.change_deadline();
         let replicas = self
             .each_replica()
             .filter_map(|(_, replica)| replica.deadline());
         let log = self.disk.as_ref().and_then(Disk::log_deadline);
         let witness = self.witness.as_ref().and_then(Witness::deadline);
-        replicas.chain(tail).chain(log).chain(witness).min()
+        let own = tail.into_iter().chain(change).chain(log).chain(witness);
+        replicas.chain(own).min()
     }
 
     /// Tells the size of the device.
