@@ -439,6 +439,7 @@ impl<H: Host> Volume<H> {
         replica.wants_member = false;
         replica.accepts = true;
         replica.source = None;
+        replica.stop_fetching();
         replica.peer_disk = DiskState::UpToDate;
         replica.progress.ended = Some(now);
         self.note_carried(peer);

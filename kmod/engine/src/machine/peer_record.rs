@@ -7,7 +7,7 @@ use super::replica::Adopting;
 use super::volume::Volume;
 use crate::effect::Object;
 use crate::host::{Host, Output};
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, FLAG_YES};
@@ -118,6 +118,10 @@ impl<H: Host> Volume<H> {
             disk.set_flag(FLAG_INCONSISTENT, false);
         }
         if !disk.has_flag(FLAG_INCONSISTENT) {
+            disk.set_flag(FLAG_OUTDATED, false);
+            if record.writer == Some(peer) {
+                replica.stop_fetching();
+            }
             // What a writer's disk has is what counts; a copy lacks what the disk lost that it was made from.
             let source = replica.round.peer.map(|said| said.side);
             let has_lost = if adopting.joins {
