@@ -72,9 +72,7 @@ pub enum Rule {
     Behind,
     /// The peer's data are of the past.
     Ahead,
-    /// Both went on from a common past, but one end never came into force: no write was made in it.
-    Abandoned,
-    /// Both went on from a common past.
+    /// Both went on from a common past, and wrote.
     Forked,
     /// Nothing in common.
     Unrelated,
@@ -82,7 +80,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::RolledBack,
         Self::JustCreated,
         Self::BothInconsistent,
@@ -92,7 +90,6 @@ impl Rule {
         Self::SameData,
         Self::Behind,
         Self::Ahead,
-        Self::Abandoned,
         Self::Forked,
         Self::Unrelated,
     ];
@@ -109,7 +106,6 @@ impl Rule {
             Self::SameData => "same-data",
             Self::Behind => "behind",
             Self::Ahead => "ahead",
-            Self::Abandoned => "abandoned",
             Self::Forked => "forked",
             Self::Unrelated => "unrelated",
         }
@@ -166,7 +162,7 @@ pub struct Decision {
 type Row = fn(&Side, &Side) -> Option<Decision>;
 
 /// The table; the first row that applies decides.
-const RULES: [Row; 9] = [
+const RULES: [Row; 8] = [
     rolled_back,
     just_created,
     inconsistent,
@@ -174,7 +170,6 @@ const RULES: [Row; 9] = [
     same_data,
     behind,
     ahead,
-    abandoned,
     forked,
 ];
 
@@ -482,19 +477,6 @@ fn behind(own: &Side, peer: &Side) -> Option<Decision> {
 fn ahead(own: &Side, peer: &Side) -> Option<Decision> {
     let applies = peer.precedes(own) && !own.precedes(peer);
     applies.then(|| source(Rule::Ahead, own, peer, !peer.bits_reach_back_to(own)))
-}
-
-fn abandoned(own: &Side, peer: &Side) -> Option<Decision> {
-    let full = fork_needs_full(own, peer)?;
-    match (own.is_abandoned(peer), peer.is_abandoned(own)) {
-        (false, false) => None,
-        (true, false) => Some(target(Rule::Abandoned, own, peer, full)),
-        (false, true) => Some(source(Rule::Abandoned, own, peer, full)),
-        (true, true) if is_better_source(own, peer) => {
-            Some(source(Rule::Abandoned, own, peer, full))
-        }
-        (true, true) => Some(target(Rule::Abandoned, own, peer, full)),
-    }
 }
 
 fn forked(own: &Side, peer: &Side) -> Option<Decision> {
