@@ -275,12 +275,15 @@ impl Side {
     }
 
     /// Whether this side would forget a record that it has acknowledged and that may be in force, for nothing that was
-    /// written since: `peer` knows neither. Whoever counted on this side's knowledge may have had the only copy. Who made
-    /// the record and has it no more knows that it never came into force.
+    /// written since: `peer` knows neither. Whoever counted on this side's knowledge may have had the only copy. Its maker
+    /// knows whether it came into force: also when that is this side, or has it no more.
     fn would_forget(&self, peer: &Self) -> bool {
         let current = self.ancestry.current();
         let is_known = peer.ancestry.contains(current.id) || peer.since == current.id;
-        current.writer.is_some_and(|writer| writer != peer.node)
+        let makers = [self.node, peer.node];
+        current
+            .writer
+            .is_some_and(|writer| !makers.contains(&writer))
             && self.ancestry.contains(peer.ancestry.written())
             && !is_known
             && !self.is_newcomer
