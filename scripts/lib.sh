@@ -9,12 +9,13 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/weft
 BUILD_ROOT=$CACHE/root
 DEBS=$CACHE/debs
 KERNELS=$CACHE/kernel
-OUT=$CACHE/out
-# Every clone has its own: cargo knows the crates of two clones apart by the times of
-# their sources only, and tests know where theirs are. (Not called TARGET: bindgen takes a
-# variable of that name for the machine to compile for.)
-CRATES=$CACHE/targets/$(printf '%s' "$REPO" | cksum | cut -d' ' -f1)
-export REPO CACHE BUILD_ROOT DEBS KERNELS OUT CRATES
+# Every clone has its own place for what is built from it: cargo and make know the sources
+# of two clones apart by their times only, and tests are about what was built from theirs.
+CLONE=$CACHE/clones/$(printf '%s' "$REPO" | cksum | cut -d' ' -f1)
+OUT=$CLONE/out
+# Not called TARGET: bindgen takes a variable of that name for the machine to compile for.
+CRATES=$CLONE/crates
+export REPO CACHE BUILD_ROOT DEBS KERNELS CLONE OUT CRATES
 
 say() { printf '==> %s\n' "$*" >&2; }
 usage() { printf 'usage: %s\n' "$*" >&2 && exit 2; }
@@ -107,7 +108,7 @@ exec_inside() {
 	exec env --unset=LD_LIBRARY_PATH --unset=TMPDIR \
 		--unset=RUSTC --unset=RUSTC_WRAPPER --unset=RUSTUP_HOME --unset=RUSTUP_TOOLCHAIN \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$CRATES" XDG_CACHE_HOME="${CACHE%/weft}" CARGO_INCREMENTAL=0 \
+		CARGO_HOME="$CACHE/cargo" CARGO_TARGET_DIR="$CRATES" WEFT_OUT="$OUT" XDG_CACHE_HOME="${CACHE%/weft}" CARGO_INCREMENTAL=0 \
 		unshare --mount --propagation private bash -euc '
 			. "$1/scripts/lib.sh"
 			mount_build_root

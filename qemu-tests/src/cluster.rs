@@ -297,6 +297,11 @@ impl Builder {
 }
 
 impl Cluster {
+    /// Takes the power of all machines; whatever waits for them fails.
+    pub(crate) fn switch_off(&self) {
+        self.machines.iter().for_each(Machine::switch_off);
+    }
+
     fn start_all(&self) -> Result<()> {
         for machine in &self.machines {
             machine.switch_on()?;

@@ -52,9 +52,11 @@ impl Boot {
     }
 }
 
-/// The folder with the module and the programs.
+/// The folder with the module and the programs of this clone, as `scripts/enter` tells.
 pub(crate) fn products() -> Result<PathBuf> {
-    Ok(cache()?.join("out"))
+    std::env::var_os("WEFT_OUT")
+        .map(PathBuf::from)
+        .context("WEFT_OUT is not set; next: run this by scripts/test, or scripts/enter")
 }
 
 /// A folder for one run, gone when it is dropped.

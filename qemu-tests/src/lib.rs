@@ -18,6 +18,7 @@
 //! A test fails when its closure does, or when the kernel of any machine
 //! complained ([`dmesg`]). What a failed test left is kept ([`cluster`]).
 
+pub mod bench;
 pub mod cluster;
 pub mod disk;
 pub mod dmesg;

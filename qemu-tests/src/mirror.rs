@@ -65,13 +65,8 @@ fn keeps_data(machine: &Machine) -> bool {
 
 /// What every node's `weft.toml` says: one resource `r0` with one volume.
 pub fn config(nodes: usize) -> String {
-    let mut text = "[cluster]\nname = \"tests\"\nsecurity = \"none\"\n".to_owned();
-    for node in 0..nodes {
-        let (name, address) = (vm::name(node), vm::address(node));
-        text +=
-            &format!("[[node]]\nname = \"{name}\"\nid = {node}\naddress = \"{address}:7790\"\n");
-    }
-    text + r#"[[resource]]
+    cluster_config(nodes)
+        + r#"[[resource]]
 name = "r0"
 protocol = "C"
 [[resource.volume]]
@@ -80,6 +75,17 @@ minor = 0
 disk = "/dev/disk/by-serial/data"
 meta = "internal"
 "#
+}
+
+/// What it says of the nodes, for configurations with other resources.
+pub(crate) fn cluster_config(nodes: usize) -> String {
+    let mut text = "[cluster]\nname = \"tests\"\nsecurity = \"none\"\n".to_owned();
+    for node in 0..nodes {
+        let (name, address) = (vm::name(node), vm::address(node));
+        text +=
+            &format!("[[node]]\nname = \"{name}\"\nid = {node}\naddress = \"{address}:7790\"\n");
+    }
+    text
 }
 
 /// Module and daemon on a freshly booted machine.

@@ -270,6 +270,13 @@ impl Machine {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What its present life has used of the host's processors so far.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        let life = self.life();
+        let life = life.as_ref().with_context(|| self.is_off())?;
+        Ok(processor_time(life.qemu.id()))
+    }
+
     /// What its lives have cost, those that are over.
     pub(crate) fn cost(&self) -> Spent {
         *self.spent()

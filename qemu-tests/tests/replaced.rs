@@ -70,6 +70,25 @@ fn r13_an_older_image_of_a_disk_is_noticed_and_overwritten() {
 }
 
 #[test]
+fn r13_an_image_of_a_running_disk_is_noticed_and_overwritten() {
+    mirror::pair(DISK_MIB).test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        mirror::weave(cluster)?;
+        write(alpha, "old")?;
+        let image = beta.disk("data").snapshot()?;
+        // Beyond what is hot in the image.
+        let script = format!("echo new | dd of={DEVICE} bs=4096 seek=5120 conv=sync,fsync 2>&1");
+        alpha.sh(&script)?;
+        beta.power_cut()?;
+        wait_lost(alpha, beta)?;
+        beta.disk("data").roll_back(&image)?;
+        beta.start()?;
+        mirror::rejoin(beta)?;
+        ensure_filled(cluster, beta, alpha)
+    });
+}
+
+#[test]
 fn r13_a_replaced_disk_and_a_node_that_was_away_are_no_majority() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));

@@ -20,14 +20,14 @@ compile_module() {
 lint_module() {
 	local kernel
 	kernel=$(kernel_version)
-	compile_module "$kernel" "$CACHE/lint/$kernel" CLIPPY=1 W=e
+	compile_module "$kernel" "$CLONE/lint/$kernel" CLIPPY=1 W=e
 }
 
 # Leaves weft.ko for the kernel in use in $OUT.
 build_module() {
 	local kernel objects
 	kernel=$(kernel_version)
-	objects=$CACHE/module/$kernel
+	objects=$CLONE/module/$kernel
 	say "building the module for $kernel"
 	compile_module "$kernel" "$objects"
 	enter strip --strip-debug -o "$objects/weft.stripped.ko" "$objects/weft.ko"

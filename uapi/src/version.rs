@@ -28,5 +28,8 @@ pub const FEATURE_PAYLOAD_CRC: u64 = 1 << 0;
 /// Feature bit: states tell what is to be done about a split brain.
 pub const FEATURE_SPLIT_BRAIN: u64 = 1 << 1;
 
+/// Feature bit: states, acknowledgements of flushes and trims tell the ages of disks.
+pub const FEATURE_AGES: u64 = 1 << 2;
+
 /// All features that this build knows.
-pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN;
+pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN | FEATURE_AGES;

@@ -9,9 +9,9 @@
 mod body;
 
 pub use body::{
-    BitmapBody, DiskBody, GenerationBody, HelloBody, InForceBody, PromoteBody, StateBody,
-    STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_NEWCOMER, STATE_OUTDATED,
-    STATE_STALLED,
+    AgeBody, BitmapBody, DiskBody, FullStateBody, GenerationBody, HelloBody, InForceBody,
+    PromoteBody, StateAgesBody, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
+    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;
@@ -59,7 +59,7 @@ states! {
         WriteZeroes = 18 "write-zeroes",
         /// Make everything before `seq` (inclusive) stable and say so with [`PacketKind::Stable`].
         Flush = 19 "flush",
-        /// Everything up to `seq` is stable on all members: forget it.
+        /// Everything up to `seq` is stable on all members: forget it. With the ages that their disks have reached ([`AgeBody`]).
         Trim = 20 "trim",
         /// Read for a node without good local data; `arg` is echoed.
         ReadRequest = 24 "read-request",
@@ -93,7 +93,7 @@ states! {
         Received = 64 "received",
         /// `seq` is on disk, perhaps in a volatile cache.
         Written = 65 "written",
-        /// Everything up to `seq` is stable on disk.
+        /// Everything up to `seq` is stable on disk, which has reached an age ([`AgeBody`]).
         Stable = 66 "stable",
         /// The generation `arg` is durable here.
         GenerationDurable = 68 "generation-durable",

@@ -14,7 +14,9 @@ use weft_uapi::ondisk::{
 use weft_uapi::peer::{Hello, HELLO_MAGIC};
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Sector, Seq, Term, VolumeId};
-use weft_uapi::wire::{Header, LinkKind, PacketKind, StateBody, FLAG_CRC, STATE_CRASHED};
+use weft_uapi::wire::{
+    AgeBody, FullStateBody, Header, LinkKind, PacketKind, StateBody, FLAG_CRC, STATE_CRASHED,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 fn check(name: &str, bytes: &[u8]) {
@@ -61,6 +63,19 @@ fn the_superblock_of_version_1_is_unchanged() {
     superblock().encode(&mut block);
     check("superblock-v1.bin", &block);
     assert_eq!(Superblock::parse(&block), Ok(superblock()));
+}
+
+#[test]
+fn the_superblock_of_version_1_with_ages_is_unchanged() {
+    let mut superblock = superblock();
+    superblock.changes = 11;
+    superblock.former_ages[0] = 17;
+    superblock.seen_attach_id[0] = 0xdddd;
+    superblock.seen_age[0] = 23;
+    let mut block = [0; 4096];
+    superblock.encode(&mut block);
+    check("superblock-ages-v1.bin", &block);
+    assert_eq!(Superblock::parse(&block), Ok(superblock));
 }
 
 #[test]
@@ -139,6 +154,33 @@ fn the_state_of_version_1_with_policies_is_unchanged() {
     check("state-split-brain-v1.bin", state.as_bytes());
     assert!(state.is_valid());
     assert_eq!(Policies::decode(state.split_brain), policies);
+}
+
+#[test]
+fn the_state_of_version_1_with_ages_is_unchanged() {
+    let mut full = FullStateBody::new_zeroed();
+    full.state = state();
+    assert_eq!(FullStateBody::parse(state().as_bytes()), Some(full));
+    full.ages.age = 29.into();
+    full.ages.seen_age = 23.into();
+    full.ages.former_ages[0] = 17.into();
+    check("state-ages-v1.bin", full.as_bytes());
+    let bytes = full.as_bytes();
+    assert_eq!(FullStateBody::parse(bytes), Some(full));
+    let is_state = |len: usize| FullStateBody::parse(&bytes[..len]).is_some();
+    let lengths: Vec<usize> = (0..=bytes.len()).filter(|&len| is_state(len)).collect();
+    assert_eq!(lengths, [state().as_bytes().len(), bytes.len()]);
+}
+
+#[test]
+fn the_age_of_version_1_is_unchanged() {
+    let age = AgeBody {
+        attach_id: 0xcccc.into(),
+        age: 29.into(),
+        node: 1.into(),
+        reserved: 0.into(),
+    };
+    check("age-v1.bin", age.as_bytes());
 }
 
 #[test]

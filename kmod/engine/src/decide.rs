@@ -28,8 +28,14 @@ pub struct Side {
     pub seen_incarnation: Incarnation,
     /// Ids of the attaches of its disk before this one, the newest first; 0: none.
     pub former_attaches: [u64; ATTACHES_MAX],
+    /// The age that its disk reached in each of them, see [`weft_uapi::wire::AgeBody`]; 0: not known.
+    pub former_ages: [u64; ATTACHES_MAX],
+    /// The age of its disk.
+    pub age: u64,
     /// Attach id of the other side's disk that it saw last; 0: none that counts.
     pub seen_attach_id: u64,
+    /// The highest age of the other side's disk that it saw in that attach; 0: none.
+    pub seen_age: u64,
     /// The newest generation that the other side acknowledged to it as durable; always in its own line, and so
     /// forgotten when it takes over a line without it.
     pub since: GenerationId,
@@ -248,6 +254,13 @@ impl Side {
     /// Whether `peer` saw another image of this disk than this one came from (G7): a newer one, or another disk in its
     /// place. An attach of long ago is forgotten: then only the number can tell.
     pub(crate) fn is_rolled_back(&self, peer: &Self) -> bool {
+        if self
+            .age_reached_as(peer.seen_attach_id)
+            .is_some_and(|age| age < peer.seen_age)
+        {
+            // It came from an image that was taken in that attach.
+            return true;
+        }
         let oldest_known = self.incarnation.0.saturating_sub(ATTACHES_MAX as u64);
         !self.was_attached_as(peer.seen_attach_id) && peer.seen_incarnation.0 >= oldest_known.max(1)
     }
@@ -255,6 +268,14 @@ impl Side {
     /// Whether this or a former attach of the disk, as far as it remembers, had this id.
     pub(crate) fn was_attached_as(&self, id: u64) -> bool {
         id != 0 && (self.attach_id == id || self.former_attaches.contains(&id))
+    }
+
+    /// The age that the disk reached in a former attach; `None`: not known.
+    fn age_reached_as(&self, id: u64) -> Option<u64> {
+        let attaches = self.former_attaches.iter().zip(&self.former_ages);
+        let mut ages = attaches.filter(|(attach, _)| **attach == id);
+        let (_, age) = ages.next().filter(|_| id != 0 && id != self.attach_id)?;
+        Some(*age).filter(|&age| age != 0)
     }
 
     /// Whether everything on this disk was also on `peer`'s once. A peer that is far ahead has forgotten the generation

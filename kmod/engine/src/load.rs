@@ -162,6 +162,11 @@ impl<H: Host> LoadedDisk<H> {
         }
     }
 
+    /// How far the metadata have come, see [`weft_uapi::wire::AgeBody`]; known once [`Self::finish`] was called.
+    pub fn age(&self) -> u64 {
+        self.superblock.changes.saturating_add(self.al_sequence)
+    }
+
     /// Replays the activity log once all blocks were taken.
     pub fn finish(&mut self) -> Result<(), Refusal> {
         let Self { ring, al_table, .. } = self;

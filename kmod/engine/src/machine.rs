@@ -8,7 +8,7 @@
 //! | `volume` | one volume; `Volume::run` does what has become possible |
 //! | `request`, `mirror` | the application's requests; what becomes of writes after they were sent |
 //! | `peer_op`, `received` | what peers send; what is remembered of it |
-//! | `disk`, `attach` | metadata writers; a disk's coming and going |
+//! | `disk`, `attach`, `age` | metadata writers; a disk's coming and going; how far it has come |
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
@@ -17,6 +17,7 @@
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
 
+mod age;
 mod attach;
 mod change;
 mod check;

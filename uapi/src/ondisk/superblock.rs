@@ -59,6 +59,9 @@ struct Raw {
     slot_of_node: [u8; NODES_MAX],
     written: U64,
     former_attaches: [U64; ATTACHES_MAX],
+    changes: U64,
+    former_ages: [U64; ATTACHES_MAX],
+    seen_age: [U64; NODES_MAX],
 }
 
 // The last four bytes of a block are its checksum.
@@ -109,6 +112,12 @@ pub struct Superblock {
     pub written: GenerationId,
     /// Ids of the attaches before the last one, the newest first; 0: none.
     pub former_attaches: [u64; ATTACHES_MAX],
+    /// How often anything of it was changed but what was seen of the ages of other disks; part of the disk's age.
+    pub changes: u64,
+    /// Per former attach, the age that the disk had reached at its end; 0: not known.
+    pub former_ages: [u64; ATTACHES_MAX],
+    /// Per node, the highest age of its disk that was seen in the attach that was seen last; 0: none.
+    pub seen_age: [u64; NODES_MAX],
 }
 
 /// Why a block is not a superblock.
@@ -155,6 +164,9 @@ impl Superblock {
             slot_of_node: [None; NODES_MAX],
             written: GenerationId::NONE,
             former_attaches: [0; ATTACHES_MAX],
+            changes: 0,
+            former_ages: [0; ATTACHES_MAX],
+            seen_age: [0; NODES_MAX],
         }
     }
 
@@ -170,8 +182,21 @@ impl Superblock {
         known
     }
 
-    /// One more attach, with a random id.
-    pub fn begin_attach(&mut self, id: u64) {
+    /// Per attach of [`Self::known_attaches`], the age that the disk, which has `age` now, reached in it; 0: not known.
+    pub fn known_ages(&self, age: u64) -> [u64; ATTACHES_MAX] {
+        let mut known = self.former_ages;
+        if self.attach_id != 0 {
+            known.rotate_right(1);
+            if let Some(newest) = known.first_mut() {
+                *newest = age;
+            }
+        }
+        known
+    }
+
+    /// One more attach, with a random id, of a disk that has this age.
+    pub fn begin_attach(&mut self, id: u64, age: u64) {
+        self.former_ages = self.known_ages(age);
         self.former_attaches = self.known_attaches();
         self.incarnation = Incarnation(self.incarnation.0.saturating_add(1));
         self.attach_id = id;
@@ -234,6 +259,9 @@ impl Raw {
         self.slot_of_node = block.slot_of_node.map(|slot| slot.unwrap_or(SLOT_NONE));
         self.written = U64::new(block.written.0);
         self.former_attaches = block.former_attaches.map(U64::new);
+        self.changes = U64::new(block.changes);
+        self.former_ages = block.former_ages.map(U64::new);
+        self.seen_age = block.seen_age.map(U64::new);
     }
 
     /// The typed form, or `None` when a field is out of its range.
@@ -286,6 +314,9 @@ impl Raw {
                 .map(|slot| (slot != SLOT_NONE).then_some(slot)),
             written: GenerationId(self.written.get()),
             former_attaches: self.former_attaches.map(U64::get),
+            changes: self.changes.get(),
+            former_ages: self.former_ages.map(U64::get),
+            seen_age: self.seen_age.map(U64::get),
         })
     }
 }

@@ -5,6 +5,7 @@
 use crate::limits::{is_block_size, ANCESTRY_MAX, ATTACHES_MAX, NODES_MAX};
 use crate::ondisk::RawGeneration;
 use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Body of the first packet on each link: who speaks, to whom, and in which session.
@@ -119,6 +120,54 @@ impl StateBody {
             && is_node(self.source)
             && (block_bytes == 0 || is_block_size(block_bytes))
     }
+}
+
+/// What a state tells of ages, behind its [`StateBody`], to a peer with [`crate::version::FEATURE_AGES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StateAgesBody {
+    /// Age of the sender's disk.
+    pub age: U64,
+    /// Highest age of the receiver's disk that the sender saw in [`StateBody::seen_attach_id`]; 0: none.
+    pub seen_age: U64,
+    /// Per attach of [`StateBody::former_attaches`], the age that the sender's disk reached in it; 0: not known.
+    pub former_ages: [U64; ATTACHES_MAX],
+}
+
+/// A state as it is sent to a peer with [`crate::version::FEATURE_AGES`]; others get the first part alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FullStateBody {
+    /// What every version tells.
+    pub state: StateBody,
+    /// The ages.
+    pub ages: StateAgesBody,
+}
+
+impl FullStateBody {
+    /// A state with or without ages; without them they are not known.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        if let Ok(full) = Self::read_from_bytes(bytes) {
+            return Some(full);
+        }
+        let mut full = Self::new_zeroed();
+        full.state = StateBody::read_from_bytes(bytes).ok()?;
+        Some(full)
+    }
+}
+
+/// An age that a disk has reached, in a [`super::PacketKind::Stable`] or a [`super::PacketKind::Trim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AgeBody {
+    /// Id of the attach in which it has.
+    pub attach_id: U64,
+    /// The age.
+    pub age: U64,
+    /// Node id of the disk's node.
+    pub node: U32,
+    /// Must be zero.
+    pub reserved: U32,
 }
 
 /// A generation record to be made durable.

@@ -43,9 +43,12 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         ancestry: line(ids, NodeSet::of(node(id))),
         incarnation: Incarnation(5),
         attach_id: 50,
-        former_attaches: [0; ATTACHES_MAX],
+        former_attaches: [40; ATTACHES_MAX],
+        former_ages: [7; ATTACHES_MAX],
+        age: 9,
         seen_incarnation: Incarnation(5),
         seen_attach_id: 50,
+        seen_age: 0,
         since: GenerationId(since),
         is_dirty: false,
         is_inconsistent: false,
@@ -76,11 +79,12 @@ fn small_world(id: u32) -> Vec<Side> {
         for line in written.into_iter().chain(unwritten) {
             for since in [0, 1, 2] {
                 for flags in 0..32u32 {
-                    for seen in [5, 6] {
+                    for (seen, attach, age) in [(5, 50, 9), (6, 60, 0), (5, 40, 8)] {
                         world.push(Side {
                             ancestry: line,
                             seen_incarnation: Incarnation(seen),
-                            seen_attach_id: seen * 10,
+                            seen_attach_id: attach,
+                            seen_age: age,
                             is_dirty: flags & 1 != 0,
                             is_inconsistent: flags & 2 != 0,
                             is_writer: flags & 4 != 0,
@@ -404,6 +408,27 @@ fn an_unfinished_target_goes_on_with_what_it_owes() {
         Rule::Unfinished,
         Outcome::NoSource,
     );
+}
+
+#[test]
+fn a_disk_that_came_less_far_than_the_peer_saw_is_an_older_image() {
+    let disk = side(0, &[1, 2], 2);
+    let saw = |attach, age| Side {
+        seen_attach_id: attach,
+        seen_age: age,
+        ..side(1, &[1, 2], 2)
+    };
+    check(&disk, &saw(40, 8), Rule::RolledBack, FULL_TARGET);
+    for (attach, age) in [(40, 7), (40, 0), (50, 99)] {
+        let peer = saw(attach, age);
+        check(&disk, &peer, Rule::SameGeneration, Outcome::None);
+    }
+    // Attached by a build that knows nothing of ages.
+    let forgetful = Side {
+        former_ages: [0; ATTACHES_MAX],
+        ..disk
+    };
+    check(&forgetful, &saw(40, 8), Rule::SameGeneration, Outcome::None);
 }
 
 #[test]

@@ -55,12 +55,13 @@ impl<H: Host> Volume<H> {
         if self.witness.is_some() {
             return Err(Refusal::IsTieBreaker);
         }
+        let age = loaded.age();
         let mut disk = Disk::new(loaded, token, self.al_extents).map_err(|_| Refusal::NoMemory)?;
         for peer in self.each_replica().map(|(peer, _)| peer) {
             disk.ensure_slot(peer);
         }
         // INVARIANT: an incarnation is durable before anything else is allowed with the disk (G7).
-        disk.superblock.begin_attach(cx.random_id());
+        disk.superblock.begin_attach(cx.random_id(), age);
         disk.touch();
         self.required = disk.superblock.generation.members;
         self.disk.put(disk).map_err(|_| Refusal::NoMemory)?;

@@ -64,6 +64,12 @@ pub(super) struct Disk<H: Host> {
     calm_since: Option<Time>,
     /// Number of the superblock which says that somebody may write in the current generation.
     confirmed_by: u64,
+    /// [`Superblock::changes`] as it is on disk.
+    pub(super) changes_done: u64,
+    /// The superblock says more than it did when it was written last, besides of ages.
+    has_changed: bool,
+    /// Ages that were seen since then stand nowhere on disk.
+    pub(super) ages_unsaved: Option<Time>,
     superblock_wanted: u64,
     superblock_writing: Option<u64>,
     superblock_done: u64,
@@ -115,6 +121,9 @@ impl<H: Host> Disk<H> {
             wants_bitmaps: false,
             calm_since: None,
             confirmed_by: 0,
+            changes_done: superblock.changes,
+            has_changed: false,
+            ages_unsaved: None,
             superblock_wanted: 0,
             superblock_writing: None,
             superblock_done: 0,
@@ -127,6 +136,12 @@ impl<H: Host> Disk<H> {
 
     /// Notes that the superblock changed and gives the number to wait for.
     pub(super) fn touch(&mut self) -> u64 {
+        self.has_changed = true;
+        self.want_superblock()
+    }
+
+    /// Has the superblock written, and gives the number to wait for.
+    pub(super) fn want_superblock(&mut self) -> u64 {
         // A write under way took the content of before.
         self.superblock_wanted = self
             .superblock_writing
@@ -324,12 +339,17 @@ impl<H: Host> Disk<H> {
     /// Notes which image of a node's disk was seen (G7).
     pub(super) fn set_seen(&mut self, node: NodeId, incarnation: Incarnation, attach_id: u64) {
         let at = node.index();
-        let (Some(seen), Some(seen_id)) = (
+        let (Some(seen), Some(seen_id), Some(age)) = (
             self.superblock.seen_incarnation.get_mut(at),
             self.superblock.seen_attach_id.get_mut(at),
+            self.superblock.seen_age.get_mut(at),
         ) else {
             return;
         };
+        if *seen_id != attach_id {
+            // It was reached in another attach.
+            *age = 0;
+        }
         if (*seen, *seen_id) != (incarnation, attach_id) {
             (*seen, *seen_id) = (incarnation, attach_id);
             self.touch();
@@ -357,7 +377,9 @@ impl<H: Host> Disk<H> {
     fn write_metadata<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, volume: VolumeId) {
         if self.wants_clean {
             self.wants_bitmaps = true;
-            if self.are_bitmaps_written() && self.log.used() > self.log.referenced() {
+            // INVARIANT: what hot extents spoke for, the ages of the other disks speak for.
+            let may_clear = self.save_ages() && self.are_bitmaps_written();
+            if may_clear && self.log.used() > self.log.referenced() {
                 self.log.clear();
             }
         }
@@ -373,6 +395,9 @@ impl<H: Host> Disk<H> {
         if self.superblock_writing.is_some() || self.is_settled() {
             return;
         }
+        let counts = u64::from(core::mem::take(&mut self.has_changed));
+        self.superblock.changes = self.superblock.changes.saturating_add(counts);
+        self.ages_unsaved = None;
         self.superblock.sequence = self.superblock.sequence.saturating_add(1);
         let sector = self.layout.superblock(self.superblock.sequence);
         let Some(block) = self.block.first_mut() else {
@@ -503,6 +528,7 @@ impl<H: Host> Disk<H> {
                     .superblock_writing
                     .take()
                     .unwrap_or(self.superblock_done);
+                self.changes_done = self.superblock.changes;
             }
             Work::Log => {
                 self.is_log_prepared = false;
@@ -533,6 +559,9 @@ impl<H: Host> Volume<H> {
         {
             let is_calm = disk.has_been_calm(cx.now);
             disk.wants_clean = (has_nobody || is_calm) && disk.log.used() > 0;
+            if disk.ages_deadline().is_some_and(|due| due <= cx.now) {
+                disk.save_ages();
+            }
         }
         if let Some(disk) = self.disk.as_mut().filter(|_| !self.is_broken) {
             disk.write_metadata(cx, id);

@@ -15,8 +15,9 @@ use crate::host::{Host, Output, Time};
 use crate::ranges::Span;
 use crate::tail::{Entry, Kind};
 use weft_uapi::state::Protocol;
-use weft_uapi::units::{NodeId, Sector, Seq};
+use weft_uapi::units::{NodeId, NodeSet, Sector, Seq};
 use weft_uapi::wire::{Header, PacketKind};
+use zerocopy::IntoBytes;
 
 /// Entries finished before peers are told to forget them.
 const TRIM_ENTRIES: u64 = 64;
@@ -101,8 +102,12 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
-        upto: Seq,
+        header: &Header,
+        body: &[u8],
     ) -> Result<(), Fault> {
+        let upto = header.seq;
+        // INVARIANT: before what the peer had to make stable is forgotten.
+        self.on_ages(body, NodeSet::of(peer), cx.now)?;
         ensure(
             self.tail.may_be_stable(peer, upto),
             "the peer called stable what it did not write",
@@ -345,6 +350,7 @@ impl<H: Host> Volume<H> {
     }
 
     fn send_trim<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, seq: Seq) {
+        let ages = self.tells_ages(peer).then(|| self.ages_for(peer));
         if let Some(line) = self.line(peer) {
             cx.send(
                 line,
@@ -352,7 +358,7 @@ impl<H: Host> Volume<H> {
                     seq,
                     ..Header::new(PacketKind::Trim, Some(self.id))
                 },
-                &[],
+                ages.as_ref().map_or(&[], |ages| ages.bodies().as_bytes()),
             );
         }
         if let Some(replica) = self.replica_mut(peer) {

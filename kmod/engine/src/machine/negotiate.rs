@@ -24,8 +24,8 @@ use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
-use weft_uapi::wire::{Header, PacketKind, StateBody};
-use zerocopy::{FromBytes, IntoBytes};
+use weft_uapi::wire::{FullStateBody, Header, PacketKind};
+use zerocopy::IntoBytes;
 
 /// How long a session goes on once it is clear that both sides have to stand alone, so that both learn why,
 /// in milliseconds.
@@ -55,6 +55,8 @@ pub(super) struct Round {
     pub(super) discards: bool,
     /// The peer understands what is told of policies.
     pub(super) tells_policies: bool,
+    /// The peer understands what is told of ages.
+    pub(super) tells_ages: bool,
 }
 
 impl Round {
@@ -254,11 +256,12 @@ impl<H: Host> Volume<H> {
             replica.round.own = Some(said);
             replica.round.since = cx.now;
         }
-        cx.send(
-            line,
-            Header::new(PacketKind::State, Some(self.id)),
-            body.as_bytes(),
-        );
+        let bytes = if self.tells_ages(peer) {
+            body.as_bytes()
+        } else {
+            body.state.as_bytes()
+        };
+        cx.send(line, Header::new(PacketKind::State, Some(self.id)), bytes);
     }
 
     /// The peer told its state.
@@ -270,10 +273,10 @@ impl<H: Host> Volume<H> {
         body: &[u8],
     ) -> Result<(), Fault> {
         let malformed = Fault("the peer sent a malformed state");
-        let body = StateBody::read_from_bytes(body).map_err(|_| malformed)?;
-        let role = Role::from_number(body.role.get().into()).ok_or(malformed)?;
+        let body = FullStateBody::parse(body).ok_or(malformed)?;
+        let role = Role::from_number(body.state.role.get().into()).ok_or(malformed)?;
         let said = Said::from_body(&body, peer, role)
-            .filter(|_| body.is_valid())
+            .filter(|_| body.state.is_valid())
             .ok_or(malformed)?;
         let replica = self.replica_mut(peer).ok_or(malformed)?;
         let last = replica.round.peer.as_ref().map_or(0, |said| said.round);
@@ -381,6 +384,7 @@ impl<H: Host> Volume<H> {
                 disk.set_seen(peer, Incarnation(u64::MAX), 0);
             } else {
                 disk.set_seen(peer, said.side.incarnation, said.side.attach_id);
+                disk.note_age(peer, said.side.attach_id, said.side.age, cx.now);
             }
             if decision.rule == Rule::RolledBack || said.side.ancestry.is_blank() {
                 // What it acknowledged is gone.

@@ -13,8 +13,8 @@ use crate::host::{Host, NoMemory, Output, Time};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
-use weft_uapi::wire::{Header, PacketKind, StateBody};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use weft_uapi::wire::{FullStateBody, Header, PacketKind, StateBody};
+use zerocopy::{FromZeros, IntoBytes};
 
 impl<H: Host> Engine<H> {
     pub(super) fn volume(&self, id: VolumeId) -> Option<&Volume<H>> {
@@ -170,8 +170,9 @@ impl<H: Host> Engine<H> {
         if header.kind != PacketKind::State {
             return Ok(());
         }
-        let said = StateBody::read_from_bytes(body)
-            .map_err(|_| Fault("the peer sent a malformed state"))?;
+        let said = FullStateBody::parse(body)
+            .ok_or(Fault("the peer sent a malformed state"))?
+            .state;
         let mut answer = StateBody::new_zeroed();
         answer.round = said.round;
         answer.role = (self.role as u16).into();
@@ -323,7 +324,7 @@ impl<H: Host> Volume<H> {
                 self.on_peer_write(cx, peer, header, data)
             }
             PacketKind::Flush => self.on_flush(peer, header.seq),
-            PacketKind::Trim => self.on_trim(peer, header.seq),
+            PacketKind::Trim => self.on_trim(cx, peer, header, body),
             PacketKind::ResyncRequest => self.on_resync_request(cx, peer, header),
             PacketKind::ResyncData => self.on_resync_data(cx, peer, header, data),
             PacketKind::ResyncDone => self.on_resync_done(peer, header.seq),
@@ -334,7 +335,7 @@ impl<H: Host> Volume<H> {
             PacketKind::GenerationDurable => self.on_generation_durable(peer, header),
             PacketKind::Received => self.on_received(cx, peer, header),
             PacketKind::Written => self.on_written(cx, peer, header),
-            PacketKind::Stable => self.on_stable(cx, peer, header.seq),
+            PacketKind::Stable => self.on_stable(cx, peer, header, body),
             _ => Err(Fault("the peer sent a packet that does not belong here")),
         }
     }

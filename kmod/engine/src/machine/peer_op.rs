@@ -20,6 +20,7 @@ use crate::ranges::RangeId;
 use weft_uapi::state::{DiskState, Protocol, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Seq, SessionId};
 use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
+use zerocopy::IntoBytes;
 
 /// What the operation is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -414,6 +415,17 @@ impl<H: Host> Volume<H> {
         kind: PacketKind,
         seq: Seq,
     ) {
+        self.acknowledge_with(cx, peer, kind, seq, &[]);
+    }
+
+    fn acknowledge_with<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        kind: PacketKind,
+        seq: Seq,
+        body: &[u8],
+    ) {
         if let Some(line) = self.line(peer) {
             cx.send(
                 line,
@@ -421,7 +433,7 @@ impl<H: Host> Volume<H> {
                     seq,
                     ..Header::new(kind, Some(self.id))
                 },
-                &[],
+                body,
             );
         }
     }
@@ -444,7 +456,16 @@ impl<H: Host> Volume<H> {
 
     /// Everything up to a number is stable on all members.
     #[inline(never)]
-    pub(super) fn on_trim(&mut self, peer: NodeId, seq: Seq) -> Result<(), Fault> {
+    pub(super) fn on_trim<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let seq = header.seq;
+        let others = NodeId::all().fold(NodeSet::EMPTY, NodeSet::with);
+        self.on_ages(body, others.without(cx.facts.node), cx.now)?;
         let stable = self
             .replica(peer)
             .map_or(Seq(0), |replica| replica.received.stable());
@@ -600,6 +621,10 @@ impl<H: Host> Volume<H> {
                 disk.unmark(peer, entry.span());
             }
         }
-        self.acknowledge(cx, peer, PacketKind::Stable, upto);
+        let ages = self.tells_ages(peer).then(|| self.own_age());
+        let body = ages
+            .as_ref()
+            .map_or(&[][..], |ages| ages.bodies().as_bytes());
+        self.acknowledge_with(cx, peer, PacketKind::Stable, upto, body);
     }
 }

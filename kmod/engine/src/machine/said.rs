@@ -16,8 +16,8 @@ use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
-    StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_NEWCOMER, STATE_OUTDATED,
-    STATE_STALLED,
+    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
+    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -38,7 +38,8 @@ pub(super) struct Said {
 }
 
 impl Said {
-    pub(super) fn from_body(body: &StateBody, peer: NodeId, role: Role) -> Option<Self> {
+    pub(super) fn from_body(told: &FullStateBody, peer: NodeId, role: Role) -> Option<Self> {
+        let FullStateBody { state: body, ages } = told;
         let disk = DiskState::from_number(body.disk_state.get().into())?;
         let flag = |bit| body.flags.get() & bit != 0;
         let line = Ancestry::new(
@@ -52,8 +53,11 @@ impl Said {
             incarnation: Incarnation(body.incarnation.get()),
             attach_id: body.attach_id.get(),
             former_attaches: body.former_attaches.map(U64::get),
+            former_ages: ages.former_ages.map(U64::get),
+            age: ages.age.get(),
             seen_incarnation: Incarnation(body.seen_incarnation.get()),
             seen_attach_id: body.seen_attach_id.get(),
+            seen_age: ages.seen_age.get(),
             since: GenerationId(body.since.get()),
             is_dirty: body.bits.get() > 0,
             is_inconsistent: flag(STATE_INCONSISTENT),
@@ -144,9 +148,10 @@ impl<H: Host> Volume<H> {
     }
 
     /// What is told to a peer in a round.
-    pub(super) fn state_body(&self, facts: &Facts, peer: NodeId, round: u32) -> StateBody {
+    pub(super) fn state_body(&self, facts: &Facts, peer: NodeId, round: u32) -> FullStateBody {
         let role = facts.role;
-        let mut body = StateBody::new_zeroed();
+        let mut full = FullStateBody::new_zeroed();
+        let body = &mut full.state;
         body.round = U32::new(round);
         body.role = U16::new(role as u16);
         body.disk_state = U16::new(DiskState::Diskless as u16);
@@ -156,7 +161,7 @@ impl<H: Host> Volume<H> {
             .as_ref()
             .filter(|disk| disk.stage == Stage::Running)
         else {
-            return body;
+            return full;
         };
         let superblock = &disk.superblock;
         let round_with = self.replica(peer).map(|replica| replica.round);
@@ -199,6 +204,13 @@ impl<H: Host> Volume<H> {
         if round_with.is_some_and(|round| round.tells_policies) {
             body.split_brain = facts.policies.encode();
         }
-        body
+        if round_with.is_some_and(|round| round.tells_ages) {
+            full.ages = StateAgesBody {
+                age: disk.age().into(),
+                seen_age: disk.seen_age(peer).into(),
+                former_ages: superblock.former_ages.map(U64::new),
+            };
+        }
+        full
     }
 }

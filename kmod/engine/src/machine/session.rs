@@ -23,7 +23,9 @@ use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, SessionId, Term};
-use weft_uapi::version::{FEATURES, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use weft_uapi::version::{
+    FEATURES, FEATURE_AGES, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+};
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -311,6 +313,7 @@ impl<H: Host> Engine<H> {
                 since: cx.now,
                 discards: peer.discards,
                 tells_policies: body.features.get() & FEATURE_SPLIT_BRAIN != 0,
+                tells_ages: body.features.get() & FEATURE_AGES != 0,
                 ..Round::default()
             };
             for volume in self.each_volume_mut() {
@@ -486,6 +489,10 @@ impl<H: Host> Volume<H> {
         self.set_replication(cx, peer, ReplicationState::Off);
         if received || self.required.contains(peer) {
             self.note_loss();
+        }
+        if let Some(disk) = self.disk.as_mut() {
+            // Should this node fail next, its disk speaks for what it saw.
+            disk.save_ages();
         }
         self.recheck = true;
     }

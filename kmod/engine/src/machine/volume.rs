@@ -308,8 +308,9 @@ impl<H: Host> Volume<H> {
             .filter_map(|(_, replica)| replica.deadline());
         let log = self.disk.as_ref().and_then(Disk::log_deadline);
         let witness = self.witness.as_ref().and_then(Witness::deadline);
-        let own = tail.into_iter().chain(change).chain(log).chain(witness);
-        replicas.chain(own).min()
+        let ages = self.disk.as_ref().and_then(Disk::ages_deadline);
+        let own = tail.into_iter().chain(change).chain(log).chain(ages);
+        replicas.chain(own).chain(witness).min()
     }
 
     /// Tells the size of the device.

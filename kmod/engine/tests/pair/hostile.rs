@@ -5,7 +5,8 @@
 use crate::rig::{Rig, VOLUME};
 use weft_engine::event::Command;
 use weft_uapi::units::{Sector, Seq, Term};
-use weft_uapi::wire::{Header, LinkKind, PacketKind};
+use weft_uapi::wire::{AgeBody, Header, LinkKind, PacketKind};
+use zerocopy::IntoBytes;
 
 /// Small numbers mostly, so that many of them make sense; some at the ends of the range.
 fn hostile_number(random: &mut u64) -> u64 {
@@ -82,4 +83,33 @@ fn a_trim_of_what_is_not_stable_takes_nothing_away() {
     rig.break_wire();
     rig.inject((0, 1), LinkKind::Data, header, &[], None);
     assert_eq!(rig.out_of_sync(1, 0), 8);
+}
+
+#[test]
+fn an_age_that_is_malformed_or_not_the_peers_to_tell_ends_the_session() {
+    let age = |node: u32, reserved: u32| AgeBody {
+        attach_id: 1.into(),
+        age: 1.into(),
+        node: node.into(),
+        reserved: reserved.into(),
+    };
+    let bytes = |age: AgeBody| age.as_bytes().to_vec();
+    let (data, meta) = (LinkKind::Data, LinkKind::Meta);
+    for (kind, link, body, is_taken) in [
+        (PacketKind::Trim, data, bytes(age(0, 0)), true),
+        (PacketKind::Trim, data, bytes(age(2, 0)), true),
+        (PacketKind::Trim, data, bytes(age(1, 0)), false),
+        (PacketKind::Trim, data, bytes(age(32, 0)), false),
+        (PacketKind::Trim, data, bytes(age(0, 1)), false),
+        (PacketKind::Trim, data, vec![0; 23], false),
+        (PacketKind::Stable, meta, bytes(age(0, 0)), true),
+        (PacketKind::Stable, meta, bytes(age(2, 0)), false),
+    ] {
+        let mut rig = Rig::pair();
+        rig.break_wire();
+        let before = rig.session(1, 0);
+        rig.inject((0, 1), link, Header::new(kind, Some(VOLUME)), &body, None);
+        rig.idle();
+        assert_eq!(rig.session(1, 0) == before, is_taken, "{kind} {body:?}");
+    }
 }

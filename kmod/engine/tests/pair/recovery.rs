@@ -4,14 +4,9 @@
 
 use crate::rig::Rig;
 use weft_engine::event::{Command, Options};
-use weft_uapi::control::padded_name;
-use weft_uapi::crc32c::crc32c;
 use weft_uapi::split_brain::{Policies, Recovery, SplitBrain0, SplitBrain1};
-use weft_uapi::state::Role;
 use weft_uapi::units::{Minor, NodeSet, VolumeId};
-use weft_uapi::version::{FEATURES, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
-use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
-use zerocopy::IntoBytes;
+use weft_uapi::version::{FEATURES, FEATURE_SPLIT_BRAIN};
 
 const ZERO: Policies = policies(SplitBrain0::ZeroChanges, SplitBrain1::Disconnect);
 const LEAST: Policies = policies(SplitBrain0::LeastChanges, SplitBrain1::Disconnect);
@@ -269,22 +264,7 @@ fn policies_are_told_only_to_a_peer_that_understands_them() {
         rig.heal_at_once();
         rig.break_wire();
         rig.run_until(|rig| rig.session(0, 1).is_some());
-        for link in [LinkKind::Data, LinkKind::Meta] {
-            let hello = HelloBody {
-                version: PROTOCOL_VERSION.into(),
-                version_min: PROTOCOL_VERSION_MIN.into(),
-                link: (link as u16).into(),
-                role: (Role::Secondary as u16).into(),
-                features: features.into(),
-                session: 1.into(),
-                from: 1.into(),
-                to: 0.into(),
-                resource_crc: crc32c(&padded_name("r0").unwrap()).into(),
-                volumes: 1.into(),
-            };
-            let header = Header::new(PacketKind::Hello, None);
-            rig.inject((1, 0), link, header, hello.as_bytes(), None);
-        }
+        rig.greet((1, 0), features);
         let state = rig.state_underway(0).expect("a state");
         assert_eq!(state.split_brain, told);
     }

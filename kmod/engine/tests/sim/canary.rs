@@ -32,6 +32,8 @@ pub(crate) enum Canary {
     LoseResync,
     /// An older image of a disk looks as if it were a new one.
     HideRollback,
+    /// An image of a disk looks as old as the disk was when it was put back.
+    HideAge,
     /// Of two nodes that meet, one gives its data up although nobody said so.
     MergeForks,
     /// Some acknowledgements of writes get lost.
@@ -43,7 +45,7 @@ pub(crate) enum Canary {
 }
 
 impl Canary {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::MetaWithoutFlush,
         Self::SwallowLog,
         Self::SwallowSuperblock,
@@ -57,6 +59,7 @@ impl Canary {
         Self::LoseWrite,
         Self::LoseResync,
         Self::HideRollback,
+        Self::HideAge,
         Self::MergeForks,
         Self::LoseAcks,
         Self::NoMajority,
@@ -73,9 +76,14 @@ impl Canary {
             Self::LoseResync => "equality",
             Self::DropInconsistent => "claims",
             Self::DropBitmapPages | Self::ReorderSends | Self::LoseAcks => "progress",
-            Self::ClaimHolders => "coverage",
+            Self::ClaimHolders | Self::HideAge => "coverage",
             Self::HideRollback => "rollback",
         }
+    }
+
+    /// Whether it takes disks that are rolled back.
+    pub(crate) fn rolls_back(self) -> bool {
+        matches!(self, Self::HideRollback | Self::HideAge)
     }
 
     /// Nodes that it takes to see it.

@@ -22,6 +22,7 @@ pub(crate) use forks::line_changed;
 pub(crate) use primary::one_primary;
 pub(crate) use reads::read_done;
 use rollback::noticed;
+pub(crate) use rollback::{same_age, suspected};
 pub(crate) use stable::Stable;
 
 use crate::world::World;

@@ -2,10 +2,11 @@
 
 //! A disk with a volatile cache: data and metadata, what is read from them, and what a power cut leaves.
 
-use crate::host::{Content, Stamp};
+use crate::host::{Content, SimHost, Stamp};
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use weft_engine::load::LoadedDisk;
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock};
 
@@ -136,6 +137,19 @@ impl Disk {
         self.changes.replace(BTreeSet::new())
     }
 
+    /// What an attach would find after a power cut; `None`: it would be refused.
+    pub(crate) fn load_stable(&self) -> Option<LoadedDisk<SimHost>> {
+        let read = |sector: u64| self.meta_read_stable(sector);
+        let [first, second] = [0, 1].map(|copy| read(self.layout.superblock(copy).0));
+        let mut loaded = LoadedDisk::begin(self.info, first, second).ok()?;
+        let reads: Vec<_> = loaded.reads().collect();
+        for (what, sector) in reads {
+            loaded.take(what, read(sector.0));
+        }
+        loaded.finish().ok()?;
+        Some(loaded)
+    }
+
     /// Carries an operation out as a whole.
     pub(crate) fn perform(&mut self, op: &Op) {
         match op {
@@ -233,11 +247,11 @@ impl Disk {
         image
     }
 
-    /// Makes the metadata look as if the disk had been attached more often.
-    pub(crate) fn forge(&mut self, attaches: u64) {
+    /// Makes the metadata look as if the superblock were a later one.
+    pub(crate) fn forge(&mut self, advance: impl Fn(&mut Superblock)) {
         if let Some(superblock) = self.superblock() {
             let mut superblock = **superblock;
-            superblock.incarnation.0 += attaches;
+            advance(&mut superblock);
             let block = encoded(&superblock);
             let sector = self.layout.superblock(superblock.sequence).0;
             self.meta_current.insert(sector, block.clone());

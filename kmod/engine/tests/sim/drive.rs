@@ -242,6 +242,7 @@ impl World {
                     self.tally.reach.count("recovery", policy);
                 }
                 self.tally.reach.read(&line);
+                checkers::suspected(self, node, &line);
                 if line.contains("split brain") {
                     self.tally.split_brains += u64::from(level == Level::Error);
                 }

@@ -3,12 +3,12 @@
 //! What goes wrong, and what people do in the middle of it.
 
 use crate::canary::Canary;
+use crate::checkers;
 use crate::disk::Disk;
 use crate::link::{pair, Cable};
 use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use weft_engine::event::{Command, Options};
-use weft_uapi::limits::ATTACHES_MAX;
 use weft_uapi::state::Protocol;
 use weft_uapi::units::Incarnation;
 
@@ -187,6 +187,9 @@ impl World {
     /// Somebody takes an image of the disk, or puts one back while the machine is down.
     fn roll_back(&mut self, node: usize) {
         let image = self.nodes[node].image.take();
+        if let Some(image) = &image {
+            checkers::same_age(self, node, image);
+        }
         let Some(mut image) = image.filter(|image| self.is_older_image(node, image)) else {
             let this = &mut self.nodes[node];
             this.image = (!this.is_blank()).then(|| this.disk.image());
@@ -194,24 +197,39 @@ impl World {
         };
         self.crash_by_fault(node);
         note!(self, "n{node} is rolled back");
-        self.tally.reach.count("fault", "rollback");
-        if self.plan.canary == Some(Canary::HideRollback) {
-            image.forge(1000);
+        let attach = |disk: &Disk| disk.superblock().map(|block| block.attach_id);
+        let is_same = attach(&image) == attach(&self.nodes[node].disk);
+        let kinds = ["rollback", "rollback within an attach"];
+        self.tally.reach.count("fault", kinds[usize::from(is_same)]);
+        match self.plan.canary {
+            Some(Canary::HideRollback) => image.forge(|block| block.incarnation.0 += 1000),
+            Some(Canary::HideAge) => image.forge(|block| block.changes += 1000),
+            _ => {}
         }
         self.nodes[node].exchange_disk(image, self.moment);
     }
 
-    /// Whether the data would outlive it, and every other disk has seen a later attach than those of the image: an image
-    /// of the same attach cannot be told from the disk itself.
+    /// Whether the data would outlive it, and every other disk has seen a later attach than those of the image, or a
+    /// higher age in one of them. What was seen and does not stand on disk yet, a power cut of all would take away.
     fn is_older_image(&self, node: usize, image: &Disk) -> bool {
-        let known = image.superblock().map(|block| block.known_attaches());
+        let Some(loaded) = image.load_stable() else {
+            return false;
+        };
+        let block = &loaded.superblock;
+        let (attaches, ages) = (block.known_attaches(), block.known_ages(loaded.age()));
+        let age_in = |attach: u64| {
+            let mut known = attaches.iter().zip(ages);
+            known
+                .find(|(&known, _)| known == attach)
+                .map(|(_, age)| age)
+        };
         let has_seen = |peer: usize| {
             let Some(block) = self.nodes[peer].superblock() else {
                 return false;
             };
-            let seen = (block.seen_incarnation[node], block.seen_attach_id[node]);
-            let is_known = |known: [u64; ATTACHES_MAX]| known.contains(&seen.1);
-            seen.0 != Incarnation(0) && (seen.1 == 0 || !known.is_some_and(is_known))
+            let (attach, age) = (block.seen_attach_id[node], block.seen_age[node]);
+            let is_older = attach == 0 || age_in(attach).is_none_or(|reached| reached < age);
+            block.seen_incarnation[node] != Incarnation(0) && is_older
         };
         let mut peers = self.peers(node);
         let is_canary = self.plan.canary == Some(Canary::HideRollback);

@@ -13,7 +13,7 @@
 //! | people | promote, demote, force, detach, attach, connect, disconnect, change the protocol, give data up |
 //! | applications | overlapping writes of odd sizes, flush, FUA, preflush, discard, write-zeroes, reads that are checked |
 //!
-//! Not modelled: an image of a disk that is put back before the disk was attached again, several volumes, discards that
+//! Not modelled: an image of a disk that is put back before all peers have noted that the disk went on, several volumes, discards that
 //! leave old data, packets with hostile content, memory that cannot be had.
 //!
 //! A history is named by its seed, or by seed and number of nodes: `0x5@3`. Without a number it follows from the seed.

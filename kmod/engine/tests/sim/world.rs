@@ -304,7 +304,7 @@ impl World {
         let faults_left = random.range(faults) as u32;
         let disks_fail = random.percent(20);
         let disks_roll_back =
-            extra.percent(ROLLBACK_PERCENT) || plan.canary == Some(Canary::HideRollback);
+            extra.percent(ROLLBACK_PERCENT) || plan.canary.is_some_and(Canary::rolls_back);
         let mut world = Self {
             plan,
             now: 0,

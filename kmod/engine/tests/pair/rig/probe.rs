@@ -8,8 +8,7 @@ use weft_engine::event::Op;
 use weft_uapi::ondisk::{Generation, AL_BLOCKS};
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Sector, Term};
-use weft_uapi::wire::{PacketKind, StateBody};
-use zerocopy::FromBytes;
+use weft_uapi::wire::{FullStateBody, PacketKind, StateBody};
 
 /// Role, disk, connection, replication, the peer's role and its disk, as people see them.
 pub(crate) type Shape = [&'static str; 6];
@@ -56,9 +55,15 @@ impl Rig {
 
     /// What the node is about to tell of its disk.
     pub(crate) fn state_underway(&self, number: usize) -> Option<StateBody> {
+        let bytes = self.state_bytes_underway(number)?;
+        Some(FullStateBody::parse(&bytes).unwrap().state)
+    }
+
+    /// As [`Self::state_underway`], as it is sent.
+    pub(crate) fn state_bytes_underway(&self, number: usize) -> Option<Vec<u8>> {
         self.nodes[number].queue.iter().find_map(|act| match act {
             Act::Send(_, parcel) if parcel.header.kind == PacketKind::State => {
-                Some(StateBody::read_from_bytes(&parcel.body).unwrap())
+                Some(parcel.body.clone())
             }
             _ => None,
         })

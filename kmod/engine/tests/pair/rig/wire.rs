@@ -7,8 +7,13 @@ use crate::host::{Parcel, RigHost};
 use std::collections::BTreeSet;
 use weft_engine::effect::Data;
 use weft_engine::event::{Command, Event};
+use weft_uapi::control::padded_name;
+use weft_uapi::crc32c::crc32c;
+use weft_uapi::state::Role;
 use weft_uapi::units::SessionId;
-use weft_uapi::wire::{Header, LinkKind};
+use weft_uapi::version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
+use zerocopy::IntoBytes;
 
 /// What is wrong with the wires; a pair is named by the smaller number first.
 #[derive(Default)]
@@ -155,6 +160,26 @@ impl Rig {
                     data,
                 },
             );
+        }
+    }
+
+    /// The first node says hello to the second one, and which features it has.
+    pub(crate) fn greet(&mut self, (from, to): (usize, usize), features: u64) {
+        for link in [LinkKind::Data, LinkKind::Meta] {
+            let hello = HelloBody {
+                version: PROTOCOL_VERSION.into(),
+                version_min: PROTOCOL_VERSION_MIN.into(),
+                link: (link as u16).into(),
+                role: (Role::Secondary as u16).into(),
+                features: features.into(),
+                session: 1.into(),
+                from: (from as u32).into(),
+                to: (to as u32).into(),
+                resource_crc: crc32c(&padded_name("r0").unwrap()).into(),
+                volumes: 1.into(),
+            };
+            let header = Header::new(PacketKind::Hello, None);
+            self.inject((from, to), link, header, hello.as_bytes(), None);
         }
     }
 

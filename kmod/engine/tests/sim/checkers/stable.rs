@@ -41,15 +41,13 @@ impl Stable {
         }
     }
 
-    fn read(disk: &Disk) -> Option<Self> {
-        let [first, second] =
-            [0, 1].map(|copy| disk.meta_read_stable(disk.layout.superblock(copy).0));
-        let loaded = LoadedDisk::<SimHost>::begin(disk.info, first, second).ok()?;
+    /// The same, read from the beginning.
+    pub(super) fn read(disk: &Disk) -> Option<Self> {
         let mut stable = Self {
-            loaded,
+            loaded: disk.load_stable()?,
             hot: BTreeSet::new(),
         };
-        stable.take(disk, |_| true)?;
+        stable.read_log();
         Some(stable)
     }
 
@@ -63,11 +61,20 @@ impl Stable {
         let is_log = |(what, _): &(Read, _)| matches!(what, Read::Log(_));
         if reads.iter().any(is_log) {
             self.loaded.finish().ok()?;
-            let table = self.loaded.al_table.iter();
-            let hot = table.filter(|&&extent| extent != AL_SLOT_FREE);
-            self.hot = hot.map(|&extent| extent.into()).collect();
+            self.read_log();
         }
         Some(())
+    }
+
+    fn read_log(&mut self) {
+        let table = self.loaded.al_table.iter();
+        let hot = table.filter(|&&extent| extent != AL_SLOT_FREE);
+        self.hot = hot.map(|&extent| extent.into()).collect();
+    }
+
+    /// The attach that wrote it last, and how far that came.
+    pub(super) fn age(&self) -> (u64, u64) {
+        (self.loaded.superblock.attach_id, self.loaded.age())
     }
 
     /// The bitmap towards `peer`.
@@ -103,8 +110,11 @@ impl Stable {
             incarnation: Incarnation(block.incarnation.0 + 1),
             attach_id: u64::MAX,
             former_attaches: block.known_attaches(),
+            former_ages: block.known_ages(self.loaded.age()),
+            age: self.loaded.age(),
             seen_incarnation: block.seen_incarnation[peer],
             seen_attach_id: block.seen_attach_id[peer],
+            seen_age: block.seen_age[peer],
             since: block.since[peer],
             is_dirty: !self.hot.is_empty()
                 || self.is_stranger(peer)
