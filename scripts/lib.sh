@@ -20,6 +20,9 @@ export REPO CACHE BUILD_ROOT DEBS KERNELS CLONE OUT CRATES
 say() { printf '==> %s\n' "$*" >&2; }
 usage() { printf 'usage: %s\n' "$*" >&2 && exit 2; }
 
+# The commit of the source, and whether it was changed since.
+commit() { git -C "$REPO" describe --always --dirty --abbrev=12 2>/dev/null || echo unknown; }
+
 # die CAUSE [NEXT STEP]
 die() {
 	printf 'error: %s\n' "$1" >&2

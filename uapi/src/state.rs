@@ -67,7 +67,7 @@ states! {
 }
 
 states! {
-    /// What is known of the data on one node's disk; the order matters, "better" is larger.
+    /// What is known of the data on one node's disk; the order matters, "better" is larger. 3 was never used.
     DiskState {
         /// No disk attached.
         Diskless = 0 "diskless",
@@ -75,8 +75,6 @@ states! {
         Attaching = 1 "attaching",
         /// The disk reported an error and is being let go.
         Failed = 2 "failed",
-        /// Attached; waits for the decision with the connected peers.
-        Negotiating = 3 "negotiating",
         /// Parts are older than others: an unfinished sync target.
         Inconsistent = 4 "inconsistent",
         /// One point in time, but known to be of the past.

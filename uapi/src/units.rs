@@ -157,7 +157,12 @@ impl NodeSet {
 
     /// The nodes in ascending order.
     pub fn iter(self) -> impl Iterator<Item = NodeId> {
-        NodeId::all().filter(move |&node| self.contains(node))
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let node = NodeId::new(left.trailing_zeros())?;
+            left &= left.wrapping_sub(1);
+            Some(node)
+        })
     }
 }
 

@@ -157,7 +157,6 @@ fn disk_hint(state: &str, resource: &str) -> Option<String> {
         DiskState::Consistent => {
             "whether newer data exist shows at the next contact with the peers".to_owned()
         }
-        DiskState::Negotiating => "waits for the decision with the connected peers".to_owned(),
         DiskState::Attaching | DiskState::Unknown | DiskState::UpToDate => return None,
     };
     Some(hint)

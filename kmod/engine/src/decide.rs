@@ -51,6 +51,8 @@ pub struct Side {
     pub has_crashed: bool,
     /// A person gave this side's data up.
     pub discards: bool,
+    /// Its disk took the place of another one: nobody counts on what it knows.
+    pub is_newcomer: bool,
     /// Sequence number of the last write received in order.
     pub tail_seq: u64,
 }
@@ -76,9 +78,7 @@ pub enum Rule {
     Behind,
     /// The peer's data are of the past.
     Ahead,
-    /// Both went on from a common past, but one end never came into force: no write was made in it.
-    Abandoned,
-    /// Both went on from a common past.
+    /// Both went on from a common past, and wrote.
     Forked,
     /// Nothing in common.
     Unrelated,
@@ -86,7 +86,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::RolledBack,
         Self::JustCreated,
         Self::BothInconsistent,
@@ -96,7 +96,6 @@ impl Rule {
         Self::SameData,
         Self::Behind,
         Self::Ahead,
-        Self::Abandoned,
         Self::Forked,
         Self::Unrelated,
     ];
@@ -113,7 +112,6 @@ impl Rule {
             Self::SameData => "same-data",
             Self::Behind => "behind",
             Self::Ahead => "ahead",
-            Self::Abandoned => "abandoned",
             Self::Forked => "forked",
             Self::Unrelated => "unrelated",
         }
@@ -170,7 +168,7 @@ pub struct Decision {
 type Row = fn(&Side, &Side) -> Option<Decision>;
 
 /// The table; the first row that applies decides.
-const RULES: [Row; 9] = [
+const RULES: [Row; 8] = [
     rolled_back,
     just_created,
     inconsistent,
@@ -178,7 +176,6 @@ const RULES: [Row; 9] = [
     same_data,
     behind,
     ahead,
-    abandoned,
     forked,
 ];
 
@@ -298,9 +295,20 @@ impl Side {
             && self.since != current.id
     }
 
-    /// Whether it is only by a record that never came into force that this side is newer than `peer`.
-    fn is_ahead_by_nothing(&self, peer: &Self) -> bool {
-        self.is_abandoned(peer) && self.ancestry.current().parent == peer.ancestry.current().id
+    /// Whether this side would forget a record that it has acknowledged and that may be in force, for nothing that was
+    /// written since: `peer` knows neither. Whoever counted on this side's knowledge may have had the only copy. Its maker
+    /// knows whether it came into force: also when that is this side, or has it no more.
+    fn would_forget(&self, peer: &Self) -> bool {
+        let current = self.ancestry.current();
+        let is_known = peer.ancestry.contains(current.id) || peer.since == current.id;
+        let makers = [self.node, peer.node];
+        current
+            .writer
+            .is_some_and(|writer| !makers.contains(&writer))
+            && self.ancestry.contains(peer.ancestry.written())
+            && !is_known
+            && !self.is_newcomer
+            && !self.is_abandoned(peer)
     }
 
     /// Whether the bitmaps name every difference once `self` becomes target of `source`.
@@ -428,7 +436,10 @@ fn inconsistent(own: &Side, peer: &Side) -> Option<Decision> {
 
 /// `own` goes on as target, unless it owes data that `peer` never had.
 fn unfinished(own: &Side, peer: &Side) -> Option<Decision> {
-    if own.precedes(peer) || own.is_ahead_by_nothing(peer) {
+    if own.would_forget(peer) {
+        // Somebody else has it, or will tell that it was given up by what is written next.
+        decided(Rule::Unfinished, Outcome::NoSource)
+    } else if own.precedes(peer) {
         Some(target(
             Rule::Unfinished,
             own,
@@ -490,19 +501,6 @@ fn behind(own: &Side, peer: &Side) -> Option<Decision> {
 fn ahead(own: &Side, peer: &Side) -> Option<Decision> {
     let applies = peer.precedes(own) && !own.precedes(peer);
     applies.then(|| source(Rule::Ahead, own, peer, !peer.bits_reach_back_to(own)))
-}
-
-fn abandoned(own: &Side, peer: &Side) -> Option<Decision> {
-    let full = fork_needs_full(own, peer)?;
-    match (own.is_abandoned(peer), peer.is_abandoned(own)) {
-        (false, false) => None,
-        (true, false) => Some(target(Rule::Abandoned, own, peer, full)),
-        (false, true) => Some(source(Rule::Abandoned, own, peer, full)),
-        (true, true) if is_better_source(own, peer) => {
-            Some(source(Rule::Abandoned, own, peer, full))
-        }
-        (true, true) => Some(target(Rule::Abandoned, own, peer, full)),
-    }
 }
 
 fn forked(own: &Side, peer: &Side) -> Option<Decision> {

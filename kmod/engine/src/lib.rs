@@ -43,4 +43,4 @@ pub mod tail;
 #[cfg(test)]
 mod testing;
 
-pub use machine::{Config, Engine};
+pub use machine::{transitions, Config, Engine};

@@ -53,7 +53,7 @@ mod source;
 mod split_brain;
 mod status;
 mod target;
-mod transitions;
+pub mod transitions;
 mod volume;
 mod vote;
 mod witness;
@@ -126,6 +126,8 @@ pub struct Engine<H: Host> {
     /// Above every volume number in use.
     volumes_end: usize,
     peers: H::Slab<Option<Peer>>,
+    /// Who has an item in `peers`.
+    known: NodeSet,
     is_served: bool,
     reachable: NodeSet,
     standing: options::Standing,
@@ -160,6 +162,7 @@ impl<H: Host> Engine<H> {
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
             volumes_end: 0,
             peers: H::slab(NODES_MAX, || None)?,
+            known: NodeSet::EMPTY,
             is_served: false,
             reachable: NodeSet::EMPTY,
             standing: options::Standing::default(),
@@ -279,14 +282,10 @@ impl<H: Host> Engine<H> {
     }
 
     fn facts(&self) -> Facts {
-        let peers_quiet = self
-            .peers
-            .iter()
-            .flatten()
-            .all(|peer| peer.role != Role::Primary);
+        let peers_quiet = self.each_peer().all(|peer| peer.role != Role::Primary);
         let leads = |id: &NodeId| self.peer(*id).is_some_and(Peer::leads);
         let is_recording = matches!(self.transition, Some(Transition::Recording { .. }));
-        let peers = NodeId::all().filter(leads);
+        let peers = self.peers().filter(leads);
         let mut leaders = peers.fold(NodeSet::EMPTY, NodeSet::with);
         if self.role == Role::Primary || is_recording {
             leaders = leaders.with(self.config.node);
@@ -427,10 +426,11 @@ impl<H: Host> Engine<H> {
         let changed = NodeSet(self.reachable.0 ^ connected.0);
         let is_news = self.is_served != served;
         (self.is_served, self.reachable) = (served, connected);
-        for peer in NodeId::all().filter(|&peer| is_news || changed.contains(peer)) {
-            if self.peer(peer).is_some() {
-                cx.notify(Object::Peer(peer));
-            }
+        for peer in self
+            .peers()
+            .filter(|&peer| is_news || changed.contains(peer))
+        {
+            cx.notify(Object::Peer(peer));
         }
     }
 

@@ -7,6 +7,7 @@
 //! This node itself is among the nodes waited for: its own disk has a volatile cache, too.
 
 use crate::host::{Host, NoMemory};
+use crate::ranges::Span;
 use weft_uapi::limits::NODES_MAX;
 use weft_uapi::units::{NodeId, NodeSet, Sector, Seq};
 
@@ -17,6 +18,8 @@ pub enum Kind {
     Write,
     /// A range sent to a sync target.
     Resync,
+    /// A range sent to a sync target that was changed here since, by a writer that the target does not hear.
+    Overtaken,
 }
 
 /// One write.
@@ -131,6 +134,22 @@ impl<H: Host> Tail<H> {
                 .entries()
                 .take_while(|entry| entry.seq <= upto)
                 .all(written)
+    }
+
+    /// A range is about to be changed by somebody else: what was sent of it to sync targets is not what they need.
+    pub fn overtake(&mut self, span: Span) {
+        for seq in self.head..self.next {
+            let Some(entry) = self.entry_mut(Seq(seq)) else {
+                continue;
+            };
+            let sent = Span {
+                sector: entry.sector,
+                bytes: entry.bytes,
+            };
+            if entry.kind == Kind::Resync && sent.overlaps(span) {
+                entry.kind = Kind::Overtaken;
+            }
+        }
     }
 
     /// Everything up to `upto` is stable at `node`: the next entry that became so, as it was before; `None`: no more.
@@ -320,6 +339,21 @@ mod tests {
         assert!(push(&mut tail, 1).is_some() && tail.is_nearly_full());
         assert!(push(&mut tail, 1).is_some() && push(&mut tail, 1).is_some());
         assert_eq!(push(&mut tail, 1), None);
+    }
+
+    #[test]
+    fn what_was_sent_for_a_resync_is_overtaken_by_a_change_of_the_same_range_only() {
+        let to = NodeSet::of(NodeId::new(1).unwrap());
+        let mut tail = Tail::<NoIo>::new(4).unwrap();
+        for (kind, sector) in [(Kind::Resync, 0), (Kind::Resync, 8), (Kind::Write, 8)] {
+            tail.push(kind, Sector(sector), 4096, to, None).unwrap();
+        }
+        tail.overtake(Span {
+            sector: Sector(15),
+            bytes: 512,
+        });
+        let kinds: Vec<Kind> = tail.entries().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [Kind::Resync, Kind::Overtaken, Kind::Write]);
     }
 
     #[test]

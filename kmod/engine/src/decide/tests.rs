@@ -56,6 +56,7 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         is_primary: false,
         has_crashed: false,
         discards: false,
+        is_newcomer: false,
         tail_seq: 0,
     }
 }
@@ -150,8 +151,7 @@ fn nothing_is_overwritten_that_the_source_never_had_unless_a_person_said_so() {
             Outcome::SyncTarget { .. } => (peer, own),
             _ => return,
         };
-        let may =
-            to.ancestry.is_blank() || to.precedes(from) || to.is_abandoned(from) || to.discards;
+        let may = to.ancestry.is_blank() || to.precedes(from) || to.discards;
         assert!(may, "{own:?}\n{peer:?}");
     });
 }
@@ -374,16 +374,23 @@ fn a_running_writer_that_was_overtaken_is_a_split_brain() {
 
 #[test]
 fn a_promotion_that_died_before_the_peer_heard_of_it_is_no_split_brain() {
-    let mut dead = side(0, &[1, 2], 1);
-    dead.ancestry = line(&[1, 2], BOTH);
-    check(&dead, &side(1, &[1, 4], 1), Rule::Abandoned, TARGET);
-    dead.since = GenerationId(2);
-    check(
-        &dead,
-        &side(1, &[1, 4], 1),
-        Rule::Forked,
-        Outcome::SplitBrain,
-    );
+    let mut dead = side(0, &[1], 1);
+    dead.ancestry.push(Generation {
+        id: GenerationId(2),
+        writer: Some(node(0)),
+        members: BOTH,
+        ..Generation::default()
+    });
+    check(&dead, &side(1, &[1, 4], 1), Rule::Behind, TARGET);
+}
+
+#[test]
+fn a_record_in_force_is_not_given_up_for_a_member_that_has_left_its_line() {
+    // The peer acknowledged it by way of the writer, and gave its data up for those of a third node since.
+    let mut own = side(0, &[1, 2], 1);
+    own.ancestry = line(&[1, 2], BOTH);
+    let peer = side(1, &[1, 4], 1);
+    check(&own, &peer, Rule::Forked, Outcome::SplitBrain);
 }
 
 #[test]

@@ -16,12 +16,16 @@ use super::peer_op::Kind;
 use super::replica::Replica;
 use super::volume::Volume;
 use crate::effect::{Level, Object};
-use crate::host::{Host, Output};
+use crate::host::{Host, Output, Time};
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, PacketKind, FLAG_YES};
 use zerocopy::{FromZeros, IntoBytes};
+
+/// How long a voter that gets no writes may take to answer for a record, in milliseconds. One without disk that knows of
+/// another record does not answer at all.
+const VOTE_TIMEOUT_MS: u64 = 2_000;
 
 /// Why a record is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +58,8 @@ pub(super) struct Promotion {
 pub(super) enum Progress {
     /// The superblock with this number has it.
     Local(u64),
-    /// These peers have not answered.
-    Remote(NodeSet),
+    /// These peers have not answered; told at that time.
+    Remote(NodeSet, Time),
     /// It is in force; the superblock that says so is on its way.
     Confirming,
 }
@@ -103,17 +107,18 @@ impl<H: Host> Volume<H> {
                     self.on_change_done(cx, change);
                 }
             }
-            Some((change, Progress::Remote(waits))) => {
+            Some((change, Progress::Remote(waits, since))) => {
                 let receivers = self.receivers();
                 let hearers = self.hearers(&cx.facts);
                 let waits = NodeSet(waits.intersection(hearers).0 & !self.departing().0);
                 // Only their votes are of use, so they are not waited for once there are enough.
                 let knowers = change.knowers.with(cx.facts.node);
                 let is_known = change.record.writer.is_none() || self.has_votes(&cx.facts, knowers);
-                let is_done =
-                    waits.is_empty() || (is_known && waits.intersection(receivers).is_empty());
+                let is_late = since.after_ms(VOTE_TIMEOUT_MS) <= cx.now;
+                let is_done = waits.is_empty()
+                    || ((is_known || is_late) && waits.intersection(receivers).is_empty());
                 self.change = Some(Change {
-                    progress: Progress::Remote(waits),
+                    progress: Progress::Remote(waits, since),
                     ..change
                 });
                 if is_done {
@@ -125,6 +130,16 @@ impl<H: Host> Volume<H> {
         }
         self.run_stalled(cx);
         self.take_in(cx);
+    }
+
+    /// When voters that have not answered are waited for no longer.
+    pub(super) fn change_deadline(&self) -> Option<Time> {
+        match self.change?.progress {
+            Progress::Remote(waits, since) if waits.intersection(self.receivers()).is_empty() => {
+                Some(since.after_ms(VOTE_TIMEOUT_MS))
+            }
+            _ => None,
+        }
     }
 
     /// A record that every member has is in force once a majority of the voters knows it. One without writer needs
@@ -225,7 +240,7 @@ impl<H: Host> Volume<H> {
     /// change.
     fn departing(&self) -> NodeSet {
         let has_left = |round: &Round| {
-            let disk = round.peer.map(|said| said.disk);
+            let disk = round.peer.as_ref().map(|said| said.disk);
             round.is_open() && disk == Some(DiskState::Diskless)
         };
         self.peers_that(|_, replica| has_left(&replica.round))
@@ -349,7 +364,7 @@ impl<H: Host> Volume<H> {
             }
         }
         self.change = Some(Change {
-            progress: Progress::Remote(hearers),
+            progress: Progress::Remote(hearers, cx.now),
             ..change
         });
         self.recheck = true;
@@ -437,6 +452,7 @@ impl<H: Host> Volume<H> {
         replica.wants_member = false;
         replica.accepts = true;
         replica.source = None;
+        replica.stop_fetching();
         replica.peer_disk = DiskState::UpToDate;
         replica.progress.ended = Some(now);
         self.note_carried(peer);
@@ -481,7 +497,7 @@ impl<H: Host> Volume<H> {
             }
         }
         if let Some(change) = self.change.as_mut().or(self.stalled.as_mut()) {
-            if let Progress::Remote(waits) = &mut change.progress {
+            if let Progress::Remote(waits, _) = &mut change.progress {
                 *waits = waits.without(peer);
             }
             change.knowers = change.knowers.with(peer);

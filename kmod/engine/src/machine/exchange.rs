@@ -151,10 +151,6 @@ impl<H: Host> Volume<H> {
 
     /// Whether a source has made its data stable, see [`Source::stable_by`]; a target has not to.
     fn is_source_stable(&mut self, peer: NodeId) -> bool {
-        let is_writing = self
-            .ops
-            .iter()
-            .any(|(_, op)| op.is_running && op.kind == Kind::Write);
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
@@ -164,9 +160,12 @@ impl<H: Host> Volume<H> {
         let Some(source) = replica.source.as_mut() else {
             return true;
         };
-        if source.stable_by.is_none() && !is_writing {
-            source.stable_by = Some(disk.touch());
-            self.recheck = true;
+        if source.stable_by.is_none() {
+            let mut ops = self.ops.iter();
+            if !ops.any(|(_, op)| op.is_running && op.kind == Kind::Write) {
+                source.stable_by = Some(disk.touch());
+                self.recheck = true;
+            }
         }
         source
             .stable_by
@@ -275,7 +274,11 @@ impl<H: Host> Volume<H> {
             }
             Some(adopting) if adopting.superblock.is_none() && disk.are_bitmaps_written() => {
                 disk.set_ancestry(line);
-                disk.superblock.tail_seq = replica.round.peer.map_or(0, |said| said.side.tail_seq);
+                disk.superblock.tail_seq = replica
+                    .round
+                    .peer
+                    .as_ref()
+                    .map_or(0, |said| said.side.tail_seq);
                 disk.set_flag(FLAG_INCONSISTENT, true);
                 disk.set_flag(FLAG_OUTDATED, false);
                 if is_newcomer {

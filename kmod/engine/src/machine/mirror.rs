@@ -114,7 +114,8 @@ impl<H: Host> Volume<H> {
         )?;
         while let Some(entry) = self.tail.next_stable(peer, upto) {
             if entry.kind == Kind::Resync {
-                // INVARIANT: stable there, sent in this session; a newer write of the range is in the tail itself (G4).
+                // INVARIANT: stable there, sent in this session; a newer write of the range is in the tail itself, or has
+                // made the entry one that is overtaken (G4).
                 self.on_resync_stable(peer, &entry);
             }
         }

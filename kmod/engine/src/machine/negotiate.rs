@@ -61,7 +61,22 @@ pub(super) struct Round {
 
 impl Round {
     fn sent(&self) -> u32 {
-        self.own.map_or(0, |said| said.round)
+        self.own.as_ref().map_or(0, |said| said.round)
+    }
+
+    /// The wanted round, if this side has not told its state yet.
+    fn unsent(&self) -> Option<u32> {
+        (self.wanted > self.sent()).then_some(self.wanted)
+    }
+
+    /// The states of both sides, once they are of one round that is not decided.
+    fn both(&self) -> Option<(Said, Said)> {
+        match (&self.own, &self.peer) {
+            (Some(own), Some(peer)) if own.round == peer.round && own.round > self.decided => {
+                Some((*own, *peer))
+            }
+            _ => None,
+        }
     }
 
     /// Asks for one more round.
@@ -126,7 +141,8 @@ impl<H: Host> Volume<H> {
     pub(super) fn run_negotiations<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.renew_targets(cx.now);
         for peer in self.sessions().iter() {
-            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
+            // States are large: no copy of them is made before there is something to decide.
+            let Some(round) = self.replica(peer).map(|replica| &replica.round) else {
                 continue;
             };
             if round.deadline().is_some_and(|deadline| deadline <= cx.now) {
@@ -140,21 +156,23 @@ impl<H: Host> Volume<H> {
             if self.has_news(cx, peer) {
                 self.meet_again(peer, cx.now);
             }
-            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
-                continue;
-            };
-            if round.wanted > round.sent() && self.is_calm(cx) {
-                self.send_state(cx, peer, round.wanted);
+            let due = self
+                .replica(peer)
+                .and_then(|replica| replica.round.unsent());
+            if let Some(round) = due.filter(|_| self.is_calm(cx)) {
+                self.send_state(cx, peer, round);
             }
-            let Some(round) = self.replica(peer).map(|replica| replica.round) else {
-                continue;
-            };
-            if let (Some(own), Some(said)) = (round.own, round.peer) {
-                if own.round == said.round && own.round > round.decided {
-                    self.on_both_states(cx, peer, &own, &said);
-                }
+            let both = self.replica(peer).and_then(|replica| replica.round.both());
+            if let Some((own, said)) = both {
+                self.on_both_states(cx, peer, &own, &said);
             }
         }
+    }
+
+    /// Whether a node that a peer calls its leader may be one, as far as this node sees. Who was promised to be primary is
+    /// called so, too, and may have lost the election since.
+    fn may_lead<O: Output<H>>(&self, cx: &Context<'_, H, O>, node: NodeId) -> bool {
+        cx.facts.leaders.contains(node) || (node != cx.facts.node && self.line(node).is_none())
     }
 
     /// Whether nothing more comes from a peer, since none of its writes may begin before a sync from it has.
@@ -218,11 +236,13 @@ impl<H: Host> Volume<H> {
             .disk
             .as_ref()
             .is_some_and(|disk| matches!(disk.stage, Stage::Attaching(_)));
+        // A disk that goes hears nothing more, and who holds what is not told of it.
+        let is_there = self.has_running_disk();
+        let is_unsure =
+            |replica: &Replica<H>| replica.adopting.is_some() || (replica.awaits_force && is_there);
         !is_attaching
             && self.change.is_none()
-            && !self
-                .each_replica()
-                .any(|(_, replica)| replica.adopting.is_some() || replica.awaits_force)
+            && !self.each_replica().any(|(_, replica)| is_unsure(replica))
     }
 
     fn send_state<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId, round: u32) {
@@ -265,7 +285,7 @@ impl<H: Host> Volume<H> {
             .filter(|_| body.state.is_valid())
             .ok_or(malformed)?;
         let replica = self.replica_mut(peer).ok_or(malformed)?;
-        let last = replica.round.peer.map_or(0, |said| said.round);
+        let last = replica.round.peer.as_ref().map_or(0, |said| said.round);
         // At most one ahead of what was asked for, so the number never runs away.
         let is_next = said.round > last && said.round <= replica.round.wanted.saturating_add(1);
         ensure(is_next, "the peer's rounds are out of order")?;
@@ -345,6 +365,12 @@ impl<H: Host> Volume<H> {
         let told = (own.side.seen_incarnation, own.side.seen_attach_id);
         let has_heard = |disk: &Disk<H>| disk.seen(peer) != told;
         let is_rolled_back = said.side.is_rolled_back(&own.side);
+        // A third node has said meanwhile that the generation is in force.
+        let is_confirmed = |disk: &Disk<H>| disk.ancestry() != own.side.ancestry;
+        let has_changed = self.disk.as_ref().is_some_and(is_confirmed);
+        if has_changed && matches!(decision.outcome, Outcome::SyncTarget { .. }) {
+            return self.meet_again(peer, cx.now);
+        }
         if is_rolled_back && self.disk.as_ref().is_some_and(has_heard) {
             // A record in force has said meanwhile that it was fetched anew.
             return self.meet_again(peer, cx.now);
@@ -352,7 +378,7 @@ impl<H: Host> Volume<H> {
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
             let is_blank = lines[1].is_blank() && !lines[0].is_blank();
-            replica.is_newcomer = said.is_newcomer || is_rolled_back || is_blank;
+            replica.is_newcomer = said.side.is_newcomer || is_rolled_back || is_blank;
             replica.has_left = said.has_left;
         }
         if let Some(disk) = self.disk.as_mut() {
@@ -395,7 +421,9 @@ impl<H: Host> Volume<H> {
                 };
                 self.on_waiting(cx, peer, rule, replication);
                 // Who is only about to be primary may never be it, and has written nothing.
-                if own.stance.leader.is_none() && said.is_led {
+                let leader = said.stance.leader.filter(|_| said.is_led);
+                let is_led = leader.is_some_and(|leader| self.may_lead(cx, leader));
+                if own.stance.leader.is_none() && is_led {
                     self.outdate(cx);
                 }
             }
@@ -651,6 +679,8 @@ impl<H: Host> Volume<H> {
             replica.rule = rule;
             replica.condemn(sentence, true, cx.now.after_ms(VERDICT_MS));
         }
+        // Whatever was decided before: nothing is mirrored from now on.
+        self.set_replication(cx, peer, ReplicationState::Off);
     }
 
     /// Changes the replication state; an illegal change breaks the volume.

@@ -121,6 +121,7 @@ impl<H: Host> Engine<H> {
         }
         if let Some(place) = self.peers.get_mut(id.index()) {
             *place = Some(Peer::new());
+            self.known = self.known.with(id);
         }
         cx.notify(Object::Peer(id));
         Ok(())
@@ -146,12 +147,11 @@ impl<H: Host> Engine<H> {
             return Err(Refusal::Busy);
         }
         for volume in self.each_volume_mut() {
-            if let Some(place) = volume.replicas.get_mut(id.index()) {
-                *place = None;
-            }
+            volume.remove_peer(id);
         }
         if let Some(place) = self.peers.get_mut(id.index()) {
             *place = None;
+            self.known = self.known.without(id);
         }
         cx.notify(Object::Peer(id));
         Ok(())
@@ -191,7 +191,7 @@ impl<H: Host> Engine<H> {
     /// When [`crate::event::Event::Timer`] is wanted; `None`: not at all for now.
     pub fn deadline(&self) -> Option<Time> {
         let volumes = self.each_volume().filter_map(Volume::deadline);
-        let peers = self.peers.iter().flatten().filter_map(Peer::deadline);
+        let peers = self.each_peer().filter_map(Peer::deadline);
         let role = self.role_deadline();
         volumes
             .chain(peers)
@@ -256,8 +256,8 @@ impl<H: Host> Engine<H> {
     }
 
     /// The peers.
-    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        NodeId::all().filter(|&id| self.peer(id).is_some())
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> {
+        self.known.iter()
     }
 }
 
@@ -267,12 +267,20 @@ impl<H: Host> Volume<H> {
         let replica = Replica::new()?;
         if let Some(place) = self.replicas.get_mut(peer.index()) {
             *place = Some(replica);
+            self.known = self.known.with(peer);
         }
         if let Some(disk) = self.disk.as_mut() {
             disk.ensure_slot(peer);
         }
         self.recheck = true;
         Ok(())
+    }
+
+    fn remove_peer(&mut self, peer: NodeId) {
+        if let Some(place) = self.replicas.get_mut(peer.index()) {
+            *place = None;
+            self.known = self.known.without(peer);
+        }
     }
 
     /// Whether a packet belongs to a resync that this side has turned away from: the peer learns it in the round that is

@@ -336,6 +336,7 @@ impl<H: Host> Volume<H> {
             .map(|disk| disk.superblock.generation.members)
             .unwrap_or_default();
         self.mark_others(members.with(peer).with(cx.facts.node), span_of(io));
+        self.tail.overtake(span_of(io));
         // A reference for what is remembered of the write, which outlives the operation.
         let is_hot = self.heat(span_of(io), &mut Hold::default());
         if let Some(entry) = self

@@ -123,6 +123,10 @@ impl<H: Host> Volume<H> {
             disk.set_flag(FLAG_OUTDATED, replica.fetches_outdated());
         }
         if !disk.has_flag(FLAG_INCONSISTENT) {
+            disk.set_flag(FLAG_OUTDATED, false);
+            if record.writer == Some(peer) {
+                replica.stop_fetching();
+            }
             // What a writer's disk has is what counts; a copy lacks what the disk lost that it was made from.
             let source = replica.round.peer.map(|said| said.side);
             let has_lost = if adopting.joins {
@@ -196,7 +200,8 @@ impl<H: Host> Volume<H> {
     /// The maker of the current record says who has it: they all hold the same, but for what is under way.
     ///
     /// INVARIANT: a member had every write before the record when it made the record durable, and gets every later one;
-    /// so the bits towards it are of no use any more, but for those that stand for writes under way (G4).
+    /// so the bits towards it are of no use any more, but for those that stand for writes under way (G4). That is true as
+    /// long as the session with the maker lasts.
     #[inline(never)]
     pub(super) fn on_in_force<O: Output<H>>(
         &mut self,
@@ -213,8 +218,9 @@ impl<H: Host> Volume<H> {
             NodeSet(body.holders.get()),
         );
         ensure(body.reserved.get() == 0, "the peer sent a malformed record")?;
+        let mut is_makers = false;
         if let Some(replica) = self.replica_mut(peer) {
-            replica.awaits_force = false;
+            is_makers = core::mem::take(&mut replica.awaits_force);
             if let Some(said) = replica.round.peer.as_mut() {
                 said.is_stalled = false;
             }
@@ -224,6 +230,8 @@ impl<H: Host> Volume<H> {
             return Ok(());
         };
         let generation = disk.superblock.generation;
+        // Others pass the news on to newcomers. They do not know what this node had of a writer that was lost since.
+        let is_makers = is_makers || generation.writer == Some(peer);
         if generation.id != id {
             let target = self
                 .replica_mut(peer)
@@ -269,10 +277,12 @@ impl<H: Host> Volume<H> {
                 replica.round.renew(cx.now);
             }
             disk.set_since(other, id);
-            if let Some(slot) = disk.slot(other) {
-                disk.bits.clear_all(slot);
+            if is_makers {
+                if let Some(slot) = disk.slot(other) {
+                    disk.bits.clear_all(slot);
+                }
+                disk.wants_bitmaps = true;
             }
-            disk.wants_bitmaps = true;
         }
         self.mark_unlogged();
         Ok(())

@@ -205,6 +205,13 @@ impl<H: Host> Replica<H> {
         said.is_some_and(|said| said.has_left && said.disk == DiskState::Outdated)
     }
 
+    /// The peer has told that it fetches from somebody, and does so no more.
+    pub(super) fn stop_fetching(&mut self) {
+        if let Some(said) = self.round.peer.as_mut() {
+            said.stance.source = None;
+        }
+    }
+
     /// Whether it gets every write and lacks no earlier one.
     pub(super) fn is_whole(&self) -> bool {
         self.receives && self.source.is_none_or(|source| source.has_joined)

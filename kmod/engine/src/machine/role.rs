@@ -142,7 +142,7 @@ impl<H: Host> Engine<H> {
         let term = Term(promised.max().unwrap_or_default().0.saturating_add(1));
         self.promise(term);
         let mut waits = NodeSet::EMPTY;
-        for peer in NodeId::all() {
+        for peer in self.peers() {
             if let Some(line) = self.line_to(peer) {
                 let body = PromoteBody {
                     term: term.0.into(),
@@ -177,7 +177,7 @@ impl<H: Host> Engine<H> {
         if self.volumes().next().is_none() {
             return Err((Refusal::NoVolume, None));
         }
-        for id in NodeId::all() {
+        for id in self.peers() {
             let Some(peer) = self.peer(id) else {
                 continue;
             };
@@ -248,6 +248,25 @@ impl<H: Host> Engine<H> {
             });
         } else {
             let refusal = Refusal::from_number(body.refusal.get()).unwrap_or(Refusal::ElectionLost);
+            let (facts, others) = (self.facts(), yes.union(waits.without(id)));
+            let has_no_disk = |volume: &Volume<H>| volume.is_diskless(id);
+            let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, others, force);
+            let is_forgotten = refusal == Refusal::NoUpToDateDisk
+                && self.quorum.is_on()
+                && self.each_volume().all(has_no_disk)
+                && self.each_volume().all(has_votes);
+            if is_forgotten {
+                // What this tie-breaker knows was given up if a majority of the others does not know it.
+                self.transition = Some(Transition::Asking {
+                    asker,
+                    force,
+                    term,
+                    waits: waits.without(id),
+                    yes,
+                    since,
+                });
+                return Ok(());
+            }
             self.promise(Term(body.term.get().min(term.0.saturating_add(TERMS_MAX))));
             self.give_up(cx);
             cx.refuse(asker, refusal, format_args!("node {id} refused"));
@@ -432,7 +451,9 @@ impl<H: Host> Engine<H> {
             return;
         }
         let is_primary = |peer: &Peer| peer.has_session() && peer.role == Role::Primary;
-        let primary = NodeId::all().find(|&id| self.peer(id).is_some_and(is_primary));
+        let primary = self
+            .peers()
+            .find(|&id| self.peer(id).is_some_and(is_primary));
         if let Some(id) = primary {
             for volume in self.each_volume_mut() {
                 volume.wants_promotion = None;

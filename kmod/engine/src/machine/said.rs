@@ -34,8 +34,6 @@ pub(super) struct Said {
     pub(super) is_stalled: bool,
     /// The leader that it names is primary.
     pub(super) is_led: bool,
-    /// Its disk took the place of another one.
-    pub(super) is_newcomer: bool,
     /// It left in order, and was not taken in since.
     pub(super) has_left: bool,
     pub(super) side: Side,
@@ -77,6 +75,7 @@ impl Said {
             is_writer: role == Role::Primary && disk == DiskState::UpToDate && !flag(STATE_STALLED),
             has_crashed: flag(STATE_CRASHED),
             discards: flag(STATE_DISCARDS),
+            is_newcomer: flag(STATE_NEWCOMER),
             tail_seq: body.tail_seq.get(),
         };
         let stance = Stance {
@@ -98,7 +97,6 @@ impl Said {
             role,
             is_stalled: flag(STATE_STALLED),
             is_led: flag(STATE_LED),
-            is_newcomer: flag(STATE_NEWCOMER),
             has_left: flag(STATE_LEFT),
             side,
             stance,

@@ -137,6 +137,10 @@ impl<H: Host> Engine<H> {
         self.peers.get(id.index())?.as_ref()
     }
 
+    pub(super) fn each_peer(&self) -> impl Iterator<Item = &Peer> {
+        self.known.iter().filter_map(|id| self.peer(id))
+    }
+
     pub(super) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Peer> {
         self.peers.get_mut(id.index())?.as_mut()
     }
@@ -449,7 +453,7 @@ impl<H: Host> Engine<H> {
     /// Ends sessions that volumes gave up, and notes which handshakes are done.
     #[inline(never)]
     pub(super) fn run_sessions<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        for id in NodeId::all() {
+        for id in self.peers() {
             self.run_offer(cx, id);
             let Some(peer) = self.peer(id).filter(|peer| peer.has_session()) else {
                 continue;

@@ -91,8 +91,8 @@ impl<H: Host> Volume<H> {
         let Some(disk) = self.disk.as_ref() else {
             return;
         };
-        for (peer, replica) in NodeId::all().zip(self.replicas.iter_mut()) {
-            let Some(replica) = replica else {
+        for peer in self.known.iter() {
+            let Some(replica) = self.replicas.get_mut(peer.index()).and_then(Option::as_mut) else {
                 continue;
             };
             let is_settled = replica.wants_member

@@ -74,22 +74,22 @@ const REPLICATION: &[(R, R)] = &[
 ];
 
 /// Whether the role may change so.
-pub(super) fn role_may_change(old: Role, new: Role) -> bool {
+pub fn role_may_change(old: Role, new: Role) -> bool {
     ROLE.contains(&(old, new))
 }
 
 /// Whether a disk's state may change so.
-pub(super) fn disk_may_change(old: DiskState, new: DiskState) -> bool {
+pub fn disk_may_change(old: DiskState, new: DiskState) -> bool {
     DISK.contains(&(old, new))
 }
 
 /// Whether a connection's state may change so.
-pub(super) fn connection_may_change(old: ConnectionState, new: ConnectionState) -> bool {
+pub fn connection_may_change(old: ConnectionState, new: ConnectionState) -> bool {
     CONNECTION.contains(&(old, new))
 }
 
 /// Whether a replication state may change so.
-pub(super) fn replication_may_change(old: ReplicationState, new: ReplicationState) -> bool {
+pub fn replication_may_change(old: ReplicationState, new: ReplicationState) -> bool {
     let has_ended = new == R::Off;
     has_ended || DECIDED.contains(&new) || REPLICATION.contains(&(old, new))
 }

@@ -76,6 +76,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) exposure: Exposure,
     pub(super) ops: Slots<H, PeerOp<H>>,
     pub(super) replicas: H::Slab<Option<Replica<H>>>,
+    /// Who has an item in `replicas`.
+    pub(super) known: NodeSet,
     pub(super) ranges: Ranges<H, Owner>,
     /// Those of a client's requests: what the server sends here meanwhile must not wait for them.
     pub(super) client_ranges: Ranges<H, Owner>,
@@ -132,6 +134,7 @@ impl<H: Host> Volume<H> {
             exposure: Exposure::NONE,
             ops: Slots::new(PEER_OPS)?,
             replicas: H::slab(NODES_MAX, || None)?,
+            known: NodeSet::EMPTY,
             ranges: Ranges::new((requests as usize).saturating_add(PEER_OPS as usize))?,
             client_ranges: Ranges::new(requests_max)?,
             tail: Tail::new(TAIL_ENTRIES)?,
@@ -164,9 +167,8 @@ impl<H: Host> Volume<H> {
 
     /// All replicas with their node.
     pub(super) fn each_replica(&self) -> impl Iterator<Item = (NodeId, &Replica<H>)> {
-        NodeId::all()
-            .zip(self.replicas.iter())
-            .filter_map(|(node, replica)| Some((node, replica.as_ref()?)))
+        let known = self.known.iter();
+        known.filter_map(|node| Some((node, self.replica(node)?)))
     }
 
     /// The peers of which something is true.
@@ -331,18 +333,15 @@ impl<H: Host> Volume<H> {
     /// The next time something has to be done without an event.
     pub(super) fn deadline(&self) -> Option<Time> {
         let tail = self.tail_deadline();
+        let change = self.change_deadline();
         let replicas = self
             .each_replica()
             .filter_map(|(_, replica)| replica.deadline());
         let log = self.disk.as_ref().and_then(Disk::log_deadline);
         let witness = self.witness.as_ref().and_then(Witness::deadline);
         let ages = self.disk.as_ref().and_then(Disk::ages_deadline);
-        replicas
-            .chain(tail)
-            .chain(log)
-            .chain(ages)
-            .chain(witness)
-            .min()
+        let own = tail.into_iter().chain(change).chain(log).chain(ages);
+        replicas.chain(own).chain(witness).min()
     }
 
     /// Tells the size of the device.

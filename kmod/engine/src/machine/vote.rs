@@ -94,7 +94,7 @@ impl<H: Host> Engine<H> {
 
     /// What to say to a peer's question.
     fn vote(&self, id: NodeId, question: Question) -> Vote {
-        let others = || NodeId::all().filter_map(|other| self.peer(other));
+        let others = || self.each_peer();
         let is_client = self.client.as_ref().is_some_and(Client::is_served_once);
         let has_primary = self.role == Role::Primary
             || others().any(|peer| peer.role == Role::Primary)
@@ -126,7 +126,7 @@ impl<H: Host> Engine<H> {
     /// Answers what can be answered by now.
     #[inline(never)]
     pub(super) fn run_votes<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        for id in NodeId::all() {
+        for id in self.peers() {
             let Some(question) = self.peer(id).and_then(|peer| peer.asked) else {
                 continue;
             };
@@ -138,15 +138,19 @@ impl<H: Host> Engine<H> {
                         peer.asked = None;
                     }
                 }
-                Vote::Later => {}
+                // What this node is busy with may wait for the end of its own election.
+                Vote::Later => self.yield_to(cx, id),
             }
         }
         self.run_promises(cx);
     }
 
-    /// Promises a peer to be the next primary; it hears of it when that is durable.
-    fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, question: Question) {
-        if let Some(Transition::Asking { asker, .. }) = self.transition {
+    /// Of two that have asked each other this one lets the peer go first, if that is the peer's turn.
+    fn yield_to<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId) {
+        let Some(Transition::Asking { asker, .. }) = self.transition else {
+            return;
+        };
+        if id < self.config.node {
             self.give_up(cx);
             cx.refuse(
                 asker,
@@ -154,6 +158,11 @@ impl<H: Host> Engine<H> {
                 format_args!("node {id} goes first"),
             );
         }
+    }
+
+    /// Promises a peer to be the next primary; it hears of it when that is durable.
+    fn grant<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, id: NodeId, question: Question) {
+        self.yield_to(cx, id);
         if let Some(peer) = self.peer_mut(id) {
             peer.asked = None;
             peer.granting = Some(question.term);
@@ -175,7 +184,7 @@ impl<H: Host> Engine<H> {
         if !self.each_volume().all(is_kept) {
             return;
         }
-        for id in NodeId::all() {
+        for id in self.peers() {
             if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
                 // Who cannot keep a promise does not object, but has no vote.
                 let abstains = (!self.keeps_promises()).then_some(Refusal::NoDisk);

@@ -173,15 +173,17 @@ impl<H: Host> Engine<H> {
 }
 
 impl<H: Host> Volume<H> {
+    /// Whether a peer says that it has no disk.
+    pub(super) fn is_diskless(&self, id: NodeId) -> bool {
+        self.replica(id)
+            .is_some_and(|it| it.peer_disk == DiskState::Diskless)
+    }
+
     /// Voters without disk: they hear of every record, and of nothing else.
     pub(super) fn witnesses(&self, voters: NodeSet) -> NodeSet {
-        let is_witness = |id: NodeId| {
-            self.replica(id)
-                .is_some_and(|it| it.peer_disk == DiskState::Diskless)
-        };
         let witnesses = voters
             .iter()
-            .filter(|&id| self.line(id).is_some() && is_witness(id));
+            .filter(|&id| self.line(id).is_some() && self.is_diskless(id));
         witnesses.fold(NodeSet::EMPTY, NodeSet::with)
     }
 
@@ -211,8 +213,12 @@ impl<H: Host> Volume<H> {
         };
         // A disk that took the place of another one has forgotten what its node knew.
         let agree = self.peers_that(|_, replica| {
-            let theirs = replica.round.peer.filter(|_| replica.session.is_some());
-            theirs.is_some_and(|theirs| is_same(&theirs, &said) && !theirs.is_newcomer)
+            let theirs = replica
+                .round
+                .peer
+                .as_ref()
+                .filter(|_| replica.session.is_some());
+            theirs.is_some_and(|theirs| is_same(theirs, &said) && !theirs.side.is_newcomer)
         });
         let Some(witness) = self.witness.as_mut() else {
             return;

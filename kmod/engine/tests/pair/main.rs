@@ -4,6 +4,7 @@
 //! the file does not say otherwise.
 
 mod attach;
+mod between;
 mod client;
 mod decisions;
 mod diskless;

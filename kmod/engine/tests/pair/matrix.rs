@@ -183,7 +183,7 @@ fn every_state_that_a_node_can_be_in_has_its_line_in_the_matrix() {
         .collect();
     // Those of a peer that is not connected; the engine itself has no such state.
     assert_eq!(missing(roles, 0), ["unknown"]);
-    assert_eq!(missing(disks, 1), ["negotiating", "unknown"]);
+    assert_eq!(missing(disks, 1), ["unknown"]);
     assert!(missing(connections, 2).is_empty());
     assert!(missing(replications, 3).is_empty());
 }

@@ -18,6 +18,10 @@ const REPAIR_MAX: u64 = 300 * SECOND;
 const INSIST_AFTER: u64 = 200 * SECOND;
 /// How often the person looks.
 const LOOK: u64 = 200 * MS;
+/// A brisk history closes when everything has been well for so long, with an application at work.
+const CLOSE_AFTER: u64 = SECOND;
+/// Writes that it has in this time at most.
+const WRITES_WHEN_WELL: usize = 20;
 /// For so long everything must have been well before the run ends.
 const WELL_FOR: u64 = 3 * SECOND;
 
@@ -30,6 +34,8 @@ pub(crate) struct View {
     pub peer_disk: DiskState,
     /// What the two disks should be.
     best: (DiskState, DiskState),
+    /// Nothing but that one of them had no disk was decided yet.
+    is_undecided: bool,
     /// Packets with data that the peer has not acknowledged.
     pub unacked: u32,
 }
@@ -39,6 +45,7 @@ impl View {
         (self.disk, self.peer_disk) == self.best
             && self.is_connected()
             && self.replication == ReplicationState::Established
+            && !(self.is_undecided && self.best == (DiskState::UpToDate, DiskState::UpToDate))
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -67,6 +74,7 @@ impl World {
             replication: ReplicationState::from_number(towards.replication)?,
             peer_disk: DiskState::from_number(towards.peer_disk_state)?,
             best,
+            is_undecided: towards.rule.starts_with(b"no-disk"),
             unacked: towards.unacked,
         })
     }
@@ -81,10 +89,24 @@ impl World {
         nodes.flat_map(of).collect()
     }
 
+    /// Takes note of the states that status tells now.
+    pub(crate) fn count_states(&mut self) {
+        for (_, _, view) in self.views() {
+            let Some(view) = view else {
+                continue;
+            };
+            let reach = &mut self.tally.reach;
+            reach.count("disk states", view.disk.name());
+            reach.count("disk states", view.peer_disk.name());
+            reach.count("connection states", view.connection.name());
+            reach.count("replication states", view.replication.name());
+        }
+    }
+
     /// Whether applications should stop writing, since the run comes to its end.
     pub(crate) fn is_winding_down(&self) -> bool {
-        self.calm_since
-            .is_some_and(|since| self.now > since + 10 * SECOND)
+        let is_late = |since| self.now > since + 10 * SECOND;
+        self.is_closing || self.calm_since.is_some_and(is_late)
     }
 
     pub(crate) fn connect(&mut self, node: usize, peer: usize, discard_my_data: bool) {
@@ -219,8 +241,13 @@ impl World {
             self.repair(node);
         }
         let is_well = self.is_well();
+        let was_well = |since| self.now > since + CLOSE_AFTER;
+        self.is_closing |= self.is_brisk() && self.well_since.is_some_and(was_well);
         match (is_well, self.well_since) {
-            (true, None) => self.well_since = Some(self.now),
+            (true, None) => {
+                self.well_since = Some(self.now);
+                self.allow_writes(WRITES_WHEN_WELL);
+            }
             (false, _) => self.well_since = None,
             _ => {}
         }

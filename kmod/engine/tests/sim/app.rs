@@ -16,8 +16,8 @@ use weft_uapi::units::Sector;
 
 /// Requests of one application at most.
 const DEPTH_MAX: usize = 12;
-/// Writes of a run at most.
-const WRITES_MAX: usize = 600;
+/// Writes of a run that is not brisk at most.
+pub(crate) const WRITES_MAX: usize = 600;
 
 /// A request that was not completed.
 pub(crate) struct Outstanding {
@@ -72,7 +72,7 @@ impl World {
     /// Does something; says whether there was anything to do.
     fn app_step(&mut self, node: usize) -> bool {
         self.hand_over(node);
-        let has_enough = self.history.len() >= WRITES_MAX || self.is_winding_down();
+        let has_enough = self.history.len() >= self.writes_max || self.is_winding_down();
         let this = &mut self.nodes[node];
         let is_primary = this.is_primary();
         let Some(engine) = &mut this.engine else {
@@ -102,6 +102,13 @@ impl World {
             self.submit_request(node);
         }
         true
+    }
+
+    /// Of a brisk history, allows so many writes more from now on, so that every part of it has some.
+    pub(crate) fn allow_writes(&mut self, count: usize) {
+        if self.is_brisk() {
+            self.writes_max = self.history.len() + count;
+        }
     }
 
     fn submit_request(&mut self, node: usize) {

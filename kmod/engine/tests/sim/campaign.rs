@@ -3,19 +3,23 @@
 //! Many runs on all cores, with a summary and the command that repeats a failure.
 
 use crate::canary::Canary;
-use crate::faults::OVERTAKES_FROM;
 use crate::random::Random;
-use crate::world::{Plan, Tally, Violation, World};
+use crate::world::{Plan, Tally, Violation, World, BRISK_FROM};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Nodes of a history at least, at most, and at most unless told otherwise.
-const NODES_MIN: u64 = 2;
-const NODES_MAX: u64 = 7;
-const NODES_DEFAULT: u64 = 2;
+/// Nodes of a history at least and at most.
+const NODES_MIN: usize = 2;
+const NODES_MAX: usize = 7;
+/// In how many of a hundred histories there are so many nodes: most faults show with few, and those are quick.
+const NODES_PERCENT: [(usize, u64); 6] = [(2, 30), (3, 30), (4, 20), (5, 8), (6, 6), (7, 6)];
+
+/// How often the progress is shown.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Failures after which a campaign stops.
 const FAILURES_MAX: usize = 20;
@@ -36,13 +40,13 @@ pub(crate) fn run(plan: Plan) -> Result<Tally, Violation> {
 }
 
 impl Plan {
-    /// The history of a seed; the number of nodes follows from it as well, up to [`nodes_max`].
+    /// The history of a seed; the number of nodes follows from it as well, unless one is set.
     pub(crate) fn of(seed: u64) -> Self {
         // A stream of its own, so that the rest of a history does not depend on how many nodes there could be.
-        let nodes = Random::new(!seed).range(NODES_MIN..nodes_max() + 1);
+        let nodes = nodes_of_environment().unwrap_or_else(|| draw_nodes(&mut Random::new(!seed)));
         Self {
             seed,
-            nodes: nodes as usize,
+            nodes,
             canary: None,
             verbose: false,
         }
@@ -54,7 +58,7 @@ impl Plan {
             return Some(Self::of(parse_number(name)?));
         };
         let nodes = nodes.parse().ok()?;
-        let is_possible = (NODES_MIN..NODES_MAX + 1).contains(&(nodes as u64));
+        let is_possible = (NODES_MIN..=NODES_MAX).contains(&nodes);
         let plan = Self::of(parse_number(seed)?);
         is_possible.then_some(Self { nodes, ..plan })
     }
@@ -64,16 +68,27 @@ impl Plan {
     }
 }
 
-/// The number of nodes that a history has at most.
-fn nodes_max() -> u64 {
-    let nodes = number_of_environment("WEFT_SIM_NODES").unwrap_or(NODES_DEFAULT);
-    nodes.clamp(NODES_MIN, NODES_MAX)
+fn draw_nodes(random: &mut Random) -> usize {
+    let mut chance = random.range(0..100);
+    let drawn = NODES_PERCENT.iter().find(|(_, percent)| {
+        let is_it = chance < *percent;
+        chance = chance.saturating_sub(*percent);
+        is_it
+    });
+    drawn.map_or(NODES_MIN, |(nodes, _)| *nodes)
+}
+
+/// The number of nodes that every history is to have.
+fn nodes_of_environment() -> Option<usize> {
+    let nodes = number_of_environment("WEFT_SIM_NODES")? as usize;
+    Some(nodes.clamp(NODES_MIN, NODES_MAX))
 }
 
 pub(crate) fn report(plan: Plan, violation: &Violation) -> String {
     let name = plan.name();
+    let commit = std::env::var("WEFT_COMMIT").unwrap_or_else(|_| "of this source".into());
     format!(
-        "seed {name}: {}: {}\n  repeat it: scripts/sim --seed {name}\n  keep it: a line in kmod/engine/tests/sim/seeds.txt",
+        "seed {name}: {}: {}\n  commit {commit}\n  repeat it: scripts/sim --seed {name}\n  keep it: a line in kmod/engine/tests/sim/seeds.txt",
         violation.checker, violation.text
     )
 }
@@ -113,7 +128,7 @@ pub(crate) fn on_all_cores(work: impl Fn() + Sync) {
 
 /// Whether the checker that has to sees through a canary within a number of seeds.
 pub(crate) fn catches(canary: Canary, seeds: usize) -> bool {
-    let caught = (OVERTAKES_FROM..).take(seeds).find_map(|seed| {
+    let caught = (BRISK_FROM..).take(seeds).find_map(|seed| {
         let plan = Plan {
             canary: Some(canary),
             nodes: canary.nodes(),
@@ -145,12 +160,17 @@ pub(crate) struct Campaign {
     seeds: Option<u64>,
     time: Option<Duration>,
     show: bool,
+    /// When this file is there, the campaign ends.
+    stop: Option<PathBuf>,
 }
 
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub failures: Vec<(Plan, Violation)>,
     runs: u64,
+    runs_by_nodes: [u64; NODES_MAX + 1],
+    /// When the progress was shown last.
+    shown: Duration,
     total: Tally,
     took: Duration,
 }
@@ -174,6 +194,7 @@ impl Campaign {
             seeds,
             time,
             show: std::env::var_os("WEFT_SIM_PROGRESS").is_some(),
+            stop: std::env::var_os("WEFT_SIM_STOP").map(PathBuf::from),
         }
     }
 
@@ -192,6 +213,7 @@ impl Campaign {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let is_over = self.seeds.is_some_and(|seeds| number >= seeds)
                 || self.time.is_some_and(|time| start.elapsed() > time)
+                || self.stop.as_ref().is_some_and(|stop| stop.exists())
                 || outcome.lock().unwrap().failures.len() >= FAILURES_MAX;
             if is_over {
                 return;
@@ -202,6 +224,7 @@ impl Campaign {
             let result = run(plan);
             let mut outcome = outcome.lock().unwrap();
             outcome.runs += 1;
+            outcome.runs_by_nodes[plan.nodes] += 1;
             match result {
                 Ok(tally) => outcome.total.add(&tally),
                 Err(violation) => {
@@ -209,15 +232,33 @@ impl Campaign {
                     outcome.failures.push((plan, violation));
                 }
             }
-            if self.show && outcome.runs % 100 == 0 {
-                let rate = outcome.runs as f64 / start.elapsed().as_secs_f64();
-                eprintln!(
-                    "{} runs, {rate:.0} runs/s, {} failures",
-                    outcome.runs,
-                    outcome.failures.len()
-                );
+            if self.show && start.elapsed() > outcome.shown + SHOW_EVERY {
+                outcome.shown = start.elapsed();
+                eprintln!("{}", self.progress(&outcome));
             }
         }
+    }
+
+    /// How far it is: by the seeds or the time, whichever ends it first.
+    fn progress(&self, outcome: &Outcome) -> String {
+        let took = outcome.shown.as_secs_f64();
+        let rate = outcome.runs as f64 / took.max(0.001);
+        let left_of_seeds = self
+            .seeds
+            .map(|seeds| seeds.saturating_sub(outcome.runs) as f64 / rate.max(0.001));
+        let left_of_time = self.time.map(|time| (time.as_secs_f64() - took).max(0.0));
+        let left = left_of_seeds
+            .into_iter()
+            .chain(left_of_time)
+            .fold(f64::MAX, f64::min);
+        format!(
+            "{:3.0} %, {} runs, {rate:.0} runs/s, {:.0}:{:02.0} left, {} failures",
+            100.0 * took / (took + left),
+            outcome.runs,
+            (left / 60.0).floor(),
+            (left % 60.0).floor(),
+            outcome.failures.len()
+        )
     }
 }
 
@@ -225,12 +266,23 @@ impl Outcome {
     pub(crate) fn summary(&self) -> String {
         let rate = self.runs as f64 / self.took.as_secs_f64().max(0.001);
         format!(
-            "{} runs, {rate:.0} runs/s, {} failures{}; in all {}",
+            "{} runs{}, {rate:.0} runs/s, {} failures{}; in all {}",
             self.runs,
+            self.sizes(),
             self.failures.len(),
             self.classes(),
             self.total
         )
+    }
+
+    /// How many runs had how many nodes.
+    fn sizes(&self) -> String {
+        let sizes = self.runs_by_nodes.iter().enumerate();
+        let sizes = sizes.filter(|(_, &runs)| runs > 0);
+        let sizes: Vec<String> = sizes
+            .map(|(nodes, runs)| format!("{runs} of {nodes}"))
+            .collect();
+        format!(" ({} nodes)", sizes.join(", "))
     }
 
     /// How often each checker saw something.

@@ -25,6 +25,7 @@ pub(crate) use primary::one_primary;
 pub(crate) use reads::read_done;
 use rollback::noticed;
 pub(crate) use rollback::{same_age, suspected};
+pub(crate) use stable::Stable;
 
 use crate::world::World;
 
@@ -34,6 +35,7 @@ pub(crate) fn inspect(world: &mut World) {
     equality(world);
     one_primary(world);
     noticed(world);
+    world.count_states();
     for node in 0..world.nodes.len() {
         claims(world, node);
     }

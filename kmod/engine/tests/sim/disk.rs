@@ -4,13 +4,17 @@
 
 use crate::host::{Content, SimHost, Stamp};
 use crate::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use weft_engine::load::LoadedDisk;
 use weft_uapi::limits::SECTOR_BYTES;
-use weft_uapi::ondisk::{newest_superblock, Layout, MetaBlock, MetaKind, Superblock};
+use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind, Superblock};
 
 /// Sectors of a metadata block.
 const BLOCK_SECTORS: usize = 4096 / SECTOR_BYTES as usize;
+
+/// What was never written.
+static EMPTY: MetaBlock = [0; 4096];
 
 /// An operation that was submitted and is not done.
 #[derive(Clone)]
@@ -25,7 +29,7 @@ pub(crate) enum Op {
     /// With a mark: a flush up to it, then the block, through the cache.
     Meta {
         sector: u64,
-        block: Box<MetaBlock>,
+        block: Rc<MetaBlock>,
         mark: Option<u64>,
     },
 }
@@ -39,7 +43,7 @@ enum Cached {
     },
     Meta {
         sector: u64,
-        block: Box<MetaBlock>,
+        block: Rc<MetaBlock>,
     },
 }
 
@@ -51,11 +55,14 @@ pub(crate) struct Disk {
     pub current: Vec<Stamp>,
     /// What is left when the cache is lost.
     pub stable: Vec<Stamp>,
-    meta_current: BTreeMap<u64, Box<MetaBlock>>,
-    meta_stable: BTreeMap<u64, Box<MetaBlock>>,
+    meta_current: BTreeMap<u64, Rc<MetaBlock>>,
+    meta_stable: BTreeMap<u64, Rc<MetaBlock>>,
     cache: Vec<(u64, Cached)>,
     next: u64,
-    superblock: Option<Superblock>,
+    /// The superblocks that would survive a power cut, by copy.
+    superblocks: [Option<Rc<Superblock>>; 2],
+    /// Blocks of the metadata that became stable since [`Self::take_changes`]; `None`: nobody has asked.
+    changes: Option<BTreeSet<u64>>,
 }
 
 impl Disk {
@@ -82,8 +89,7 @@ impl Disk {
             info.disk_sectors,
             slots,
         );
-        let mut block = Box::new([0; 4096]);
-        superblock.encode(&mut block);
+        let block = encoded(&superblock);
         let content: Vec<Stamp> = (0..layout.data_sectors()).map(&mut garbage).collect();
         let meta = BTreeMap::from([(layout.superblock(superblock.sequence).0, block)]);
         Self {
@@ -95,7 +101,11 @@ impl Disk {
             meta_stable: meta,
             cache: Vec::new(),
             next: 0,
-            superblock: Some(superblock),
+            superblocks: match superblock.sequence & 1 {
+                0 => [Some(Rc::new(superblock)), None],
+                _ => [None, Some(Rc::new(superblock))],
+            },
+            changes: None,
         }
     }
 
@@ -108,31 +118,33 @@ impl Disk {
         self.current[sector as usize..(sector + sectors) as usize].into()
     }
 
-    pub(crate) fn meta_read(&self, sector: u64) -> MetaBlock {
-        self.meta_current
-            .get(&sector)
-            .map_or([0; 4096], |block| **block)
+    pub(crate) fn meta_read(&self, sector: u64) -> &MetaBlock {
+        self.meta_current.get(&sector).map_or(&EMPTY, |block| block)
     }
 
-    pub(crate) fn meta_read_stable(&self, sector: u64) -> MetaBlock {
-        self.meta_stable
-            .get(&sector)
-            .map_or([0; 4096], |block| **block)
+    pub(crate) fn meta_read_stable(&self, sector: u64) -> &MetaBlock {
+        self.meta_stable.get(&sector).map_or(&EMPTY, |block| block)
     }
 
     /// The newest superblock that would survive a power cut.
-    pub(crate) fn superblock(&self) -> Option<&Superblock> {
-        self.superblock.as_ref()
+    pub(crate) fn superblock(&self) -> Option<&Rc<Superblock>> {
+        let valid = self.superblocks.iter().rev().flatten();
+        valid.max_by_key(|superblock| superblock.sequence)
+    }
+
+    /// The blocks of the metadata that became stable since this was asked last; `None`: perhaps all.
+    pub(crate) fn take_changes(&mut self) -> Option<BTreeSet<u64>> {
+        self.changes.replace(BTreeSet::new())
     }
 
     /// What an attach would find after a power cut; `None`: it would be refused.
     pub(crate) fn load_stable(&self) -> Option<LoadedDisk<SimHost>> {
         let read = |sector: u64| self.meta_read_stable(sector);
         let [first, second] = [0, 1].map(|copy| read(self.layout.superblock(copy).0));
-        let mut loaded = LoadedDisk::begin(self.info, &first, &second).ok()?;
+        let mut loaded = LoadedDisk::begin(self.info, first, second).ok()?;
         let reads: Vec<_> = loaded.reads().collect();
         for (what, sector) in reads {
-            loaded.take(what, &read(sector.0));
+            loaded.take(what, read(sector.0));
         }
         loaded.finish().ok()?;
         Some(loaded)
@@ -231,15 +243,16 @@ impl Disk {
     pub(crate) fn image(&self) -> Self {
         let mut image = self.clone();
         image.flush(image.next);
+        image.changes = None;
         image
     }
 
     /// Makes the metadata look as if the superblock were a later one.
     pub(crate) fn forge(&mut self, advance: impl Fn(&mut Superblock)) {
-        if let Some(mut superblock) = self.superblock {
+        if let Some(superblock) = self.superblock() {
+            let mut superblock = **superblock;
             advance(&mut superblock);
-            let mut block = Box::new([0; 4096]);
-            superblock.encode(&mut block);
+            let block = encoded(&superblock);
             let sector = self.layout.superblock(superblock.sequence).0;
             self.meta_current.insert(sector, block.clone());
             self.meta_put_stable(sector, block);
@@ -309,25 +322,34 @@ impl Disk {
     }
 
     /// A mixture of what is on disk and of what was to be written, sector by sector.
-    fn torn(&self, sector: u64, block: &MetaBlock, random: &mut Random) -> Box<MetaBlock> {
-        let mut torn = Box::new(self.meta_read_stable(sector));
+    fn torn(&self, sector: u64, block: &MetaBlock, random: &mut Random) -> Rc<MetaBlock> {
+        let mut torn = *self.meta_read_stable(sector);
         for at in 0..BLOCK_SECTORS {
             let bytes = at * SECTOR_BYTES as usize..(at + 1) * SECTOR_BYTES as usize;
             if random.coin() {
                 torn[bytes.clone()].copy_from_slice(&block[bytes]);
             }
         }
-        torn
+        Rc::new(torn)
     }
 
-    fn meta_put_stable(&mut self, sector: u64, block: Box<MetaBlock>) {
+    fn meta_put_stable(&mut self, sector: u64, block: Rc<MetaBlock>) {
+        for (copy, superblock) in (0..).zip(&mut self.superblocks) {
+            if self.layout.superblock(copy).0 == sector {
+                *superblock = Superblock::parse(&block).ok().map(Rc::new);
+            }
+        }
         self.meta_stable.insert(sector, block);
-        let places = [self.layout.superblock(0).0, self.layout.superblock(1).0];
-        if places.contains(&sector) {
-            let [first, second] = places.map(|sector| self.meta_read_stable(sector));
-            self.superblock = newest_superblock(&first, &second).ok();
+        if let Some(changes) = &mut self.changes {
+            changes.insert(sector);
         }
     }
+}
+
+fn encoded(superblock: &Superblock) -> Rc<MetaBlock> {
+    let mut block = EMPTY;
+    superblock.encode(&mut block);
+    Rc::new(block)
 }
 
 fn put(to: &mut [Stamp], sector: u64, content: &[Stamp]) {

@@ -9,6 +9,7 @@ use crate::host::{Act, Content, Outbox, SimHost};
 use crate::link::pair;
 use crate::node::{is_target, node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, US};
+use std::rc::Rc;
 use weft_engine::effect::Level;
 use weft_engine::event::{Command, Event, Kept, Token};
 use weft_engine::host::Time;
@@ -27,10 +28,12 @@ impl World {
         match command {
             Command::Primary { force: true } => self.nodes[node].is_forcing = true,
             Command::Connect {
+                peer,
                 discard_my_data: true,
-                ..
             } => {
                 self.nodes[node].give_up();
+                let [mine, theirs] = [node, peer.index()].map(|it| self.nodes[it].written());
+                self.history.discard(mine, theirs);
             }
             _ => {}
         }
@@ -135,6 +138,10 @@ impl World {
             self.peers(node).map(towards).collect();
         self.nodes[node].server = (info.server as usize).checked_sub(1);
         let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
+        let roles = [was_role, info.role].map(Role::from_number);
+        if let ([Some(old), Some(new)], true) = (roles, was_role != info.role) {
+            self.tally.reach.change("role", old, new);
+        }
         let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
         let this = &mut self.nodes[node];
         let is_wanted = |command: &Option<Command>| *command == Some(Command::Secondary);
@@ -255,13 +262,18 @@ impl World {
         let delay = self.extra.duration(US..30 * MS);
         self.after(delay, Happening::Memory { node, life, keep });
         // A machine that dies before it is told finds the old content or the new one.
-        if let Some((_, kept)) = keep.filter(|_| self.extra.percent(30)) {
-            self.keep(node, kept);
+        if let Some((number, kept)) = keep.filter(|_| self.extra.percent(30)) {
+            self.keep(node, number, kept);
         }
     }
 
-    fn keep(&mut self, node: usize, kept: Kept) {
-        self.nodes[node].kept = kept;
+    /// A daemon does one after the other, so nothing older takes the place of what is kept.
+    fn keep(&mut self, node: usize, number: u64, kept: Kept) {
+        let this = &mut self.nodes[node];
+        if number < this.kept_number {
+            return;
+        }
+        (this.kept_number, this.kept) = (number, kept);
         note!(
             self,
             "n{node} keeps: promised {} generation {}",
@@ -284,25 +296,26 @@ impl World {
                 self.feed(node, Event::Recalled { volume, kept });
             }
             Some((number, kept)) => {
-                self.keep(node, kept);
+                self.keep(node, number, kept);
                 self.feed(node, Event::Kept { volume, number });
             }
         }
     }
 
     /// The stable superblock may have changed from `old`.
-    pub(crate) fn on_stable_superblock(&mut self, node: usize, old: Option<Superblock>) {
-        let new = self.nodes[node].superblock().copied();
+    pub(crate) fn on_stable_superblock(&mut self, node: usize, old: Option<Rc<Superblock>>) {
+        let new = self.nodes[node].superblock().cloned();
         if let (Some(old), Some(new)) = (old, new) {
             let says = |block: &Superblock| (block.generation, block.flags, block.written);
             if says(&old) != says(&new) {
                 note!(
                     self,
-                    "n{node} durable: generation {} of {} members {:b} flags {:b}",
+                    "n{node} durable: generation {} of {} members {:b} flags {:b} written {}",
                     new.generation.id,
                     new.generation.parent,
                     new.generation.members.0,
-                    new.flags
+                    new.flags,
+                    new.written
                 );
                 checkers::enforce(self, node);
                 checkers::line_changed(self, node, &old, &new);

@@ -8,6 +8,7 @@ use crate::disk::Disk;
 use crate::link::{pair, Cable};
 use crate::node::{node_id, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
+use std::rc::Rc;
 use weft_engine::event::{Command, Options};
 use weft_uapi::ondisk::Superblock;
 use weft_uapi::state::Protocol;
@@ -16,7 +17,10 @@ use weft_uapi::units::Incarnation;
 /// Histories of seeds from here on have nodes that leave in order; those of older seeds stay what they were.
 const LEAVES_FROM: u64 = 1 << 60;
 /// Likewise, primaries that are overtaken.
-pub(crate) const OVERTAKES_FROM: u64 = 1 << 40;
+const OVERTAKES_FROM: u64 = 1 << 40;
+
+/// Writes between two faults at most.
+pub(crate) const WRITES_PER_FAULT: usize = 50;
 
 impl World {
     /// Something goes wrong, or an administrator does something.
@@ -25,9 +29,11 @@ impl World {
         if self.faults_left == 0 {
             note!(self, "no more faults");
             self.calm_since = Some(self.now);
+            self.allow_writes(WRITES_PER_FAULT);
             self.after(0, Happening::Calm);
             return;
         }
+        self.allow_writes(WRITES_PER_FAULT);
         self.faults_left -= 1;
         let node = self.random.index(self.nodes.len());
         let peer = self.some_peer(node);
@@ -236,7 +242,7 @@ impl World {
     /// higher age in one of them. What was seen and does not stand on disk yet, a power cut of all would take away.
     fn is_older_image(&self, node: usize, image: &Disk) -> bool {
         // Nobody is asked by the last one that stayed, so nobody could see it.
-        let is_last = |block: &Superblock| {
+        let is_last = |block: &Rc<Superblock>| {
             self.quorum.voters.0 & !block.generation.left.0 & !(1 << node) == 0
         };
         if self.quorum.is_on() && image.superblock().is_some_and(is_last) {

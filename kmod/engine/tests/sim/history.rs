@@ -6,8 +6,10 @@
 //! other one was submitted; after an acknowledged write, a sector may hold that write or one that does not precede it.
 
 use crate::host::Stamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use crate::mix::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use weft_uapi::ondisk::Generation;
+use weft_uapi::units::{NodeId, NodeSet};
 
 /// First number of a write; smaller ones but 0 stand for what was on the disks before.
 pub(crate) const FIRST_WRITE: Stamp = 1000;
@@ -42,15 +44,23 @@ pub(crate) struct Promise {
     pub generation: u64,
 }
 
+/// What a sector owes.
+#[derive(Default)]
+struct Owed {
+    promises: Vec<Promise>,
+    /// When the youngest of these writes was submitted.
+    submitted: u64,
+    /// Writes that zero it.
+    zeroes: Vec<Stamp>,
+}
+
 #[derive(Default)]
 pub(crate) struct History {
     writes: Vec<Write>,
-    /// Promises and zeroing writes by sector.
-    promises: BTreeMap<u64, Vec<Promise>>,
-    zeroes: HashMap<u64, Vec<Stamp>>,
+    sectors: BTreeMap<u64, Owed>,
     generations: HashMap<u64, Generation>,
-    /// Generations that were durable on all their members.
-    in_force: HashSet<u64>,
+    /// Who had a generation on a disk at some time.
+    holders: HashMap<u64, NodeSet>,
     /// Generations that a disk took for data.
     written: HashSet<u64>,
     /// Generations that a majority of the voters knew at some time.
@@ -68,7 +78,7 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn new(nodes: usize) -> Self {
         Self {
-            excused: vec![HashSet::new(); nodes],
+            excused: vec![HashSet::default(); nodes],
             ..Self::default()
         }
     }
@@ -88,7 +98,7 @@ impl History {
         let stamp = FIRST_WRITE + self.writes.len() as u64;
         if write.zeroes {
             for sector in write.sector..write.sector + write.sectors {
-                self.zeroes.entry(sector).or_default().push(stamp);
+                self.sectors.entry(sector).or_default().zeroes.push(stamp);
             }
         }
         self.writes.push(write);
@@ -134,11 +144,8 @@ impl History {
 
     /// Somebody has read what an application of the past left behind without an acknowledgement.
     pub(crate) fn observe(&mut self, sector: u64, stamp: Stamp, generation: u64) {
-        let known = self
-            .promises
-            .get(&sector)
-            .is_some_and(|list| list.iter().any(|p| p.write == stamp));
-        if !known {
+        let promises = self.promises(sector);
+        if !promises.iter().any(|promise| promise.write == stamp) {
             self.promise(
                 sector,
                 Promise {
@@ -194,9 +201,10 @@ impl History {
         self.amnesties.contains(&generation)
     }
 
-    /// Takes note that `generation` was durable on all its members.
-    pub(crate) fn enforce(&mut self, generation: u64) {
-        self.in_force.insert(generation);
+    /// Takes note that `generation` is durable on a disk of `node`.
+    pub(crate) fn hold(&mut self, generation: u64, node: NodeId) {
+        let holders = self.holders.entry(generation).or_default();
+        *holders = holders.with(node);
     }
 
     /// Takes note that a disk may have data of `generation`.
@@ -212,7 +220,12 @@ impl History {
     /// Whether `generation` is one that others have to follow.
     pub(crate) fn counts(&self, generation: u64) -> bool {
         let is_in_chain = self.written.contains(&generation) && self.known.contains(&generation);
-        is_in_chain && !self.overruled.contains(&generation)
+        is_in_chain && !self.is_overruled(generation)
+    }
+
+    /// Whether somebody used force against `generation`, or gave it up.
+    pub(crate) fn is_overruled(&self, generation: u64) -> bool {
+        self.overruled.contains(&generation)
     }
 
     /// Somebody used force: what led to `generation` alone need not be followed any more.
@@ -221,8 +234,23 @@ impl History {
         self.overruled.extend(line);
     }
 
+    /// Who had `generation` on a disk at some time.
+    pub(crate) fn holders(&self, generation: u64) -> NodeSet {
+        self.holders.get(&generation).copied().unwrap_or_default()
+    }
+
+    /// Whether `generation` was durable on each of its members at some time.
     pub(crate) fn is_in_force(&self, generation: u64) -> bool {
-        self.in_force.contains(&generation)
+        let members = self.generation(generation).map(|record| record.members);
+        let holders = self.holders(generation);
+        members.is_some_and(|members| members.intersection(holders) == members)
+    }
+
+    /// A person gave up what led to `generation` and not to `other`.
+    pub(crate) fn discard(&mut self, generation: u64, other: u64) {
+        let kept = self.line(other);
+        let line = self.line(generation);
+        self.overruled.extend(line.difference(&kept));
     }
 
     pub(crate) fn generation(&self, id: u64) -> Option<Generation> {
@@ -261,10 +289,25 @@ impl History {
                 .is_none_or(|write| write.ended.is_some_and(|ended| ended <= promised.submitted))
         };
         if value == 0 {
-            let zeroes = self.zeroes.get(&sector).map_or(&[][..], Vec::as_slice);
+            let zeroes = self
+                .sectors
+                .get(&sector)
+                .map_or(&[][..], |owed| &owed.zeroes);
             return !promised.zeroes && zeroes.iter().all(|&stamp| precedes(stamp));
         }
         precedes(value)
+    }
+
+    /// Whether `value` breaks no promise of a sector, whatever they are: it was not over before the youngest began.
+    fn is_newest(&self, value: Stamp, owed: &Owed) -> bool {
+        let is_newer = |stamp: Stamp| {
+            let write = self.write(stamp);
+            write.is_some_and(|write| write.ended.is_none_or(|ended| ended > owed.submitted))
+        };
+        match value {
+            0 => owed.zeroes.iter().rev().any(|&stamp| is_newer(stamp)),
+            stamp => is_newer(stamp),
+        }
     }
 
     /// The first promise of `duties` that a disk breaks; `flushed_only`: only those that must survive a power cut.
@@ -275,9 +318,13 @@ impl History {
         duties: &BTreeSet<u64>,
         flushed_only: bool,
     ) -> Option<(u64, Stamp, Promise)> {
-        self.promises.iter().find_map(|(&sector, promises)| {
+        self.sectors.iter().find_map(|(&sector, owed)| {
             let value = view[sector as usize];
-            let owed = promises
+            if self.is_newest(value, owed) {
+                return None;
+            }
+            let owed = owed
+                .promises
                 .iter()
                 .filter(|promise| duties.contains(&promise.generation));
             let broken = owed.copied().find(|&promise| {
@@ -290,7 +337,8 @@ impl History {
     }
 
     pub(crate) fn promises(&self, sector: u64) -> &[Promise] {
-        self.promises.get(&sector).map_or(&[], Vec::as_slice)
+        let owed = self.sectors.get(&sector);
+        owed.map_or(&[], |owed| owed.promises.as_slice())
     }
 
     /// Whether a flush of one of these generations made the write stable on its members.
@@ -314,12 +362,12 @@ impl History {
         duties: &BTreeSet<u64>,
     ) {
         let mut lost = Vec::new();
-        for (&sector, promises) in &self.promises {
+        for (&sector, owed) in &self.sectors {
             let (old, new) = (before[sector as usize], after[sector as usize]);
             if old == new {
                 continue;
             }
-            for &promise in promises {
+            for &promise in &owed.promises {
                 let excusable =
                     !self.is_flushed(promise.write, duties) && self.breaks(sector, new, promise);
                 if excusable && !self.breaks(sector, old, promise) {
@@ -383,9 +431,15 @@ impl History {
 
     fn promise(&mut self, sector: u64, promise: Promise) {
         let Self {
-            writes, promises, ..
+            writes, sectors, ..
         } = self;
-        let list = promises.entry(sector).or_default();
+        let Owed {
+            promises: list,
+            submitted,
+            ..
+        } = sectors.entry(sector).or_default();
+        let write = &writes[(promise.write - FIRST_WRITE) as usize];
+        *submitted = (*submitted).max(write.submitted);
         if list.len() >= PROMISES_MAX {
             // What was over before a flushed write of the same generation began is pointless.
             let write = |stamp: Stamp| &writes[(stamp - FIRST_WRITE) as usize];

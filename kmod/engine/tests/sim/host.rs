@@ -44,7 +44,7 @@ pub(crate) enum Act {
     Meta {
         cookie: Cookie,
         sector: Sector,
-        block: Box<MetaBlock>,
+        block: Rc<MetaBlock>,
         flush: bool,
     },
     Send {
@@ -121,7 +121,7 @@ impl Output<SimHost> for Outbox<'_> {
             } => Act::Meta {
                 cookie,
                 sector,
-                block: Box::new(*block),
+                block: Rc::new(*block),
                 flush,
             },
             Effect::Send {

@@ -178,11 +178,11 @@ impl World {
             {
                 let record = &mut superblock.generation;
                 record.left = NodeSet(self.quorum.voters.0 & !record.members.0);
-                superblock.encode(block);
+                superblock.encode(Rc::make_mut(block));
             }
             if self.plan.canary == Some(Canary::DropInconsistent) {
                 superblock.flags &= !FLAG_INCONSISTENT;
-                superblock.encode(block);
+                superblock.encode(Rc::make_mut(block));
             }
         }
         if self.plan.canary == Some(Canary::MetaWithoutFlush) && mark.is_some() {
@@ -211,7 +211,7 @@ impl World {
 
     pub(crate) fn on_late(&mut self, node: usize, life: u32, op: &Op) {
         if self.nodes[node].life == life {
-            let old = self.nodes[node].disk.superblock().copied();
+            let old = self.nodes[node].disk.superblock().cloned();
             self.nodes[node].disk.perform(op);
             self.on_stable_superblock(node, old);
         }
@@ -268,7 +268,7 @@ impl World {
             Doing::Change(op) => {
                 // What was reported as an error may have happened all the same.
                 if !is_swallowed && (!is_error || self.random.coin()) {
-                    let old = this.disk.superblock().copied();
+                    let old = this.disk.superblock().cloned();
                     this.disk.perform(&op);
                     self.on_stable_superblock(node, old);
                 }

@@ -134,7 +134,7 @@ impl World {
         }
         let disk = &this.disk;
         let [first, second] = [0, 1].map(|copy| disk.meta_read(disk.layout.superblock(copy).0));
-        let mut loaded = match LoadedDisk::<SimHost>::begin(disk.info, &first, &second) {
+        let mut loaded = match LoadedDisk::<SimHost>::begin(disk.info, first, second) {
             Ok(loaded) => loaded,
             Err(refusal) => {
                 return self.fail(
@@ -145,7 +145,7 @@ impl World {
         };
         let reads: Vec<(Read, Sector)> = loaded.reads().collect();
         for (read, sector) in reads {
-            loaded.take(read, &disk.meta_read(sector.0));
+            loaded.take(read, disk.meta_read(sector.0));
         }
         loaded.finish().unwrap();
         this.is_attached = true;
@@ -171,6 +171,7 @@ impl World {
             self.end_connections(node, "the daemon died");
         }
         self.tell_connected();
+        self.count_states();
         for peer in self.peers(node) {
             self.meet_soon(pair(node, peer));
         }
@@ -210,6 +211,7 @@ impl World {
         this.source = None;
         this.offers.clear();
         this.tokens.clear();
+        this.kept_number = 0;
         this.role = Role::Unknown.number();
         let under_way: Vec<Op> = std::mem::take(&mut this.ops)
             .into_values()
@@ -220,7 +222,7 @@ impl World {
             })
             .collect();
         let before = this.disk.current.clone();
-        let old = this.disk.superblock().copied();
+        let old = this.disk.superblock().cloned();
         if power {
             this.disk.power_cut(&mut self.random, under_way);
             let duties = self.history.duties(self.nodes[node].written());

@@ -65,6 +65,13 @@ impl Connection {
         self.ends.iter().all(|end| end.is_closed)
     }
 
+    /// Both sides are there, and nothing that was sent is lost.
+    pub(crate) fn is_whole(&self) -> bool {
+        let has_lost = |channel: &Channel| channel.is_broken || channel.is_finished;
+        let is_gone = |end: &End| end.is_closed;
+        !self.ends.iter().any(is_gone) && !self.channels.iter().flatten().any(has_lost)
+    }
+
     /// Nothing is under way.
     pub(crate) fn is_quiet(&self) -> bool {
         self.channels

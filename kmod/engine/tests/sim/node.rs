@@ -9,6 +9,7 @@ use crate::host::{Content, SimHost};
 use crate::io::{Doing, Pending};
 use crate::random::Random;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use weft_engine::event::{Command, Kept};
 use weft_engine::load::DiskInfo;
 use weft_engine::Engine;
@@ -37,6 +38,8 @@ pub(crate) struct Node {
     pub server: Option<usize>,
     /// What its daemon keeps for it.
     pub kept: Kept,
+    /// The number of that in this life.
+    pub kept_number: u64,
     pub serves: bool,
     /// Per peer: the session offered and not yet connected.
     pub offers: BTreeMap<usize, SessionId>,
@@ -132,6 +135,7 @@ impl Node {
             is_diskless: false,
             server: None,
             kept: Kept::default(),
+            kept_number: 0,
             serves: false,
             offers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -200,12 +204,12 @@ impl Node {
 
     /// The newest generation of which its disk may hold data; 0 when there is none.
     pub(crate) fn written(&self) -> u64 {
-        self.superblock().map_or(0, written_on)
+        self.superblock().map_or(0, |block| written_on(block))
     }
 
     /// The disk holds data and is not, or about to be, an unfinished sync target.
     pub(crate) fn has_good_disk(&self) -> bool {
-        let is_finished = |block: &Superblock| block.flags & FLAG_INCONSISTENT == 0;
+        let is_finished = |block: &Rc<Superblock>| block.flags & FLAG_INCONSISTENT == 0;
         !self.is_void
             && !self.is_blank()
             && self.superblock().is_some_and(is_finished)
@@ -229,13 +233,13 @@ impl Node {
             })
     }
 
-    /// What would be found after a power cut now.
     /// The application that runs now.
     pub(crate) fn writer(&self) -> Writer {
         (self.id, self.life, self.tenure)
     }
 
-    pub(crate) fn superblock(&self) -> Option<&Superblock> {
+    /// What would be found after a power cut now.
+    pub(crate) fn superblock(&self) -> Option<&Rc<Superblock>> {
         self.disk.superblock()
     }
 }

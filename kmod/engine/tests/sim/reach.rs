@@ -6,7 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use weft_engine::decide::Rule;
-use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
+use weft_engine::transitions;
+use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
+
+/// Rules that no table of the engine names.
+const OTHER_RULES: [&str; 1] = ["no-disk"];
 
 /// Counts by kind and name.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -59,16 +63,82 @@ impl Reach {
         }
     }
 
-    /// Names of a kind that stand in no entry.
-    fn missing(&self, kind: &str, names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    /// Names of a kind that stand in no entry, as the part of it that `part` gives.
+    fn missing<'a>(
+        &self,
+        kind: &str,
+        names: impl Iterator<Item = &'a str>,
+        part: impl Fn(&str) -> &str,
+    ) -> Vec<&'a str> {
         let entries = self.0.get(kind);
-        let is_word = |entry: &String, name: &str| entry.split([':', ' ']).any(|word| word == name);
         let is_reached = |name: &str| {
-            entries.is_some_and(|entries| entries.keys().any(|entry| is_word(entry, name)))
+            entries.is_some_and(|entries| entries.keys().any(|entry| part(entry) == name))
         };
         names.filter(|name| !is_reached(name)).collect()
     }
+
+    /// Legal changes of a state that were never seen.
+    fn missing_changes<S: Copy + PartialEq + fmt::Display>(
+        &self,
+        kind: &'static str,
+        all: &[S],
+        may_change: impl Fn(S, S) -> bool,
+    ) -> Never {
+        let pairs = all
+            .iter()
+            .flat_map(|&old| all.iter().map(move |&new| (old, new)));
+        let legal = pairs.filter(|&(old, new)| old != new && may_change(old, new));
+        let legal: Vec<String> = legal.map(|(old, new)| format!("{old} -> {new}")).collect();
+        let names = legal.iter().map(String::as_str);
+        let missing = self.missing(kind, names, |entry| entry);
+        (kind, legal.len(), missing.join(", "))
+    }
+
+    /// What was never reached, by kind: how many there are, and their names.
+    fn never(&self) -> Vec<Never> {
+        let rules = Rule::ALL.iter().map(|rule| rule.name()).chain(OTHER_RULES);
+        let missing_rules = self.missing("rule", rules.clone(), rule_of);
+        let states = |kind, names: Vec<&'static str>| {
+            let missing = self.missing(kind, names.iter().copied(), |entry| entry);
+            (kind, names.len(), missing.join(", "))
+        };
+        vec![
+            ("rules", rules.count(), missing_rules.join(", ")),
+            states(
+                "disk states",
+                DiskState::ALL.iter().map(|state| state.name()).collect(),
+            ),
+            states(
+                "connection states",
+                ConnectionState::ALL.iter().map(|it| it.name()).collect(),
+            ),
+            states(
+                "replication states",
+                ReplicationState::ALL.iter().map(|it| it.name()).collect(),
+            ),
+            self.missing_changes("role", Role::ALL, transitions::role_may_change),
+            self.missing_changes("disk", DiskState::ALL, transitions::disk_may_change),
+            self.missing_changes(
+                "connection",
+                ConnectionState::ALL,
+                transitions::connection_may_change,
+            ),
+            self.missing_changes(
+                "replication",
+                ReplicationState::ALL,
+                transitions::replication_may_change,
+            ),
+        ]
+    }
 }
+
+/// The rule of an entry that names its outcome as well.
+fn rule_of(entry: &str) -> &str {
+    entry.split(':').next().unwrap_or(entry)
+}
+
+/// A kind, how many there are of it, and the names of those that were never reached.
+type Never = (&'static str, usize, String);
 
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,32 +149,11 @@ impl fmt::Display for Reach {
                 .collect();
             writeln!(f, "  {kind}: {}", entries.join(", "))?;
         }
-        let never = [
-            (
-                "rule",
-                self.missing("rule", Rule::ALL.iter().map(|rule| rule.name())),
-            ),
-            (
-                "disk",
-                self.missing("disk", DiskState::ALL.iter().map(|state| state.name())),
-            ),
-            (
-                "connection",
-                self.missing(
-                    "connection",
-                    ConnectionState::ALL.iter().map(|state| state.name()),
-                ),
-            ),
-            (
-                "replication",
-                self.missing(
-                    "replication",
-                    ReplicationState::ALL.iter().map(|state| state.name()),
-                ),
-            ),
-        ];
-        for (kind, names) in never.iter().filter(|(_, names)| !names.is_empty()) {
-            writeln!(f, "  never reached, {kind}: {}", names.join(", "))?;
+        for (kind, all, missing) in self.never() {
+            match missing.as_str() {
+                "" => writeln!(f, "  all {all} reached: {kind}")?,
+                names => writeln!(f, "  never reached, of {all} {kind}: {names}")?,
+            }
         }
         Ok(())
     }
@@ -136,6 +185,9 @@ mod tests {
             text.contains("connection: connecting -> handshake (1)"),
             "{text}"
         );
-        assert!(text.contains("never reached, rule: rolled-back"), "{text}");
+        assert!(
+            text.contains("never reached, of 12 rules: rolled-back, just-created"),
+            "{text}"
+        );
     }
 }

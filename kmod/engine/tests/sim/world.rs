@@ -2,6 +2,7 @@
 
 //! Virtual time: what happens next, and the run from its seed to its verdict.
 
+use crate::app::WRITES_MAX;
 use crate::canary::Canary;
 use crate::checkers;
 use crate::history::History;
@@ -25,6 +26,9 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// More events than any honest run needs.
 const MOMENTS_MAX: u64 = 1_000_000;
+/// Histories of seeds from here on are brisk: they have writes between all faults instead of many after the last one, and
+/// come to their end as soon as everything has been well for a while.
+pub(crate) const BRISK_FROM: u64 = 1 << 41;
 /// Histories in which images of disks are put back.
 const ROLLBACK_PERCENT: u64 = 10;
 /// Histories of three and more nodes in which one has no disk: a tie-breaker if that makes the voters odd.
@@ -46,6 +50,12 @@ pub(crate) struct Plan {
     pub canary: Option<Canary>,
     /// Print every step.
     pub verbose: bool,
+}
+
+impl Plan {
+    fn is_brisk(&self) -> bool {
+        self.seed >= BRISK_FROM
+    }
 }
 
 /// Why a run failed.
@@ -214,11 +224,15 @@ pub(crate) struct World {
     pub live: BTreeSet<usize>,
     pub cables: Cables,
     pub history: History,
+    /// What the checkers have read of each disk.
+    pub stable: Vec<Option<checkers::Stable>>,
     pub protocol: Protocol,
     /// First sectors of the places that the applications like.
     pub spots: Vec<u64>,
     /// Longest pause of an application.
     pub pace: u64,
+    /// When so many writes were submitted, there are no more.
+    pub writes_max: usize,
     pub faults_left: u32,
     /// Disk errors are among them.
     pub disks_fail: bool,
@@ -236,6 +250,8 @@ pub(crate) struct World {
     pub calm_since: Option<u64>,
     /// All was well since this time.
     pub well_since: Option<u64>,
+    /// A brisk history comes to its end.
+    pub is_closing: bool,
     pub is_done: bool,
     next_inspection: u64,
     pub violation: Option<Violation>,
@@ -286,7 +302,11 @@ impl World {
             .map(|_| random.range(0..sectors - 300) & !7)
             .collect();
         let pace = *random.pick(&[MS, 10 * MS, 300 * MS]);
-        let faults_left = random.range(0..14) as u32;
+        let faults = match plan.is_brisk() {
+            true => 2..20,
+            false => 0..14,
+        };
+        let faults_left = random.range(faults) as u32;
         let disks_fail = random.percent(20);
         let disks_roll_back =
             extra.percent(ROLLBACK_PERCENT) || plan.canary.is_some_and(Canary::rolls_back);
@@ -301,9 +321,11 @@ impl World {
             live: BTreeSet::new(),
             cables: Cables::default(),
             history: History::new(plan.nodes),
+            stable: (0..plan.nodes).map(|_| None).collect(),
             protocol,
             spots,
             pace,
+            writes_max: WRITES_MAX,
             faults_left,
             disks_fail,
             disks_roll_back,
@@ -313,6 +335,7 @@ impl World {
             tip: 0,
             calm_since: None,
             well_since: None,
+            is_closing: false,
             is_done: false,
             next_inspection: 0,
             violation: None,
@@ -375,6 +398,10 @@ impl World {
         self.tally.writes = self.history.len() as u64;
         self.tally.generations = self.history.generations() as u64;
         self.violation.clone().map_or(Ok(self.tally.clone()), Err)
+    }
+
+    pub(crate) fn is_brisk(&self) -> bool {
+        self.plan.is_brisk()
     }
 
     /// The numbers of the other nodes.

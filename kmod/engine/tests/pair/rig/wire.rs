@@ -244,8 +244,13 @@ impl Rig {
     }
 
     pub(crate) fn heal_pair(&mut self, a: usize, b: usize) {
+        self.heal_pair_at_once(a, b);
+        self.idle();
+    }
+
+    /// Heals one wire and lets nothing happen yet.
+    pub(crate) fn heal_pair_at_once(&mut self, a: usize, b: usize) {
         self.wires.cut.remove(&pair(a, b));
         self.wires.dead.remove(&pair(a, b));
-        self.idle();
     }
 }

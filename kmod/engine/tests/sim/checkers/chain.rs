@@ -44,7 +44,8 @@ fn advance(
         }
         let knows = |node: &usize| lines[*node].contains(&generation);
         let holders = (0..lines.len()).filter(knows).map(node_id);
-        let holders = holders.fold(NodeSet::EMPTY, NodeSet::with);
+        // A disk may be replaced while its acknowledgement is on the way; the new one has no vote against it.
+        let holders = holders.fold(history.holders(generation), NodeSet::with);
         if quorum.has_majority(holders) || is_majority_of_the_rest(quorum, record, holders) {
             history.learn(generation);
         }
@@ -71,10 +72,11 @@ fn is_majority_of_the_rest(quorum: Quorum, record: Option<Generation>, holders: 
     holders.intersection(rest).len() * 2 > rest.len()
 }
 
-/// Whether `generation` goes on from `tip`, or somebody used force.
+/// Whether `generation` goes on from `tip`, or somebody used force or gave that up.
 fn follows(history: &History, generation: u64, tip: u64) -> bool {
     let line = history.line(generation);
     tip == 0
+        || history.is_overruled(tip)
         || line.contains(&tip)
         || line
             .iter()

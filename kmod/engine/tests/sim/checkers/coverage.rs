@@ -14,10 +14,17 @@ use weft_engine::decide::{decide, Decision, Outcome};
 const STRIDE: usize = 1024;
 
 pub(crate) fn coverage(world: &mut World) {
-    let disks: Vec<Option<Stable>> = world.nodes.iter().map(Stable::read).collect();
+    let known = std::mem::take(&mut world.stable).into_iter();
+    let disks: Vec<Option<Stable>> = known
+        .zip(&mut world.nodes)
+        .map(|(known, node)| Stable::refresh(known, &mut node.disk))
+        .collect();
     let found = world.pairs().into_iter().find_map(|[a, b]| {
         let (first, second) = (disks[a].as_ref()?, disks[b].as_ref()?);
-        let decision = decide(&first.side(b), &second.side(a));
+        let decision = decide(
+            &first.side(&world.nodes[a], b),
+            &second.side(&world.nodes[b], a),
+        );
         overwritten(world, [a, b], decision.outcome).or_else(|| {
             let is_covered = |sector| {
                 decision.outcome != Outcome::None
@@ -26,6 +33,7 @@ pub(crate) fn coverage(world: &mut World) {
             uncovered(world, [a, b], decision, is_covered)
         })
     });
+    world.stable = disks;
     if let Some(text) = found {
         world.fail("coverage", text);
     }

@@ -5,10 +5,9 @@
 
 use super::acknowledged_in;
 use crate::host::Stamp;
-use crate::node::written_on;
+use crate::node::{node_id, written_on};
 use crate::world::World;
 use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT};
-use weft_uapi::units::NodeId;
 
 /// The disk that a node works on: that of the peer that serves it, its own one, or that of the peer with the newest data.
 pub(super) fn disk_of(world: &World, node: usize) -> usize {
@@ -35,7 +34,7 @@ pub(super) fn disk_of(world: &World, node: usize) -> usize {
 pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
     let at = disk_of(world, node);
     let superblock = world.nodes[at].superblock();
-    let written = superblock.map_or(0, written_on);
+    let written = superblock.map_or(0, |block| written_on(block));
     let mut generation = world.history.generation(written).unwrap_or_default();
     while !world.history.is_in_force(generation.id.0) {
         match world.history.generation(generation.parent.0) {
@@ -46,24 +45,11 @@ pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
     generation
 }
 
-/// The durable superblock of `node` changed: what all its members have is in force now, and stays so whatever becomes
-/// of their disks.
+/// The durable superblock of `node` changed: what each member had at some time is in force, and stays so whatever
+/// becomes of their disks; one may be exchanged while its acknowledgement is on the way.
 pub(crate) fn enforce(world: &mut World, node: usize) {
-    let lines: Vec<_> = world
-        .nodes
-        .iter()
-        .map(|node| world.history.line(node.generation()))
-        .collect();
-    for &id in &lines[node] {
-        let has = |member: NodeId| {
-            lines
-                .get(member.index())
-                .is_some_and(|line| line.contains(&id))
-        };
-        let generation = world.history.generation(id);
-        if generation.is_some_and(|generation| generation.members.iter().all(has)) {
-            world.history.enforce(id);
-        }
+    for id in world.history.line(world.nodes[node].generation()) {
+        world.history.hold(id, node_id(node));
     }
 }
 
@@ -129,7 +115,10 @@ fn check_members(
                 .copied()
                 .find(|p| p.write == stamp)
         };
-        let lacks = range.clone().find(|&sector| {
+        let mut others = range
+            .clone()
+            .filter(|&sector| view[sector as usize] != stamp);
+        let lacks = others.find(|&sector| {
             promise(sector).is_some_and(|promise| {
                 world.history.breaks(sector, view[sector as usize], promise)
                     && !world.history.is_excused(member.index(), sector, stamp)

@@ -52,7 +52,7 @@ pub(crate) fn suspected(world: &mut World, node: usize, line: &str) {
 /// What an image of the disk of `node` that is of the same age lacks, it names itself.
 pub(crate) fn same_age(world: &mut World, node: usize, image: &Disk) {
     let this = &world.nodes[node];
-    let (Some(older), Some(newer)) = (Stable::of(this, image), Stable::read(this)) else {
+    let (Some(older), Some(newer)) = (Stable::read(image), Stable::read(&this.disk)) else {
         return;
     };
     if older.age() != newer.age() {

@@ -8,42 +8,68 @@ use crate::node::{node_id, Node};
 use std::collections::BTreeSet;
 use weft_engine::ancestry::Ancestry;
 use weft_engine::decide::Side;
-use weft_engine::load::LoadedDisk;
+use weft_engine::load::{LoadedDisk, Read};
 use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, SECTOR_BYTES};
-use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_WRITER_ACTIVE};
 use weft_uapi::units::{GenerationId, Incarnation};
 
 const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / SECTOR_BYTES) as u64;
 const SECTORS_PER_EXTENT: u64 = (AL_EXTENT_BYTES / SECTOR_BYTES) as u64;
 
-pub(super) struct Stable {
-    node: usize,
+/// What the checkers know of the stable metadata of one disk.
+pub(crate) struct Stable {
     loaded: LoadedDisk<SimHost>,
     hot: BTreeSet<u64>,
-    /// A person gave the data up.
-    discards: bool,
 }
 
 impl Stable {
-    /// `None`: an attach would be refused.
-    pub(super) fn read(node: &Node) -> Option<Self> {
-        Self::of(node, &node.disk)
+    /// Brings what is known of a disk up to date; `None`: an attach would be refused.
+    pub(super) fn refresh(known: Option<Self>, disk: &mut Disk) -> Option<Self> {
+        let changes = disk.take_changes();
+        let superblock = disk.superblock()?;
+        let has_same_blocks = |stable: &Self| {
+            let known = &stable.loaded.superblock;
+            (known.device, known.slot_of_node) == (superblock.device, superblock.slot_of_node)
+        };
+        match (known.filter(has_same_blocks), changes) {
+            (Some(mut stable), Some(changes)) => {
+                stable.loaded.superblock = **superblock;
+                stable.take(disk, |sector| changes.contains(&sector))?;
+                Some(stable)
+            }
+            _ => Self::read(disk),
+        }
     }
 
-    /// The same of an image of the node's disk.
-    pub(super) fn of(node: &Node, disk: &Disk) -> Option<Self> {
-        let loaded = disk.load_stable()?;
-        let table = loaded.al_table.iter();
-        let hot = table
-            .filter(|&&extent| extent != AL_SLOT_FREE)
-            .map(|&extent| extent.into())
-            .collect();
-        Some(Self {
-            node: node.id,
-            loaded,
-            hot,
-            discards: node.may_lose_line,
-        })
+    /// The same, read from the beginning.
+    pub(super) fn read(disk: &Disk) -> Option<Self> {
+        let mut stable = Self {
+            loaded: disk.load_stable()?,
+            hot: BTreeSet::new(),
+        };
+        stable.read_log();
+        Some(stable)
+    }
+
+    /// Takes the blocks in, of those that an attach would read, for which `is_wanted` says so.
+    fn take(&mut self, disk: &Disk, is_wanted: impl Fn(u64) -> bool) -> Option<()> {
+        let reads = self.loaded.reads();
+        let reads: Vec<(Read, _)> = reads.filter(|(_, sector)| is_wanted(sector.0)).collect();
+        for (what, sector) in &reads {
+            self.loaded.take(*what, disk.meta_read_stable(sector.0));
+        }
+        let is_log = |(what, _): &(Read, _)| matches!(what, Read::Log(_));
+        if reads.iter().any(is_log) {
+            self.loaded.finish().ok()?;
+            self.read_log();
+        }
+        Some(())
+    }
+
+    fn read_log(&mut self) {
+        let table = self.loaded.al_table.iter();
+        let hot = table.filter(|&&extent| extent != AL_SLOT_FREE);
+        self.hot = hot.map(|&extent| extent.into()).collect();
     }
 
     /// The attach that wrote it last, and how far that came.
@@ -75,11 +101,11 @@ impl Stable {
             || self.is_stranger(peer)
     }
 
-    /// What would be told to `peer` after the next attach.
-    pub(super) fn side(&self, peer: usize) -> Side {
+    /// What `node`, whose disk it is, would tell to `peer` after the next attach.
+    pub(super) fn side(&self, node: &Node, peer: usize) -> Side {
         let block = &self.loaded.superblock;
         Side {
-            node: node_id(self.node),
+            node: node_id(node.id),
             ancestry: Ancestry::new(block.generation, block.ancestry, block.written),
             incarnation: Incarnation(block.incarnation.0 + 1),
             attach_id: u64::MAX,
@@ -97,7 +123,8 @@ impl Stable {
             is_writer: false,
             is_primary: false,
             has_crashed: !self.hot.is_empty() || block.flags & FLAG_WRITER_ACTIVE != 0,
-            discards: self.discards,
+            discards: node.may_lose_line,
+            is_newcomer: block.flags & FLAG_NEWCOMER != 0,
             tail_seq: block.tail_seq,
         }
     }
