@@ -83,7 +83,7 @@ impl<H: Host> Volume<H> {
             .round
             .peer
             .as_ref()
-            .filter(|said| is_good && said.sectors > 0)
+            .filter(|said| is_good && said.sectors > 0 && !said.has_left)
     }
 
     /// Whether a peer has all that the application was shown, and follows nobody else.

@@ -119,11 +119,11 @@ impl<H: Host> Volume<H> {
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
-            // A copy is as good as the disk that it was made from.
-            disk.set_flag(FLAG_OUTDATED, replica.fetches_outdated());
         }
         if !disk.has_flag(FLAG_INCONSISTENT) {
-            disk.set_flag(FLAG_OUTDATED, false);
+            // A copy is as good as the disk that it was made from.
+            let is_old = self.is_leaving || replica.fetches_outdated();
+            disk.set_flag(FLAG_OUTDATED, is_old);
             if record.writer == Some(peer) {
                 replica.stop_fetching();
             }
@@ -184,7 +184,7 @@ impl<H: Host> Volume<H> {
         // The source has the newest data by definition, and equal ones from now on.
         let is_equal = replica.target.is_none() && !disk.has_flag(FLAG_INCONSISTENT);
         replica.receives = is_equal;
-        let is_old = adopting.joins && disk.has_flag(FLAG_OUTDATED);
+        let is_old = disk.has_flag(FLAG_OUTDATED);
         if is_equal {
             self.set_replication(cx, peer, ReplicationState::Established);
             self.set_disk_state(cx, DiskState::UpToDate);
