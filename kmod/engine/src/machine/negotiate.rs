@@ -16,6 +16,7 @@ use super::source::Source;
 use super::target::Target;
 use super::transitions;
 use super::volume::Volume;
+use crate::ancestry::Ancestry;
 use crate::decide::{arrange, decide, Outcome, Rule};
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
@@ -366,7 +367,8 @@ impl<H: Host> Volume<H> {
         let has_heard = |disk: &Disk<H>| disk.seen(peer) != told;
         let is_rolled_back = said.side.is_rolled_back(&own.side);
         // A third node has said meanwhile that the generation is in force.
-        let is_confirmed = |disk: &Disk<H>| disk.ancestry() != own.side.ancestry;
+        let gist = |line: &Ancestry| (line.current().id, line.written_before());
+        let is_confirmed = |disk: &Disk<H>| gist(&disk.ancestry()) != gist(&own.side.ancestry);
         let has_changed = self.disk.as_ref().is_some_and(is_confirmed);
         if has_changed && matches!(decision.outcome, Outcome::SyncTarget { .. }) {
             return self.meet_again(peer, cx.now);
