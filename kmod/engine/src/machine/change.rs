@@ -377,7 +377,9 @@ impl<H: Host> Volume<H> {
         self.required = change.record.members;
         self.let_go(cx, change.record.left);
         self.tell_in_force(cx, &change);
-        if matches!(change.reason, Reason::Promotion { .. }) {
+        // A disk that failed meanwhile makes no primary.
+        let is_promoted = matches!(change.reason, Reason::Promotion { .. });
+        if is_promoted && self.has_running_disk() {
             self.set_disk_state(cx, DiskState::UpToDate);
         }
         for peer in change.record.members.without(cx.facts.node).iter() {

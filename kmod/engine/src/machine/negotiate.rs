@@ -501,6 +501,7 @@ impl<H: Host> Volume<H> {
                 replica.peer_disk = DiskState::UpToDate;
             }
         }
+        self.redeem(cx);
     }
 
     /// Nothing to do with the peer for now; looked at again when something changes.

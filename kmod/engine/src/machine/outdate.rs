@@ -5,11 +5,12 @@
 use super::context::Context;
 use super::disk::{Disk, Stage};
 use super::session::Peer;
+use super::replica::Replica;
 use super::volume::Volume;
 use super::Engine;
 use crate::event::Token;
 use crate::host::{Host, Output};
-use weft_uapi::ondisk::FLAG_OUTDATED;
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::NodeId;
@@ -94,5 +95,33 @@ impl<H: Host> Volume<H> {
             }
             self.set_disk_state(cx, DiskState::Outdated);
         }
+    }
+
+    /// All members of the current record are here, and none of them knows a later one: nobody has newer data than this
+    /// disk, whoever left or was told so.
+    pub(super) fn redeem<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        let Some(disk) = self.disk.as_ref() else {
+            return;
+        };
+        let record = disk.superblock.generation;
+        let is_finished = !disk.has_flag(FLAG_INCONSISTENT);
+        let has_the_same = |replica: &Replica<H>| {
+            let side = replica.round.peer.map(|said| said.side);
+            replica.receives
+                && side.is_some_and(|side| {
+                    side.ancestry.current().id == record.id && !side.is_inconsistent
+                })
+        };
+        let here = self.peers_that(|_, replica| has_the_same(replica));
+        let is_complete = record.members.0 & !here.with(cx.facts.node).0 == 0;
+        let is_member = record.members.contains(cx.facts.node);
+        if self.disk_state() != DiskState::Outdated || !is_finished || !is_complete || !is_member {
+            return;
+        }
+        if let Some(disk) = self.disk.as_mut() {
+            disk.set_flag(FLAG_OUTDATED, false);
+            disk.stay();
+        }
+        self.set_disk_state(cx, DiskState::UpToDate);
     }
 }
