@@ -296,8 +296,7 @@ impl<H: Host> Volume<H> {
             return self.forget_request(number);
         }
         if request.has_failed {
-            self.complete(cx, number, Err(IoError::Disk), None);
-            return;
+            return self.fail_request(cx, number);
         }
         let (io, seq) = (request.io, request.flush_upto);
         if self.is_doomed(cx) {

@@ -299,7 +299,7 @@ impl<H: Host> Volume<H> {
             return;
         }
         if matches!(self.disk_state(), DiskState::Failed | DiskState::Diskless) {
-            self.complete(cx, number, Err(IoError::Disk), None);
+            self.fail_request(cx, number);
         } else if self.lacks_quorum(cx) {
             // Another majority may have written meanwhile.
         } else if io.op == Op::Read {
@@ -354,7 +354,7 @@ impl<H: Host> Volume<H> {
             // The server has the data, too.
             request.stage = Stage::Held;
         } else {
-            self.complete(cx, number, Err(IoError::Disk), None);
+            self.fail_request(cx, number);
         }
     }
 
@@ -633,8 +633,7 @@ impl<H: Host> Volume<H> {
             return self.forget_request(number);
         }
         if request.has_failed {
-            self.complete(cx, number, Err(IoError::Disk), None);
-            return;
+            return self.fail_request(cx, number);
         }
         if self.is_doomed(cx) {
             self.complete(cx, number, Err(IoError::NoQuorum), None);
@@ -668,11 +667,16 @@ impl<H: Host> Volume<H> {
             return;
         }
         for number in self.requests.numbers() {
-            match self.requests.get(number).map(|request| &request.origin) {
-                Some(Origin::Own(_)) => self.complete(cx, number, Err(IoError::Disk), None),
-                Some(Origin::Client { .. }) => self.forget_request(number),
-                None => {}
-            }
+            self.fail_request(cx, number);
+        }
+    }
+
+    /// This disk cannot do what a request asks for. A client asks again elsewhere.
+    pub(super) fn fail_request<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        match self.requests.get(number).map(|request| &request.origin) {
+            Some(Origin::Own(_)) => self.complete(cx, number, Err(IoError::Disk), None),
+            Some(Origin::Client { .. }) => self.forget_request(number),
+            None => {}
         }
     }
 

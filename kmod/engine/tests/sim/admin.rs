@@ -5,7 +5,7 @@
 use crate::checkers;
 use crate::host::SimHost;
 use crate::link::Cable;
-use crate::node::{node_id, VOLUME};
+use crate::node::{node_id, Node, VOLUME};
 use crate::world::{Happening, World, MS, SECOND};
 use weft_engine::event::Command;
 use weft_engine::host::Time;
@@ -219,9 +219,11 @@ impl World {
                 .map(|(node, peer, view)| format!("n{node} of n{peer}: {view:?}"))
                 .collect();
             let oldest = self.oldest_request();
+            let pending = |node: &Node| (node.id, node.tokens.values().copied().collect::<Vec<_>>());
+            let unanswered: Vec<_> = self.nodes.iter().map(pending).collect();
             return self.fail(
                 "progress",
-                format!("not well after all faults stopped: {ill:?}, oldest request {oldest:?}"),
+                format!("not well after all faults stopped: unanswered {unanswered:?}, oldest request {oldest:?}, {ill:?}"),
             );
         }
         if self
@@ -327,7 +329,8 @@ impl World {
             String::from_utf8_lossy(&info.reason).into_owned()
         });
         let primaries = self.nodes.iter().filter(|node| node.is_primary()).count();
-        if reason.contains("split brain") || primaries > 1 {
+        let most = 1 + usize::from(self.two_primaries);
+        if reason.contains("split brain") || primaries > most {
             self.resolve_split_brain();
         } else {
             self.connect(node, peer, false);
