@@ -99,7 +99,10 @@ impl World {
             return false;
         }
         for _ in 0..self.random.range(1..4) {
-            self.submit_request(node);
+            // The machine may die of one of them.
+            if self.nodes[node].engine.is_some() {
+                self.submit_request(node);
+            }
         }
         true
     }
