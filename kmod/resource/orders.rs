@@ -411,7 +411,12 @@ impl Resource {
         let block_bytes = info.filter(|info| !has_disk && info.open_count == 0);
         let block_bytes = block_bytes.map_or(0, |info| info.block_bytes);
         if block_bytes > 0 && gendisk.set_limits_alone(block_bytes).is_err() {
-            pr_warn!("resource {}: volume {}: blocks of {} bytes are not possible\n", self.name(), volume.0, block_bytes);
+            pr_warn!(
+                "resource {}: volume {}: blocks of {} bytes are not possible\n",
+                self.name(),
+                volume.0,
+                block_bytes
+            );
         }
         gendisk.set_sectors(sectors);
     }

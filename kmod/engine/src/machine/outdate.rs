@@ -4,8 +4,8 @@
 
 use super::context::Context;
 use super::disk::{Disk, Stage};
-use super::session::Peer;
 use super::replica::Replica;
+use super::session::Peer;
 use super::volume::Volume;
 use super::Engine;
 use crate::event::Token;

@@ -219,7 +219,8 @@ impl World {
                 .map(|(node, peer, view)| format!("n{node} of n{peer}: {view:?}"))
                 .collect();
             let oldest = self.oldest_request();
-            let pending = |node: &Node| (node.id, node.tokens.values().copied().collect::<Vec<_>>());
+            let pending =
+                |node: &Node| (node.id, node.tokens.values().copied().collect::<Vec<_>>());
             let unanswered: Vec<_> = self.nodes.iter().map(pending).collect();
             return self.fail(
                 "progress",
