@@ -17,7 +17,7 @@ pub use generation::{Generation, RawGeneration};
 pub use layout::{Layout, MetaKind};
 pub use superblock::{
     newest_superblock, Superblock, SuperblockError, FLAG_GIVEN_UP, FLAG_INCONSISTENT,
-    FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
+    FLAG_INVALIDATED, FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
 };
 
 use crate::limits::META_BLOCK_BYTES;

@@ -51,6 +51,8 @@ pub const SUSPENDED_BROKEN: u32 = 1 << 2;
 pub const SUSPENDED_QUORUM: u32 = 1 << 3;
 /// Bit of [`ResourceInfo::suspended`]: a peer was lost, and is not fenced yet.
 pub const SUSPENDED_FENCING: u32 = 1 << 4;
+/// Bit of [`ResourceInfo::suspended`]: a person said so.
+pub const SUSPENDED_COMMAND: u32 = 1 << 5;
 
 /// A resource on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -191,8 +193,8 @@ pub struct PeerVolumeInfo {
     pub received_sectors: u64,
     /// Packets sent and not yet acknowledged.
     pub unacked: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// Why a resync waits, or would: bits `PAUSED_*`.
+    pub paused: u32,
     /// Name of the rule that decided the last handshake, padded with zeros.
     pub rule: [u8; 32],
     /// [`crate::split_brain::Recovery`]: what came of it if that was a split brain.
@@ -200,6 +202,13 @@ pub struct PeerVolumeInfo {
     /// The node whose data were given up: its node id plus one; 0: none.
     pub victim: u32,
 }
+
+/// Bit of [`PeerVolumeInfo::paused`]: a person said so on this node.
+pub const PAUSED_HERE: u32 = 1 << 0;
+/// Bit of [`PeerVolumeInfo::paused`]: a person said so on the peer.
+pub const PAUSED_THERE: u32 = 1 << 1;
+/// Bit of [`PeerVolumeInfo::paused`]: another node is the one to fetch from.
+pub const PAUSED_SOURCE: u32 = 1 << 2;
 
 /// Generations of one volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

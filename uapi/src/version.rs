@@ -31,5 +31,9 @@ pub const FEATURE_SPLIT_BRAIN: u64 = 1 << 1;
 /// Feature bit: states, acknowledgements of flushes and trims tell the ages of disks.
 pub const FEATURE_AGES: u64 = 1 << 2;
 
+/// Feature bit: a person's orders reach the peer: resyncs that wait, disks that are given up, and just-created disks that
+/// are equal.
+pub const FEATURE_ORDERS: u64 = 1 << 3;
+
 /// All features that this build knows.
-pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN | FEATURE_AGES;
+pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN | FEATURE_AGES | FEATURE_ORDERS;

@@ -11,7 +11,7 @@ mod body;
 pub use body::{
     AgeBody, BitmapBody, DiskBody, FullStateBody, GenerationBody, HelloBody, InForceBody,
     PromoteBody, StateAgesBody, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    STATE_INVALIDATED, STATE_INVALIDATES, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;
@@ -71,6 +71,8 @@ states! {
         ResyncData = 33 "resync-data",
         /// The target owes nothing any more; everything is stable there.
         ResyncDone = 35 "resync-done",
+        /// The sender wants resyncs with the receiver to wait ([`FLAG_YES`]), or does not any more.
+        PauseSync = 36 "pause-sync",
         /// A page of a bitmap ([`BitmapBody`] and the words).
         Bitmap = 40 "bitmap",
         /// The bitmap is complete; with [`FLAG_YES`] it is all ones, whatever was sent before.
@@ -195,9 +197,11 @@ impl PacketKind {
         let own = match self {
             Self::Write | Self::Discard => FLAG_FUA,
             Self::WriteZeroes => FLAG_FUA | FLAG_NO_UNMAP,
-            Self::BitmapEnd | Self::InForce | Self::PromoteReply | Self::GenerationDurable => {
-                FLAG_YES
-            }
+            Self::BitmapEnd
+            | Self::InForce
+            | Self::PromoteReply
+            | Self::GenerationDurable
+            | Self::PauseSync => FLAG_YES,
             Self::PromoteRequest => FLAG_FORCE,
             _ => 0,
         };
@@ -347,12 +351,18 @@ mod tests {
     #[test]
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
-            BitmapEnd, Discard, GenerationDurable, InForce, PromoteReply, PromoteRequest, Write,
-            WriteZeroes,
+            BitmapEnd, Discard, GenerationDurable, InForce, PauseSync, PromoteReply,
+            PromoteRequest, Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[Write, Discard, WriteZeroes][..],
-            FLAG_YES => &[BitmapEnd, InForce, PromoteReply, GenerationDurable],
+            FLAG_YES => &[
+                BitmapEnd,
+                InForce,
+                PromoteReply,
+                GenerationDurable,
+                PauseSync,
+            ],
             FLAG_NO_UNMAP => &[WriteZeroes],
             FLAG_FORCE => &[PromoteRequest],
             _ => &[],

@@ -30,8 +30,15 @@ pub const FLAG_NEWCOMER: u32 = 1 << 3;
 /// Bit of [`Superblock::flags`]: after a split brain this disk's data were given up for a peer's, whose line it has not
 /// taken over yet.
 pub const FLAG_GIVEN_UP: u32 = 1 << 4;
-const FLAGS_KNOWN: u32 =
-    FLAG_INCONSISTENT | FLAG_WRITER_ACTIVE | FLAG_OUTDATED | FLAG_NEWCOMER | FLAG_GIVEN_UP;
+/// Bit of [`Superblock::flags`], together with [`FLAG_INCONSISTENT`]: a person gave the disk's data up, so it owes
+/// everything; the bitmaps do not say so yet.
+pub const FLAG_INVALIDATED: u32 = 1 << 5;
+const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT
+    | FLAG_WRITER_ACTIVE
+    | FLAG_OUTDATED
+    | FLAG_NEWCOMER
+    | FLAG_GIVEN_UP
+    | FLAG_INVALIDATED;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -102,12 +102,21 @@ pub const STATE_STALLED: u32 = 1 << 4;
 /// Bit of [`StateBody::flags`]: the sender's disk took the place of another one, and its vote does not count yet.
 pub const STATE_NEWCOMER: u32 = 1 << 5;
 
+/// Bit of [`StateBody::flags`]: a person wants the sender's disk to fetch everything from the receiver's. Told only to a
+/// peer with [`crate::version::FEATURE_ORDERS`], as is the next one.
+pub const STATE_INVALIDATED: u32 = 1 << 6;
+
+/// Bit of [`StateBody::flags`]: a person wants the receiver's disk to fetch everything from the sender's.
+pub const STATE_INVALIDATES: u32 = 1 << 7;
+
 const STATE_FLAGS_KNOWN: u32 = STATE_INCONSISTENT
     | STATE_CRASHED
     | STATE_DISCARDS
     | STATE_OUTDATED
     | STATE_STALLED
-    | STATE_NEWCOMER;
+    | STATE_NEWCOMER
+    | STATE_INVALIDATED
+    | STATE_INVALIDATES;
 
 impl StateBody {
     /// Whether unknown flags and reserved fields are zero, node ids in their range, and the block size is one.
