@@ -13,6 +13,7 @@
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `prospect`, `outdate` | whether a promotion would work; a person's word that it must not |
+//! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -26,12 +27,14 @@ mod cookie;
 mod disk;
 mod exchange;
 mod fencing;
+mod invalidate;
 mod mirror;
 mod negotiate;
 mod newcomer;
 mod objects;
 mod options;
 mod outdate;
+mod pause;
 mod peer_op;
 mod peer_record;
 mod place;
@@ -46,8 +49,10 @@ mod slots;
 mod source;
 mod split_brain;
 mod status;
+mod suspend;
 mod target;
 mod transitions;
+mod unite;
 mod volume;
 mod vote;
 mod witness;
@@ -102,6 +107,9 @@ pub struct Engine<H: Host> {
     transition: Option<Transition>,
     /// Who waits for the disks to be on record as outdated.
     outdating: Option<Token>,
+    /// The transition under way is to end in a first record of disks that are equal.
+    unites: bool,
+    suspension: suspend::Suspension,
     /// One item per volume, allocated when it is configured.
     volumes: H::Slab<place::Place<H, volume::Volume<H>>>,
     /// Above every volume number in use.
@@ -132,6 +140,8 @@ impl<H: Host> Engine<H> {
             role: Role::Secondary,
             transition: None,
             outdating: None,
+            unites: false,
+            suspension: suspend::Suspension::default(),
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
             volumes_end: 0,
             peers: H::slab(NODES_MAX, || None)?,
@@ -244,6 +254,7 @@ impl<H: Host> Engine<H> {
             self.run_role(cx);
             self.run_fencing(cx);
             self.run_outdate(cx);
+            self.run_suspension(cx);
             if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
                 break;
             }
@@ -277,6 +288,7 @@ impl<H: Host> Engine<H> {
             held_by: self.held_by(),
             role: self.role,
             protocol: self.protocol,
+            is_suspended: self.suspension.is_wanted(),
             in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),
             is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),
         }
@@ -356,6 +368,7 @@ impl<H: Host> Engine<H> {
             PacketKind::PromoteReply => self.on_promote_reply(cx, peer, &header, body),
             PacketKind::Promoted => self.on_peer_role(cx, peer, Role::Primary),
             PacketKind::Demoted => self.on_peer_role(cx, peer, Role::Secondary),
+            PacketKind::PauseSync => self.on_pause_packet(cx, peer, &header),
             _ => {
                 let id = header.volume.ok_or(Fault("a packet names no volume"))?;
                 match self.volume_mut(id) {
@@ -394,6 +407,17 @@ impl<H: Host> Engine<H> {
             Command::Primary { force } => return self.on_primary(cx, token, force),
             Command::Secondary => return self.on_secondary(cx, token),
             Command::Outdate => return self.on_outdate(cx, token),
+            Command::NewGeneration => return self.on_new_generation(cx, token),
+            Command::Invalidate { volume, from } => {
+                return self.on_invalidate(cx, token, volume, from)
+            }
+            Command::InvalidatePeer { volume, peer } => {
+                return self.on_invalidate_peer(cx, token, volume, peer)
+            }
+            Command::PauseSync { peer } => self.on_pause(cx, peer, true),
+            Command::ResumeSync { peer } => self.on_pause(cx, peer, false),
+            Command::SuspendIo => return self.on_suspend(cx, token),
+            Command::ResumeIo => self.on_resume(cx),
             Command::Detach { volume } => match self.volume_mut(volume) {
                 Some(volume) => return volume.on_detach(cx, token),
                 None => Err(Refusal::NoSuchVolume),

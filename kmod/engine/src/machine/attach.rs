@@ -188,6 +188,7 @@ impl<H: Host> Volume<H> {
         self.stalled = None;
         self.wants_shrink = false;
         self.wants_vote = false;
+        self.wants_union = false;
         self.insists = false;
         self.set_disk_state(cx, DiskState::Diskless);
         self.tell_capacity(cx);

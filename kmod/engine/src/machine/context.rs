@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub(super) role: Role,
     /// When writes are complete.
     pub(super) protocol: Protocol,
+    /// A person wants requests of the application to wait.
+    pub(super) is_suspended: bool,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
     /// Who is primary, or about to be, as far as this node sees.

@@ -21,7 +21,7 @@ use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
 use weft_uapi::ondisk::{
-    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_WRITER_ACTIVE,
+    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INVALIDATED, FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
@@ -70,6 +70,8 @@ pub(super) struct Disk<H: Host> {
     has_changed: bool,
     /// Ages that were seen since then stand nowhere on disk.
     pub(super) ages_unsaved: Option<Time>,
+    /// Number of the superblock which says that this disk is given up: it owes everything from then on.
+    pub(super) given_up_by: Option<u64>,
     superblock_wanted: u64,
     superblock_writing: Option<u64>,
     superblock_done: u64,
@@ -105,6 +107,11 @@ impl<H: Host> Disk<H> {
             });
         }
         let mut superblock = superblock;
+        if superblock.flags & FLAG_INVALIDATED != 0 {
+            for slot in superblock.slot_of_node.iter().flatten() {
+                bits.set_all((*slot).into());
+            }
+        }
         if log.used() > 0 {
             superblock.flags |= FLAG_WRITER_ACTIVE;
         }
@@ -124,6 +131,7 @@ impl<H: Host> Disk<H> {
             changes_done: superblock.changes,
             has_changed: false,
             ages_unsaved: None,
+            given_up_by: None,
             superblock_wanted: 0,
             superblock_writing: None,
             superblock_done: 0,

@@ -33,10 +33,14 @@ pub(super) struct Replica<H: Host> {
     pub(super) recovery: Recovery,
     pub(super) victim: Option<NodeId>,
     pub(super) round: Round,
+    /// Why a resync waits, bits `PAUSED_HERE` and `PAUSED_THERE`.
+    pub(super) paused: u32,
     /// By the last decision this disk's data are newer.
     pub(super) is_behind: bool,
     /// By the last decision its disk took the place of another one: its node forgot what it promised.
     pub(super) is_newcomer: bool,
+    /// It has the record that unites new disks, and may have told before that its disk is blank.
+    pub(super) is_united: bool,
     /// The last decision was to wait for something else.
     pub(super) is_waiting: bool,
     /// Acknowledgements of what was sent before this number mean nothing any more.
@@ -122,8 +126,10 @@ impl<H: Host> Replica<H> {
             recovery: Recovery::None,
             victim: None,
             round: Round::default(),
+            paused: 0,
             is_behind: false,
             is_newcomer: false,
+            is_united: false,
             is_waiting: false,
             void_before: Seq(0),
             receives: false,
@@ -161,6 +167,7 @@ impl<H: Host> Replica<H> {
         self.peer_disk = DiskState::Unknown;
         self.round = Round::default();
         self.is_behind = false;
+        self.is_united = false;
         self.is_waiting = false;
         self.void_before = Seq(0);
         self.receives = false;

@@ -26,7 +26,7 @@ use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_FORCE, FLAG_YES};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// How long a promotion may take, in milliseconds.
-const PROMOTION_TIMEOUT_MS: u64 = 20_000;
+pub(super) const PROMOTION_TIMEOUT_MS: u64 = 20_000;
 
 /// How far a peer's refusal may raise the term of the next attempt: a term has no end otherwise.
 const TERMS_MAX: u64 = 1 << 20;
@@ -58,6 +58,8 @@ pub(super) enum Transition {
         /// They declare this node's data to be the right ones, whatever others have.
         forks: bool,
     },
+    /// First records of disks that are equal are being made durable.
+    Uniting { token: Token, since: Time },
     /// The last writes are being made stable.
     Draining { token: Token },
 }
@@ -261,7 +263,9 @@ impl<H: Host> Engine<H> {
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
                 let facts = self.facts();
                 let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, yes, force);
-                if waits.is_empty() && self.each_volume().all(has_votes) {
+                if waits.is_empty() && self.each_volume().all(has_votes) && self.unites {
+                    self.record_union(cx, token);
+                } else if waits.is_empty() && self.each_volume().all(has_votes) {
                     self.record_promotion(cx.now, token, force, term);
                 } else if waits.is_empty() {
                     self.give_up(cx);
@@ -292,6 +296,7 @@ impl<H: Host> Engine<H> {
                     self.become_primary(cx, token);
                 }
             }
+            Some(Transition::Uniting { token, since }) => self.unite(cx, token, since),
             Some(Transition::Draining { token }) => self.drain(cx, token),
         }
     }
@@ -316,9 +321,11 @@ impl<H: Host> Engine<H> {
     /// The promotion has failed: nobody needs to keep the promise.
     pub(super) fn give_up<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.transition = None;
+        self.unites = false;
         for volume in self.each_volume_mut() {
             volume.stalled = None;
             volume.insists = false;
+            volume.wants_union = false;
         }
         self.tell_peers(cx, PacketKind::Demoted);
     }
@@ -331,7 +338,11 @@ impl<H: Host> Engine<H> {
         force: bool,
         since: Time,
     ) {
-        let denial = match self.may_promote(force) {
+        let allowed = match self.unites {
+            true => self.may_unite(),
+            false => self.may_promote(force),
+        };
+        let denial = match allowed {
             // It passes, or takes too long.
             Err((Refusal::InTransition, _)) if since.after_ms(PROMOTION_TIMEOUT_MS) > cx.now => {
                 return;
@@ -372,7 +383,7 @@ impl<H: Host> Engine<H> {
                 | Transition::Asking { token, .. }
                 | Transition::Recording { token, .. },
             ) => token,
-            Some(Transition::Draining { .. }) | None => return,
+            Some(Transition::Uniting { .. } | Transition::Draining { .. }) | None => return,
         };
         let forks = matches!(
             self.transition,
@@ -512,7 +523,8 @@ impl<H: Host> Engine<H> {
             Some(
                 Transition::Comparing { since, .. }
                 | Transition::Asking { since, .. }
-                | Transition::Recording { since, .. },
+                | Transition::Recording { since, .. }
+                | Transition::Uniting { since, .. },
             ) => Some(since.after_ms(PROMOTION_TIMEOUT_MS)),
             Some(Transition::Draining { .. }) | None => None,
         }

@@ -4,6 +4,7 @@
 
 use super::context::Facts;
 use super::disk::Stage;
+use super::invalidate::GiveUp;
 use super::volume::Volume;
 use crate::ancestry::Ancestry;
 use crate::decide::{Side, Stance};
@@ -17,7 +18,7 @@ use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
     FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    STATE_INVALIDATED, STATE_INVALIDATES, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -67,6 +68,8 @@ impl Said {
             is_writer: role == Role::Primary && disk == DiskState::UpToDate && !flag(STATE_STALLED),
             has_crashed: flag(STATE_CRASHED),
             discards: flag(STATE_DISCARDS),
+            is_invalidated: flag(STATE_INVALIDATED),
+            invalidates: flag(STATE_INVALIDATES),
             tail_seq: body.tail_seq.get(),
         };
         let stance = Stance {
@@ -92,6 +95,11 @@ impl Said {
             stance,
             claim,
         })
+    }
+
+    /// Whether it tells what a person wants to be given up.
+    pub(super) fn has_order(&self) -> bool {
+        self.side.is_invalidated || self.side.invalidates
     }
 
     pub(super) fn contender(&self) -> Contender<'_> {
@@ -168,6 +176,7 @@ impl<H: Host> Volume<H> {
         let superblock = &disk.superblock;
         let round_with = self.replica(peer).map(|replica| replica.round);
         let discards = round_with.is_some_and(|round| round.discards);
+        let order = round_with.and_then(|round| round.order);
         let flags = [
             (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
             (
@@ -178,6 +187,8 @@ impl<H: Host> Volume<H> {
             (discards || disk.has_flag(FLAG_GIVEN_UP), STATE_DISCARDS),
             (self.stalled.is_some(), STATE_STALLED),
             (disk.has_flag(FLAG_NEWCOMER), STATE_NEWCOMER),
+            (order == Some(GiveUp::Own), STATE_INVALIDATED),
+            (order == Some(GiveUp::Peers), STATE_INVALIDATES),
         ];
         body.sectors = U64::new(self.sectors());
         body.block_bytes = U32::new(disk.block_bytes);

@@ -24,7 +24,8 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, SessionId, Term};
 use weft_uapi::version::{
-    FEATURES, FEATURE_AGES, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    FEATURES, FEATURE_AGES, FEATURE_ORDERS, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -47,6 +48,11 @@ pub(super) struct Peer {
     is_offered: bool,
     /// The next handshake gives this node's data up.
     discards: bool,
+    /// It understands what a person orders on this node.
+    pub(super) knows_orders: bool,
+    /// Resyncs with it wait: a person said so here, or there.
+    pub(super) is_paused_here: bool,
+    pub(super) is_paused_there: bool,
     /// It wants to be primary and has not been answered.
     pub(super) asked: Option<Question>,
     /// A promise to be answered once it is durable.
@@ -67,6 +73,9 @@ impl Peer {
             role: Role::Unknown,
             is_offered: false,
             discards: false,
+            knows_orders: false,
+            is_paused_here: false,
+            is_paused_there: false,
             asked: None,
             granting: None,
             is_promised: false,
@@ -94,6 +103,11 @@ impl Peer {
             self.connection,
             ConnectionState::Handshake | ConnectionState::Connected
         )
+    }
+
+    /// Whether it has told what it knows.
+    pub(super) fn has_said_hello(&self) -> bool {
+        self.hellos == [true; 2]
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -303,6 +317,7 @@ impl<H: Host> Engine<H> {
         )?;
         if link == LinkKind::Data {
             peer.role = role;
+            peer.knows_orders = body.features.get() & FEATURE_ORDERS != 0;
             let session = peer.session;
             let round = Round {
                 wanted: 1,
@@ -310,11 +325,13 @@ impl<H: Host> Engine<H> {
                 discards: peer.discards,
                 tells_policies: body.features.get() & FEATURE_SPLIT_BRAIN != 0,
                 tells_ages: body.features.get() & FEATURE_AGES != 0,
+                knows_orders: peer.knows_orders,
                 ..Round::default()
             };
             for volume in self.each_volume_mut() {
                 volume.begin_session(id, session, round);
             }
+            self.tell_pause(cx, id);
         }
         Ok(())
     }
@@ -363,6 +380,8 @@ impl<H: Host> Engine<H> {
         peer.asked = None;
         peer.granting = None;
         peer.is_promised = false;
+        peer.is_paused_there = false;
+        peer.knows_orders = false;
         peer.hellos = [false; 2];
         cx.log(
             Level::Warn,
@@ -371,6 +390,7 @@ impl<H: Host> Engine<H> {
         for volume in self.each_volume_mut() {
             volume.end_session(cx, id);
         }
+        self.note_pauses(cx, id);
         if stand_alone {
             self.set_connection(cx, id, ConnectionState::StandAlone);
         } else {

@@ -11,8 +11,8 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
-    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA,
-    SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_COMMAND, SUSPENDED_FENCING,
+    SUSPENDED_NO_DATA, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 use weft_uapi::units::{NodeId, VolumeId};
 use zerocopy::FromZeros;
@@ -64,7 +64,12 @@ impl<H: Host> Engine<H> {
         } else {
             SUSPENDED_FENCING
         };
-        waiting.fold(fencing, |all, volume| {
+        let by_command = if self.suspension.is_wanted() {
+            SUSPENDED_COMMAND
+        } else {
+            0
+        };
+        waiting.fold(fencing | by_command, |all, volume| {
             let broken = if volume.is_broken {
                 SUSPENDED_BROKEN
             } else {
@@ -148,7 +153,8 @@ impl<H: Host> Engine<H> {
         info.resource = self.config.name;
         info.peer = peer.get().into();
         info.volume = volume.id.0.into();
-        info.replication = replica.replication.number();
+        let (replication, paused) = replica.shown();
+        (info.replication, info.paused) = (replication.number(), paused);
         info.peer_disk_state = replica.peer_disk.number();
         info.out_of_sync_sectors = left.saturating_mul(SECTORS_PER_BIT);
         info.resync_total_sectors = progress.total_bits.saturating_mul(SECTORS_PER_BIT);

@@ -68,6 +68,8 @@ fn forked(id: u32, policies: Policies, changes: u64) -> Owned {
             is_primary: false,
             has_crashed: false,
             discards: false,
+            is_invalidated: false,
+            invalidates: false,
             tail_seq: 0,
         },
         claim: Claim {

@@ -70,6 +70,8 @@ impl Scope {
             is_primary: it.is_primary && it.is_uptodate,
             has_crashed: it.disk.is_unclean && !it.is_primary,
             discards,
+            is_invalidated: false,
+            invalidates: false,
             tail_seq: it.disk.tail.into(),
         }
     }
