@@ -25,13 +25,16 @@ impl World {
         }
         note!(self, "n{node} command {command:?}");
         match command {
-            Command::Primary { force: true } => self.nodes[node].is_forcing = true,
+            Command::Primary { force: true } | Command::NewGeneration => {
+                self.nodes[node].is_forcing = true
+            }
             Command::Connect {
                 discard_my_data: true,
                 ..
             } => {
                 self.nodes[node].give_up();
             }
+            Command::ResumeIo => self.nodes[node].is_suspended = false,
             _ => {}
         }
         let token = self.token(node, Some(command));
@@ -290,6 +293,7 @@ impl World {
         let new = self.nodes[node].superblock().copied();
         if let (Some(old), Some(new)) = (old, new) {
             let says = |block: &Superblock| (block.generation, block.flags, block.written);
+            self.spoil(node, &old, &new);
             if says(&old) != says(&new) {
                 note!(
                     self,
@@ -342,13 +346,19 @@ impl World {
             );
         };
         match result {
-            Ok(()) => note!(self, "n{node} {command:?}: done"),
+            Ok(()) => {
+                self.nodes[node].is_suspended |= command == Some(Command::SuspendIo);
+                note!(self, "n{node} {command:?}: done");
+            }
             Err((refusal, detail)) => {
                 self.tally.reach.count("refusal", refusal.name());
                 note!(self, "n{node} {command:?}: {} ({detail})", refusal.name())
             }
         }
-        if matches!(command, Some(Command::Primary { force: true })) {
+        if matches!(
+            command,
+            Some(Command::Primary { force: true } | Command::NewGeneration)
+        ) {
             self.nodes[node].is_forcing = false;
         }
     }
