@@ -4,7 +4,8 @@
 
 use super::model::Quorum;
 use weft_uapi::status::{
-    SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    SUSPENDED_BROKEN, SUSPENDED_COMMAND, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_QUORUM,
+    SUSPENDED_TRANSITION,
 };
 
 const REASONS: &[(u32, &str)] = &[
@@ -13,6 +14,7 @@ const REASONS: &[(u32, &str)] = &[
     (SUSPENDED_BROKEN, "broken"),
     (SUSPENDED_QUORUM, "quorum"),
     (SUSPENDED_FENCING, "fencing"),
+    (SUSPENDED_COMMAND, "command"),
 ];
 
 /// The reasons that these bits stand for, as the JSON of `weft status` names them.
@@ -29,6 +31,7 @@ pub(super) fn why(reason: &str) -> &'static str {
         "broken" => "an internal rule was broken and the resource stopped to protect the data",
         "quorum" => "no majority of the voters knows which data this node goes on with",
         "fencing" => "a peer was lost and may go on by itself until it is fenced",
+        "command" => "a person suspended it",
         _ => "for a reason that this version does not know",
     }
 }
@@ -55,6 +58,7 @@ pub(super) fn way_out(reason: &str, resource: &str, quorum: &Quorum) -> String {
             "the fence-peer handler is run until it works (journalctl -u weftd); or weft wait-connect {resource}; \
              if you know that the peer is down: weftsetup options {resource} --fencing dont-care"
         ),
+        "command" => format!("weft resume-io {resource}"),
         _ => "dmesg | grep weft".to_owned(),
     }
 }
