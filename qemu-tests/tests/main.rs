@@ -6,6 +6,7 @@ mod failover;
 mod harness;
 mod mirror;
 mod module;
+mod orders;
 mod quorum;
 mod replaced;
 mod split_brain;
