@@ -10,6 +10,7 @@ pub mod weft;
 
 mod events;
 mod metadata;
+mod orders;
 mod output;
 mod show;
 mod up;

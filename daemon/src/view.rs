@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod event;
 pub mod generation;
 pub mod model;
+mod paused;
 pub mod show;
 pub mod status;
 mod suspension;

@@ -41,6 +41,23 @@ pub(crate) enum Action {
     Secondary,
     /// Says that newer data are elsewhere.
     Outdate,
+    /// Says that new disks are equal.
+    NewGeneration,
+    /// Gives this node's disk up.
+    Invalidate {
+        volume: VolumeId,
+        from: Option<NodeId>,
+    },
+    /// Gives a peer's disk up.
+    InvalidatePeer { volume: VolumeId, peer: NodeId },
+    /// Lets resyncs with a peer wait.
+    PauseSync { peer: NodeId },
+    /// Lets them go on.
+    ResumeSync { peer: NodeId },
+    /// Lets the application's requests wait.
+    SuspendIo,
+    /// Lets them go on.
+    ResumeIo,
     /// Changes options.
     Options(Options),
     /// Removes the empty resource.
@@ -93,6 +110,19 @@ impl Action {
             },
             Command::Secondary => Self::Secondary,
             Command::Outdate => Self::Outdate,
+            Command::NewGeneration => Self::NewGeneration,
+            Command::Invalidate => Self::Invalidate {
+                volume: volume()?,
+                from: node(arguments, Attribute::SyncFrom),
+            },
+            Command::InvalidatePeer => Self::InvalidatePeer {
+                volume: volume()?,
+                peer: peer()?,
+            },
+            Command::PauseSync => Self::PauseSync { peer: peer()? },
+            Command::ResumeSync => Self::ResumeSync { peer: peer()? },
+            Command::SuspendIo => Self::SuspendIo,
+            Command::ResumeIo => Self::ResumeIo,
             Command::Options => Self::Options(options(arguments)?),
             Command::DelResource => Self::Remove,
             Command::Down => Self::Down {

@@ -240,6 +240,13 @@ impl Resource {
             Action::Primary { force } => Command::Primary { force },
             Action::Secondary => Command::Secondary,
             Action::Outdate => Command::Outdate,
+            Action::NewGeneration => Command::NewGeneration,
+            Action::Invalidate { volume, from } => Command::Invalidate { volume, from },
+            Action::InvalidatePeer { volume, peer } => Command::InvalidatePeer { volume, peer },
+            Action::PauseSync { peer } => Command::PauseSync { peer },
+            Action::ResumeSync { peer } => Command::ResumeSync { peer },
+            Action::SuspendIo => Command::SuspendIo,
+            Action::ResumeIo => Command::ResumeIo,
         };
         self.command(command, Purpose::Itself(answer));
     }

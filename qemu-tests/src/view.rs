@@ -130,6 +130,13 @@ impl<'a> PeerView<'a> {
         text(self.0, "/peer_devices/0/replication_state")
     }
 
+    /// Whether resyncs wait for this reason.
+    pub fn waits_for(self, reason: &str) -> bool {
+        let reasons = self.0.pointer("/peer_devices/0/paused");
+        let reasons = reasons.and_then(Value::as_array);
+        reasons.is_some_and(|all| all.iter().any(|found| found == reason))
+    }
+
     /// Id of this side's last session with it.
     pub fn session(self) -> &'a str {
         text(self.0, "/session")

@@ -8,6 +8,7 @@ mod harness;
 mod leave;
 mod mirror;
 mod module;
+mod orders;
 mod quorum;
 mod replaced;
 mod split_brain;

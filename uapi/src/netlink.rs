@@ -61,6 +61,20 @@ states! {
         Down = 17 "down",
         /// Makes the disks outdated.
         Outdate = 18 "outdate",
+        /// Says that disks that were just created are equal.
+        NewGeneration = 20 "new-generation",
+        /// Gives the data of this node's disk up.
+        Invalidate = 21 "invalidate",
+        /// Gives the data of a peer's disk up.
+        InvalidatePeer = 22 "invalidate-peer",
+        /// Lets a resync with a peer wait.
+        PauseSync = 23 "pause-sync",
+        /// Lets it go on.
+        ResumeSync = 24 "resume-sync",
+        /// Lets the application's requests wait.
+        SuspendIo = 25 "suspend-io",
+        /// Lets them go on.
+        ResumeIo = 26 "resume-io",
         /// An event (never a request).
         Event = 64 "event",
     }
@@ -105,6 +119,8 @@ states! {
         SplitBrain0 = 17 "split-brain-0",
         /// Whose data are given up after a split brain with one primary, see [`crate::split_brain::SplitBrain1`].
         SplitBrain1 = 18 "split-brain-1",
+        /// Node id of the peer to fetch from.
+        SyncFrom = 24 "sync-from",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -151,7 +167,7 @@ impl Attribute {
             Self::Disk | Self::Meta | Self::Text => AttributeKind::Text(PATH_MAX),
             Self::Volume => AttributeKind::U32(VOLUMES_MAX as u32 - 1),
             Self::Minor => AttributeKind::U32(MINORS_MAX - 1),
-            Self::Peer | Self::NodeId => AttributeKind::U32(NODES_MAX as u32 - 1),
+            Self::Peer | Self::NodeId | Self::SyncFrom => AttributeKind::U32(NODES_MAX as u32 - 1),
             Self::Protocol => AttributeKind::Choice(Protocol::CHOICES),
             Self::Voters => AttributeKind::Nodes,
             Self::OnNoQuorum => AttributeKind::Choice(OnNoQuorum::CHOICES),
@@ -385,6 +401,48 @@ pub const COMMANDS: &[CommandSpec] = &[
         Command::Outdate,
         &[RESOURCE],
         "Say that newer data are elsewhere: no promotion before this node has met them.",
+    ),
+    mutation(
+        Command::NewGeneration,
+        &[RESOURCE],
+        "Say that the disks of this node and of all connected peers, which were just created, are equal: they need no first sync.",
+    ),
+    mutation(
+        Command::Invalidate,
+        &[
+            RESOURCE,
+            VOLUME,
+            may(
+                Attribute::SyncFrom,
+                "node id of the peer to fetch from (default: the primary, else whoever is up to date)",
+            ),
+        ],
+        "Give the data of this node's disk up and fetch everything from a peer.",
+    ),
+    mutation(
+        Command::InvalidatePeer,
+        &[RESOURCE, VOLUME, PEER],
+        "Give the data of a peer's disk up: it fetches everything from this node.",
+    ),
+    mutation(
+        Command::PauseSync,
+        &[RESOURCE, PEER],
+        "Let a resync with a peer wait, now and later, until resume-sync.",
+    ),
+    mutation(
+        Command::ResumeSync,
+        &[RESOURCE, PEER],
+        "Let a resync with a peer go on, unless the peer wants it to wait as well.",
+    ),
+    mutation(
+        Command::SuspendIo,
+        &[RESOURCE],
+        "Let the application's requests wait; done when none is under way any more, on no node.",
+    ),
+    mutation(
+        Command::ResumeIo,
+        &[RESOURCE],
+        "Let the application's requests go on.",
     ),
     mutation(
         Command::Options,

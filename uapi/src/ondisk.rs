@@ -16,8 +16,8 @@ pub use activity_log::{
 pub use generation::{Generation, RawGeneration};
 pub use layout::{Layout, MetaKind};
 pub use superblock::{
-    newest_superblock, Superblock, SuperblockError, FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_LEFT,
-    FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
+    newest_superblock, Superblock, SuperblockError, FLAG_GIVEN_UP, FLAG_INCONSISTENT,
+    FLAG_INVALIDATED, FLAG_LEFT, FLAG_NEWCOMER, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
 };
 
 use crate::limits::META_BLOCK_BYTES;

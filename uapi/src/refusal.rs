@@ -145,6 +145,27 @@ refusals! {
     PeerNotFenced = 89 "peer-not-fenced", "A peer that cannot be reached may go on by itself, and the fence-peer handler did not stop it.", "weft wait-connect RES; or see what the handler said: journalctl -u weftd; if you know that the peer is down: weft primary --force RES";
     /// The primary would lose its majority of the voters.
     LastVote = 90 "last-vote", "Without this node the primary has no majority of the voters, and its I/O would stop.", "start the missing nodes first; or, to leave all the same: weft down --force RES, weftsetup disconnect RES PEER --force";
+
+    /// No connected peer with a disk.
+    NotConnected = 100 "not-connected", "No peer that this could be done with is connected.", "weft wait-connect RES";
+    /// The peer has no disk.
+    PeerNoDisk = 101 "peer-no-disk", "The peer has no disk attached.", "on that node: weft up RES";
+    /// One of the disks is fetching, or being fetched from.
+    ResyncRunning = 102 "resync-running", "A resync of this disk is running, or waits.", "weft wait-sync RES";
+    /// The resync is to wait already.
+    PauseIsSet = 103 "pause-is-set", "This node wants resyncs with the peer to wait already.", "weftsetup resume-sync RES PEER";
+    /// The resync need not wait.
+    PauseIsClear = 104 "pause-is-clear", "This node does not want resyncs with the peer to wait; the peer may.", "weft status RES; on the peer: weftsetup resume-sync RES PEER";
+    /// A disk has held data.
+    NotJustCreated = 105 "not-just-created", "Only disks that were just created can be called equal, and one of these has held data.", "weft status RES; it syncs by itself once a node leads: weft primary RES";
+    /// I/O is suspended by command already.
+    IoSuspended = 106 "io-suspended", "I/O is suspended by command already, or is about to be.", "weft resume-io RES";
+    /// I/O is not suspended by command.
+    IoNotSuspended = 107 "io-not-suspended", "I/O is not suspended by command.", "weft status RES";
+    /// The peer does not know the command.
+    PeerTooOld = 108 "peer-too-old", "The peer runs a version of Weft that does not know this command.", "install this version there as well";
+    /// The peer was told the contrary at the same time, or has changed meanwhile.
+    NotAgreed = 109 "not-agreed", "The two nodes did not agree on it: their state changed meanwhile.", "weft status RES, then repeat the command";
 }
 
 #[cfg(test)]

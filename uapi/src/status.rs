@@ -53,6 +53,8 @@ pub const SUSPENDED_QUORUM: u32 = 1 << 3;
 pub const SUSPENDED_FENCING: u32 = 1 << 4;
 /// Bit of [`ResourceInfo::suspended`]: this primary has no good data of its own, and no peer carries out its requests.
 pub const SUSPENDED_NO_SERVER: u32 = 1 << 5;
+/// Bit of [`ResourceInfo::suspended`]: a person said so.
+pub const SUSPENDED_COMMAND: u32 = 1 << 6;
 
 /// A resource on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -203,8 +205,8 @@ pub struct PeerVolumeInfo {
     pub received_sectors: u64,
     /// Packets sent and not yet acknowledged.
     pub unacked: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// Why a resync waits, or would: bits `PAUSED_*`.
+    pub paused: u32,
     /// Name of the rule that decided the last handshake, padded with zeros.
     pub rule: [u8; 32],
     /// [`crate::split_brain::Recovery`]: what came of it if that was a split brain.
@@ -215,6 +217,13 @@ pub struct PeerVolumeInfo {
     /// did not, or was taken in since.
     pub left_at: u64,
 }
+
+/// Bit of [`PeerVolumeInfo::paused`]: a person said so on this node.
+pub const PAUSED_HERE: u32 = 1 << 0;
+/// Bit of [`PeerVolumeInfo::paused`]: a person said so on the peer.
+pub const PAUSED_THERE: u32 = 1 << 1;
+/// Bit of [`PeerVolumeInfo::paused`]: another node is the one to fetch from.
+pub const PAUSED_SOURCE: u32 = 1 << 2;
 
 /// Generations of one volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

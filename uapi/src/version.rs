@@ -37,6 +37,14 @@ pub const FEATURE_LEAVE: u64 = 1 << 3;
 /// Feature bit: carries out the requests of a primary without good data of its own.
 pub const FEATURE_CLIENTS: u64 = 1 << 4;
 
+/// Feature bit: a person's orders reach the peer: resyncs that wait, disks that are given up, and just-created disks that
+/// are equal.
+pub const FEATURE_ORDERS: u64 = 1 << 5;
+
 /// All features that this build knows.
-pub const FEATURES: u64 =
-    FEATURE_PAYLOAD_CRC | FEATURE_SPLIT_BRAIN | FEATURE_AGES | FEATURE_LEAVE | FEATURE_CLIENTS;
+pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
+    | FEATURE_SPLIT_BRAIN
+    | FEATURE_AGES
+    | FEATURE_LEAVE
+    | FEATURE_CLIENTS
+    | FEATURE_ORDERS;

@@ -11,7 +11,8 @@ mod body;
 pub use body::{
     AgeBody, BitmapBody, DiskBody, FullStateBody, GenerationBody, HelloBody, InForceBody,
     PromoteBody, StateAgesBody, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_LED, STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    STATE_INVALIDATED, STATE_INVALIDATES, STATE_LED, STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED,
+    STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;
@@ -82,6 +83,8 @@ states! {
         ResyncData = 33 "resync-data",
         /// The target owes nothing any more; everything is stable there.
         ResyncDone = 35 "resync-done",
+        /// The sender wants resyncs with the receiver to wait ([`FLAG_YES`]), or does not any more.
+        PauseSync = 36 "pause-sync",
         /// A page of a bitmap ([`BitmapBody`] and the words).
         Bitmap = 40 "bitmap",
         /// The bitmap is complete; with [`FLAG_YES`] it is all ones, whatever was sent before.
@@ -253,7 +256,8 @@ impl PacketKind {
             | Self::PromoteReply
             | Self::ServeReply
             | Self::LeaveReply
-            | Self::GenerationDurable => FLAG_YES,
+            | Self::GenerationDurable
+            | Self::PauseSync => FLAG_YES,
             Self::Leave => FLAG_YES | FLAG_FORCE,
             Self::PromoteRequest | Self::ServeRequest => FLAG_FORCE,
             _ => 0,
@@ -407,8 +411,8 @@ mod tests {
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
             BitmapEnd, ClientDiscard, ClientWrite, ClientWriteZeroes, Discard, GenerationDurable,
-            InForce, Leave, LeaveReply, PromoteReply, PromoteRequest, ServeReply, ServeRequest,
-            Write, WriteZeroes,
+            InForce, Leave, LeaveReply, PauseSync, PromoteReply, PromoteRequest, ServeReply,
+            ServeRequest, Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[
@@ -427,6 +431,7 @@ mod tests {
                 GenerationDurable,
                 Leave,
                 LeaveReply,
+                PauseSync,
             ],
             FLAG_NO_UNMAP => &[WriteZeroes, ClientWriteZeroes],
             FLAG_FORCE => &[PromoteRequest, ServeRequest, Leave],

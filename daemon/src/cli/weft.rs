@@ -3,6 +3,7 @@
 //! `weft`: the everyday command, working from the configuration file.
 
 use super::failure::Failure;
+use super::orders::Running;
 use super::output::print;
 use super::{events, metadata, show, up, wait};
 use crate::config::{self, Config, Node, Resource};
@@ -111,6 +112,62 @@ enum Verb {
     ///
     /// For whoever fences this node. Refused on a primary, and while a peer with a disk is connected.
     Outdate {
+        /// Name of the resource
+        resource: String,
+    },
+    /// Say that the disks of all nodes, which were just created, are equal: they need no first sync
+    ///
+    /// True of disks that hold the same bytes, as new thin volumes do. All of them have to be connected. What differs all the
+    /// same stays different. Refused when one of the disks has ever held data of this resource.
+    NewGeneration {
+        /// Name of the resource
+        resource: String,
+    },
+    /// Give the data of this node up and fetch everything from a peer
+    ///
+    /// Done when that is on record: from then on it goes on by itself, also after a power cut. Refused on a primary, and
+    /// when no connected peer has the same data.
+    Invalidate {
+        /// Name of the resource
+        resource: String,
+        /// Only this volume
+        #[arg(long)]
+        volume: Option<u16>,
+        /// Node to fetch from, by name or id [default: the primary, else whoever is up to date]
+        #[arg(long, value_name = "NODE")]
+        from: Option<String>,
+    },
+    /// Give the data of a peer up: it fetches everything from this node, which may be primary
+    InvalidatePeer {
+        /// Name of the resource
+        resource: String,
+        /// The peer, by name or id
+        peer: String,
+        /// Only this volume
+        #[arg(long)]
+        volume: Option<u16>,
+    },
+    /// Let resyncs with the peers wait, until resume-sync here or a restart of this machine
+    PauseSync {
+        /// Name of the resource
+        resource: String,
+        /// Only with this peer, by name or id
+        peer: Option<String>,
+    },
+    /// Let resyncs with the peers go on, unless those want them to wait
+    ResumeSync {
+        /// Name of the resource
+        resource: String,
+        /// Only with this peer, by name or id
+        peer: Option<String>,
+    },
+    /// Let the application's requests wait, until resume-io; done when none is under way any more on any node
+    SuspendIo {
+        /// Name of the resource
+        resource: String,
+    },
+    /// Let the application's requests go on
+    ResumeIo {
         /// Name of the resource
         resource: String,
     },
@@ -300,6 +357,43 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Verb::Secondary { resource } => perform(&Request::about(Command::Secondary, resource)),
         Verb::Outdate { resource } => perform(&Request::about(Command::Outdate, resource)),
+        Verb::NewGeneration { resource } => {
+            perform(&Request::about(Command::NewGeneration, resource))
+        }
+        Verb::Invalidate {
+            resource,
+            volume,
+            from,
+        } => {
+            let mut running = Running::find(resource)?;
+            let from = from.as_deref().map(|typed| running.peer(typed));
+            let from = from.transpose()?;
+            let requests = running.of_volumes(Command::Invalidate, *volume);
+            for_each(&requests, |request| match from {
+                Some(peer) => running.perform(&request.clone().number(Attribute::SyncFrom, peer)),
+                None => running.perform(request),
+            })
+        }
+        Verb::InvalidatePeer {
+            resource,
+            peer,
+            volume,
+        } => {
+            let mut running = Running::find(resource)?;
+            let peer = running.peer(peer)?;
+            let requests = running.of_volumes(Command::InvalidatePeer, *volume);
+            for_each(&requests, |request| {
+                running.perform(&request.clone().number(Attribute::Peer, peer))
+            })
+        }
+        Verb::PauseSync { resource, peer } => {
+            order_peers(Command::PauseSync, resource, peer.as_deref())
+        }
+        Verb::ResumeSync { resource, peer } => {
+            order_peers(Command::ResumeSync, resource, peer.as_deref())
+        }
+        Verb::SuspendIo { resource } => perform(&Request::about(Command::SuspendIo, resource)),
+        Verb::ResumeIo { resource } => perform(&Request::about(Command::ResumeIo, resource)),
         Verb::Status { resource, show } => show::status(resource.as_deref(), show.json, show.watch),
         Verb::Events { resource, json } => events::follow(resource.as_deref(), *json),
         Verb::WaitConnect { wait } => {
@@ -343,6 +437,12 @@ fn perform(request: &Request) -> Result<(), Failure> {
     let done = Client::open()?.perform(request);
     done.map(drop)
         .map_err(|error| Failure::of_request(request, &error))
+}
+
+fn order_peers(command: Command, resource: &str, peer: Option<&str>) -> Result<(), Failure> {
+    let mut running = Running::find(resource)?;
+    let requests = running.of_peers(command, peer)?;
+    for_each(&requests, |request| running.perform(request))
 }
 
 fn check(arguments: &Arguments) -> Result<(), Failure> {

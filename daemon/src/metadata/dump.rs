@@ -11,7 +11,8 @@ use std::io;
 use weft_uapi::limits::{ANCESTRY_MAX, BITMAP_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::{
     newest_superblock, AlReplay, AlTransaction, Layout, Superblock, SuperblockError, AL_BLOCKS,
-    AL_EXTENTS, AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
+    AL_EXTENTS, AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_INVALIDATED, FLAG_OUTDATED,
+    FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::units::{GenerationId, NodeId, Sector};
 
@@ -176,6 +177,7 @@ fn content(superblock: &Superblock, layout: Option<&Layout>) -> Content {
         (FLAG_INCONSISTENT, "inconsistent"),
         (FLAG_WRITER_ACTIVE, "writer-active"),
         (FLAG_OUTDATED, "outdated"),
+        (FLAG_INVALIDATED, "invalidated"),
     ];
     let flags = flags.iter().filter(|(bit, _)| superblock.flags & bit != 0);
     let generation = superblock.generation;

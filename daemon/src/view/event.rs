@@ -151,6 +151,9 @@ fn describe(object: &Object) -> String {
             if state.is_syncing() {
                 text.push_str(&format!(" done:{:.1}%", state.percent_done()));
             }
+            if !state.paused.is_empty() {
+                text.push_str(&format!(" paused:{}", state.paused.join(",")));
+            }
             text
         }
         Object::Generations(generations) => {

@@ -4,6 +4,7 @@
 //!
 //! The field names are the JSON of `weft status --json`; sizes are bytes, times milliseconds.
 
+use super::paused;
 use super::suspension;
 use super::units::sector_bytes;
 use crate::kernel::netlink::record::Record;
@@ -50,7 +51,7 @@ pub struct Resource {
     #[serde(default)]
     pub clients: Vec<u8>,
     /// Why I/O waits; empty: it does not. `transition`, `no-data`, `broken`, `quorum`, `fencing`,
-    /// `no-server`.
+    /// `no-server`, `command`.
     pub suspended: Vec<String>,
     /// For how long it has been waiting.
     pub suspended_ms: u64,
@@ -258,6 +259,10 @@ pub struct PeerDevice {
     pub received_bytes: u64,
     /// Packets sent and not acknowledged.
     pub unacked: u32,
+    /// Why a resync waits, or would: `here` or `peer`, where a person said so, and `source`: another node is the one to
+    /// fetch from.
+    #[serde(default)]
+    pub paused: Vec<String>,
     /// Rule that decided the last handshake; may be empty.
     pub rule: String,
     /// What came of it if that was a split brain: what solved it, or why it is left to a person; else `none`.
@@ -478,6 +483,7 @@ impl From<&PeerVolumeInfo> for PeerDevice {
             sent_bytes: sector_bytes(info.sent_sectors),
             received_bytes: sector_bytes(info.received_sectors),
             unacked: info.unacked,
+            paused: paused::reasons(info.paused),
             rule: text(&info.rule),
             recovery: state_name(
                 Recovery::from_number(info.recovery).map(Recovery::name),

@@ -3,6 +3,7 @@
 //! The state in words: what is, and where something is not as it should be, why and what to do.
 
 use super::model::{Connection, Device, PeerDevice, Promotion, Quorum, Resource};
+use super::paused;
 use super::suspension;
 use super::units::{size, span};
 use std::fmt::Write;
@@ -242,6 +243,9 @@ fn peer_device(peer: &PeerDevice) -> String {
     if let Some(id) = &peer.left_at {
         let _ = write!(text, "  left in order at generation {id}");
     }
+    if let Some(why) = paused::why(&peer.paused).filter(|_| !is_off) {
+        let _ = write!(text, "  {why}");
+    }
     if !peer.rule.is_empty() && !is_off {
         let _ = write!(text, "  (rule {}", peer.rule);
         if let Some(victim) = peer.victim {
@@ -262,7 +266,9 @@ mod tests {
     use super::*;
     use weft_uapi::refusal::Refusal;
     use weft_uapi::state::OnNoQuorum;
-    use weft_uapi::status::{ResourceInfo, SUSPENDED_NO_DATA, SUSPENDED_QUORUM};
+    use weft_uapi::status::{
+        ResourceInfo, PAUSED_HERE, PAUSED_THERE, SUSPENDED_NO_DATA, SUSPENDED_QUORUM,
+    };
     use zerocopy::FromZeros;
 
     fn sample() -> Resource {
@@ -277,6 +283,7 @@ mod tests {
             sent_bytes: 1 << 20,
             received_bytes: 0,
             unacked: 2,
+            paused: Vec::new(),
             rule: "behind".to_owned(),
             recovery: "none".to_owned(),
             victim: None,
@@ -380,6 +387,18 @@ mod tests {
         let shown = text(&[resource]);
         assert!(shown.contains("  carries out the requests of node 2\n"));
         assert!(!shown.contains("promoted"), "{shown}");
+    }
+
+    #[test]
+    fn a_resync_that_waits_says_who_wants_that() {
+        let mut resource = sample();
+        let peer = &mut resource.connections[0].peer_devices[0];
+        peer.replication_state = "paused-sync-source".to_owned();
+        peer.paused = paused::reasons(PAUSED_HERE | PAUSED_THERE);
+        let text = text(&[resource]);
+        let want = "volume 0  paused-sync-source  peer disk inconsistent  3.0 MiB out of sync  \
+                    waits: resume-sync is due here and on the peer  (rule behind)";
+        assert!(text.contains(want), "{text}");
     }
 
     #[test]

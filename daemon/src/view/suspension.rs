@@ -4,8 +4,8 @@
 
 use super::model::Quorum;
 use weft_uapi::status::{
-    SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_NO_SERVER, SUSPENDED_QUORUM,
-    SUSPENDED_TRANSITION,
+    SUSPENDED_BROKEN, SUSPENDED_COMMAND, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_NO_SERVER,
+    SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 
 const REASONS: &[(u32, &str)] = &[
@@ -15,6 +15,7 @@ const REASONS: &[(u32, &str)] = &[
     (SUSPENDED_QUORUM, "quorum"),
     (SUSPENDED_FENCING, "fencing"),
     (SUSPENDED_NO_SERVER, "no-server"),
+    (SUSPENDED_COMMAND, "command"),
 ];
 
 /// The reasons that these bits stand for, as the JSON of `weft status` names them.
@@ -34,6 +35,7 @@ pub(super) fn why(reason: &str) -> &'static str {
         "no-server" => {
             "this node has no good data of its own, and no connected peer that has all that was shown to its users"
         }
+        "command" => "a person suspended it",
         _ => "for a reason that this version does not know",
     }
 }
@@ -64,6 +66,7 @@ pub(super) fn way_out(reason: &str, resource: &str, quorum: &Quorum) -> String {
             "start the nodes that carried out its requests, or repair the network, and weft wait-connect {resource}; \
              weft status {resource} there tells whether they are up to date"
         ),
+        "command" => format!("weft resume-io {resource}"),
         _ => "dmesg | grep weft".to_owned(),
     }
 }

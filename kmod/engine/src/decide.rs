@@ -53,6 +53,10 @@ pub struct Side {
     pub discards: bool,
     /// Its disk took the place of another one: nobody counts on what it knows.
     pub is_newcomer: bool,
+    /// A person wants this disk to fetch everything from the other one.
+    pub is_invalidated: bool,
+    /// A person wants the other disk to fetch everything from this one.
+    pub invalidates: bool,
     /// Sequence number of the last write received in order.
     pub tail_seq: u64,
 }
@@ -68,6 +72,8 @@ pub enum Rule {
     BothInconsistent,
     /// One disk is an unfinished sync target.
     Unfinished,
+    /// A person gave one disk up, although it may be as good as the other one.
+    Invalidated,
     /// Nothing happened since they met last.
     SameGeneration,
     /// Same generation, but the last writes may not have reached both.
@@ -86,11 +92,12 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RolledBack,
         Self::JustCreated,
         Self::BothInconsistent,
         Self::Unfinished,
+        Self::Invalidated,
         Self::SameGeneration,
         Self::Tails,
         Self::SameData,
@@ -107,6 +114,7 @@ impl Rule {
             Self::JustCreated => "just-created",
             Self::BothInconsistent => "both-inconsistent",
             Self::Unfinished => "unfinished",
+            Self::Invalidated => "invalidated",
             Self::SameGeneration => "same-generation",
             Self::Tails => "tails",
             Self::SameData => "same-data",
@@ -168,10 +176,11 @@ pub struct Decision {
 type Row = fn(&Side, &Side) -> Option<Decision>;
 
 /// The table; the first row that applies decides.
-const RULES: [Row; 8] = [
+const RULES: [Row; 9] = [
     rolled_back,
     just_created,
     inconsistent,
+    invalidated,
     same_generation,
     same_data,
     behind,
@@ -451,6 +460,20 @@ fn unfinished(own: &Side, peer: &Side) -> Option<Decision> {
         decided(Rule::Unfinished, Outcome::NoSource)
     } else {
         None
+    }
+}
+
+/// A person's order, unless the other disk lacks something that the one to be given up has, or an application works on
+/// that one.
+fn invalidated(own: &Side, peer: &Side) -> Option<Decision> {
+    let is_meant = |victim: &Side, source: &Side| victim.is_invalidated || source.invalidates;
+    let is_spare = |victim: &Side, source: &Side| {
+        victim.precedes(source) && !victim.is_primary && !victim.is_writer
+    };
+    match (is_meant(own, peer), is_meant(peer, own)) {
+        (true, false) if is_spare(own, peer) => Some(target(Rule::Invalidated, own, peer, true)),
+        (false, true) if is_spare(peer, own) => Some(source(Rule::Invalidated, own, peer, true)),
+        _ => None,
     }
 }
 

@@ -194,6 +194,36 @@ pub enum Command {
     Secondary,
     /// Newer data are elsewhere: no promotion without force before this node has met them.
     Outdate,
+    /// The disks of this node and of all connected peers were just created, and count as equal.
+    NewGeneration,
+    /// This node's disk fetches everything from a peer's. Answered once it is on record that its data are given up.
+    Invalidate {
+        /// Volume number.
+        volume: VolumeId,
+        /// From whom; `None`: the primary, else whoever is up to date.
+        from: Option<NodeId>,
+    },
+    /// A peer's disk fetches everything from this node's. Answered as [`Command::Invalidate`] is.
+    InvalidatePeer {
+        /// Volume number.
+        volume: VolumeId,
+        /// The peer.
+        peer: NodeId,
+    },
+    /// Resyncs with a peer wait until this is taken back, also in later sessions.
+    PauseSync {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// Takes [`Command::PauseSync`] back.
+    ResumeSync {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// Requests of the application wait until this is taken back. Answered once none is under way any more.
+    SuspendIo,
+    /// Takes [`Command::SuspendIo`] back.
+    ResumeIo,
     /// Changes options.
     SetOptions {
         /// From now on.

@@ -14,6 +14,7 @@
 //! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `client`, `server`, `carried`, `exposure` | primaries without good data of their own; who serves them; their requests; what they were shown |
 //! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
+//! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
 //! | `fencing` | peers out of reach |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -30,6 +31,7 @@ mod disk;
 mod exchange;
 mod exposure;
 mod fencing;
+mod invalidate;
 mod leave;
 mod mirror;
 mod negotiate;
@@ -37,6 +39,7 @@ mod newcomer;
 mod objects;
 mod options;
 mod outdate;
+mod pause;
 mod peer_op;
 mod peer_record;
 mod place;
@@ -52,8 +55,10 @@ mod slots;
 mod source;
 mod split_brain;
 mod status;
+mod suspend;
 mod target;
 pub mod transitions;
+mod unite;
 mod volume;
 mod vote;
 mod witness;
@@ -121,6 +126,9 @@ pub struct Engine<H: Host> {
     outdating: Option<Token>,
     /// This node is leaving.
     leave: Option<leave::Leave>,
+    /// The transition under way is to end in a first record of disks that are equal.
+    unites: bool,
+    suspension: suspend::Suspension,
     /// One item per volume, allocated when it is configured.
     volumes: H::Slab<place::Place<H, volume::Volume<H>>>,
     /// Above every volume number in use.
@@ -159,6 +167,8 @@ impl<H: Host> Engine<H> {
             dismissed: NodeSet::EMPTY,
             outdating: None,
             leave: None,
+            unites: false,
+            suspension: suspend::Suspension::default(),
             volumes: H::slab(VOLUMES_MAX, place::Place::default)?,
             volumes_end: 0,
             peers: H::slab(NODES_MAX, || None)?,
@@ -181,7 +191,7 @@ impl<H: Host> Engine<H> {
                 volume,
                 disk,
             } => {
-                if let Some(disk) = disk.take() {
+                if disk.is_some() {
                     match self.volume_mut(volume) {
                         Some(volume) => volume.on_attach(&mut cx, token, disk),
                         None => {
@@ -274,6 +284,7 @@ impl<H: Host> Engine<H> {
             self.run_fencing(cx);
             self.run_outdate(cx);
             self.run_leave(cx);
+            self.run_suspension(cx);
             if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
                 break;
             }
@@ -318,6 +329,7 @@ impl<H: Host> Engine<H> {
             is_client: self.client.is_some(),
             server: self.server(),
             clients: self.clients,
+            is_suspended: self.suspension.is_wanted(),
             in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),
             is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),
         }
@@ -406,6 +418,7 @@ impl<H: Host> Engine<H> {
             PacketKind::ServeReply => self.on_serve_reply(cx, peer, &header),
             PacketKind::ServeEnd => self.on_serve_end(cx, peer),
             PacketKind::Claimed => self.on_claimed(cx, peer, &header),
+            PacketKind::PauseSync => self.on_pause_packet(cx, peer, &header),
             _ => {
                 let id = header.volume.ok_or(Fault("a packet names no volume"))?;
                 match self.volume_mut(id) {
@@ -445,6 +458,17 @@ impl<H: Host> Engine<H> {
             Command::Primary { force } => return self.on_primary(cx, token.into(), force),
             Command::Secondary => return self.on_secondary(cx, token.into()),
             Command::Outdate => return self.on_outdate(cx, token),
+            Command::NewGeneration => return self.on_new_generation(cx, token),
+            Command::Invalidate { volume, from } => {
+                return self.on_invalidate(cx, token, volume, from)
+            }
+            Command::InvalidatePeer { volume, peer } => {
+                return self.on_invalidate_peer(cx, token, volume, peer)
+            }
+            Command::PauseSync { peer } => self.on_pause(cx, peer, true),
+            Command::ResumeSync { peer } => self.on_pause(cx, peer, false),
+            Command::SuspendIo => return self.on_suspend(cx, token),
+            Command::ResumeIo => self.on_resume(cx),
             Command::Detach { volume } => match self.volume_mut(volume) {
                 Some(volume) => return volume.on_detach(cx, token),
                 None => Err(Refusal::NoSuchVolume),

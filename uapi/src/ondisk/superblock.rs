@@ -33,12 +33,16 @@ pub const FLAG_GIVEN_UP: u32 = 1 << 4;
 /// Bit of [`Superblock::flags`]: the node left in order, see [`Superblock::left_at`]: its vote does not count before a later
 /// record took it in.
 pub const FLAG_LEFT: u32 = 1 << 5;
+/// Bit of [`Superblock::flags`], together with [`FLAG_INCONSISTENT`]: a person gave the disk's data up, so it owes
+/// everything; the bitmaps do not say so yet.
+pub const FLAG_INVALIDATED: u32 = 1 << 6;
 const FLAGS_KNOWN: u32 = FLAG_INCONSISTENT
     | FLAG_WRITER_ACTIVE
     | FLAG_OUTDATED
     | FLAG_NEWCOMER
     | FLAG_GIVEN_UP
-    | FLAG_LEFT;
+    | FLAG_LEFT
+    | FLAG_INVALIDATED;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

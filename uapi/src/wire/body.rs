@@ -109,6 +109,13 @@ pub const STATE_LEFT: u32 = 1 << 6;
 /// Bit of [`StateBody::flags`]: the leader that the sender names is primary, and not only about to be.
 pub const STATE_LED: u32 = 1 << 7;
 
+/// Bit of [`StateBody::flags`]: a person wants the sender's disk to fetch everything from the receiver's. Told only to a
+/// peer with [`crate::version::FEATURE_ORDERS`], as is the next one.
+pub const STATE_INVALIDATED: u32 = 1 << 8;
+
+/// Bit of [`StateBody::flags`]: a person wants the receiver's disk to fetch everything from the sender's.
+pub const STATE_INVALIDATES: u32 = 1 << 9;
+
 const STATE_FLAGS_KNOWN: u32 = STATE_LED
     | STATE_INCONSISTENT
     | STATE_CRASHED
@@ -116,7 +123,9 @@ const STATE_FLAGS_KNOWN: u32 = STATE_LED
     | STATE_OUTDATED
     | STATE_STALLED
     | STATE_NEWCOMER
-    | STATE_LEFT;
+    | STATE_LEFT
+    | STATE_INVALIDATED
+    | STATE_INVALIDATES;
 
 impl StateBody {
     /// Whether unknown flags and reserved fields are zero, node ids in their range, and the block size is one.

@@ -57,6 +57,8 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         has_crashed: false,
         discards: false,
         is_newcomer: false,
+        is_invalidated: false,
+        invalidates: false,
         tail_seq: 0,
     }
 }
@@ -534,4 +536,57 @@ fn strangers_are_refused() {
         Rule::Unrelated,
         Outcome::Refuse,
     );
+}
+
+#[test]
+fn a_disk_that_a_person_gives_up_is_target_where_the_other_one_has_all_of_it_and_nowhere_else() {
+    let mut times = 0;
+    for_all_pairs(|own, peer, before| {
+        let own = &Side {
+            is_invalidated: true,
+            ..*own
+        };
+        let decision = decide(own, peer);
+        let mirror = decide(peer, own);
+        assert_eq!(mirror.outcome, decision.outcome.mirrored());
+        if decision.rule != Rule::Invalidated {
+            assert_eq!(decision, before);
+            return;
+        }
+        times += 1;
+        assert!(own.precedes(peer) && !own.is_writer && !own.is_inconsistent);
+        assert_eq!(decision.outcome, FULL_TARGET);
+        assert!(!peer.is_inconsistent && !peer.ancestry.is_blank());
+    });
+    assert!(times > 0);
+}
+
+#[test]
+fn either_side_may_tell_who_is_given_up_and_two_that_contradict_each_other_are_not_heard() {
+    let (victim, other) = (side(0, &[1], 1), side(1, &[1], 1));
+    let given_up = Side {
+        is_invalidated: true,
+        ..victim
+    };
+    let source = Side {
+        invalidates: true,
+        ..other
+    };
+    for (own, peer) in [
+        (&given_up, &other),
+        (&victim, &source),
+        (&given_up, &source),
+    ] {
+        check(own, peer, Rule::Invalidated, FULL_TARGET);
+    }
+    let both = Side {
+        is_invalidated: true,
+        ..other
+    };
+    check(&given_up, &both, Rule::SameGeneration, Outcome::None);
+    let primary = Side {
+        is_primary: true,
+        ..given_up
+    };
+    check(&primary, &other, Rule::SameGeneration, Outcome::None);
 }

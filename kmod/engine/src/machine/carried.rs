@@ -66,7 +66,9 @@ fn io_of(header: &Header) -> Option<Io> {
 impl<H: Host> Volume<H> {
     /// Takes a request of this client's application as far as it goes.
     pub(super) fn advance_client<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
-        let Some(line) = cx.facts.server.and_then(|server| self.line(server)) else {
+        // A person may have said that nothing is to begin.
+        let server = cx.facts.server.filter(|_| !cx.facts.is_suspended);
+        let Some(line) = server.and_then(|server| self.line(server)) else {
             return;
         };
         let Some(request) = self.requests.get(number) else {

@@ -17,7 +17,9 @@ use super::replica::Replica;
 use super::volume::Volume;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
-use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{
+    Generation, FLAG_INCONSISTENT, FLAG_INVALIDATED, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
+};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, PacketKind, FLAG_YES};
@@ -41,6 +43,8 @@ pub(super) enum Reason {
     Shrink,
     /// These sync targets are equal now.
     Grow(NodeSet),
+    /// A person says that these disks, which were just created, are equal.
+    Union(NodeSet),
 }
 
 /// A promotion that this volume has to make durable.
@@ -159,7 +163,7 @@ impl<H: Host> Volume<H> {
                     let term = change.record.term;
                     self.wants_promotion = Some(Promotion { anew, force, term });
                 }
-                Reason::Shrink | Reason::Grow(_) => self.wants_shrink = true,
+                Reason::Shrink | Reason::Grow(_) | Reason::Union(_) => self.wants_shrink = true,
             }
         } else if change.record.writer.is_none() || self.has_votes(&cx.facts, knowers) {
             self.stalled = None;
@@ -211,6 +215,8 @@ impl<H: Host> Volume<H> {
                 },
                 promotion.term,
             );
+        } else if core::mem::take(&mut self.wants_union) {
+            self.begin_union(cx);
         } else if !joining.is_empty() && self.leader(&cx.facts).is_none_or(|leader| leader == node)
         {
             self.begin_change(cx, Reason::Grow(joining), self.term());
@@ -297,6 +303,7 @@ impl<H: Host> Volume<H> {
             Reason::Promotion { anew: false, .. } | Reason::Shrink => had.intersection(present),
             Reason::Grow(peers) if is_written => had.union(peers).intersection(present),
             Reason::Grow(peers) => had.union(peers),
+            Reason::Union(peers) => peers.with(node),
         };
         let Some(disk) = self.disk.as_mut() else {
             return;
@@ -316,7 +323,7 @@ impl<H: Host> Volume<H> {
             disk.set_flag(FLAG_WRITER_ACTIVE, true);
             disk.set_flag(FLAG_OUTDATED, false);
             if anew {
-                disk.set_flag(FLAG_INCONSISTENT, false);
+                disk.set_flag(FLAG_INCONSISTENT | FLAG_INVALIDATED, false);
                 disk.superblock.since.fill(GenerationId::NONE);
                 // Whatever is there now belongs to the new generation and to no other.
                 disk.confirm();
@@ -377,10 +384,13 @@ impl<H: Host> Volume<H> {
         self.required = change.record.members;
         self.let_go(cx, change.record.left);
         self.tell_in_force(cx, &change);
-        // A disk that failed meanwhile makes no primary.
-        let is_promoted = matches!(change.reason, Reason::Promotion { .. });
-        if is_promoted && self.has_running_disk() {
-            self.set_disk_state(cx, DiskState::UpToDate);
+        match change.reason {
+            // A disk that failed meanwhile makes no primary.
+            Reason::Promotion { .. } if self.has_running_disk() => {
+                self.set_disk_state(cx, DiskState::UpToDate);
+            }
+            Reason::Union(_) => self.on_united(cx),
+            Reason::Promotion { .. } | Reason::Shrink | Reason::Grow(_) => {}
         }
         for peer in change.record.members.without(cx.facts.node).iter() {
             self.on_member(cx, peer);
@@ -505,6 +515,9 @@ impl<H: Host> Volume<H> {
             change.knowers = change.knowers.with(peer);
             if is_complete {
                 change.holders = change.holders.with(peer);
+            }
+            if matches!(change.reason, Reason::Union(_)) {
+                self.note_united(peer);
             }
         }
         self.recheck = true;

@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub(super) role: Role,
     /// When writes are complete.
     pub(super) protocol: Protocol,
+    /// A person wants requests of the application to wait.
+    pub(super) is_suspended: bool,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
     /// This node has an application whose requests a peer carries out.

@@ -21,7 +21,8 @@ use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
 use weft_uapi::ondisk::{
-    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_LEFT, FLAG_WRITER_ACTIVE,
+    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INVALIDATED, FLAG_LEFT,
+    FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
@@ -70,6 +71,8 @@ pub(super) struct Disk<H: Host> {
     has_changed: bool,
     /// Ages that were seen since then stand nowhere on disk.
     pub(super) ages_unsaved: Option<Time>,
+    /// Number of the superblock which says that this disk is given up: it owes everything from then on.
+    pub(super) given_up_by: Option<u64>,
     superblock_wanted: u64,
     superblock_writing: Option<u64>,
     superblock_done: u64,
@@ -81,20 +84,22 @@ pub(super) struct Disk<H: Host> {
 
 impl<H: Host> Disk<H> {
     /// Takes over what was loaded: hot extents become bits towards every peer, since each of them may differ there.
-    pub(super) fn new(
-        loaded: LoadedDisk<H>,
+    #[inline(never)] // It needs room on the stack.
+    pub(super) fn make(
+        place: &mut Option<Self>,
+        loaded: &mut Option<LoadedDisk<H>>,
         token: Token,
         al_extents: u16,
-    ) -> Result<Self, NoMemory> {
+    ) -> Result<(), NoMemory> {
         let LoadedDisk {
             info,
-            superblock,
+            mut superblock,
             layout,
             al_table,
             al_sequence,
             bitmaps,
             ..
-        } = loaded;
+        } = loaded.take().ok_or(NoMemory)?;
         let extents =
             u32::try_from(layout.data_sectors().div_ceil(EXTENT_SECTORS)).map_err(|_| NoMemory)?;
         let mut bits = Bitmaps::new(bitmaps, &layout)?;
@@ -104,11 +109,16 @@ impl<H: Host> Disk<H> {
                 bits.set_extent((*slot).into(), extent);
             });
         }
-        let mut superblock = superblock;
+        if superblock.flags & FLAG_INVALIDATED != 0 {
+            for slot in superblock.slot_of_node.iter().flatten() {
+                bits.set_all((*slot).into());
+            }
+        }
         if log.used() > 0 {
             superblock.flags |= FLAG_WRITER_ACTIVE;
         }
-        Ok(Self {
+        let block = H::slab(1, || [0; META_BLOCK_BYTES as usize])?;
+        *place = Some(Self {
             stage: Stage::Attaching(token),
             superblock,
             layout,
@@ -124,14 +134,16 @@ impl<H: Host> Disk<H> {
             changes_done: superblock.changes,
             has_changed: false,
             ages_unsaved: None,
+            given_up_by: None,
             superblock_wanted: 0,
             superblock_writing: None,
             superblock_done: 0,
             bitmaps_writing: [None; BITMAP_WRITES_MAX],
             is_log_prepared: false,
             is_log_writing: false,
-            block: H::slab(1, || [0; META_BLOCK_BYTES as usize])?,
-        })
+            block,
+        });
+        Ok(())
     }
 
     /// Notes that the superblock changed and gives the number to wait for.

@@ -12,7 +12,7 @@ use super::peer_op::Kind;
 use super::replica::{Adopting, Replica};
 use super::volume::Volume;
 use crate::host::{Host, Output, Time};
-use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_OUTDATED};
+use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_INVALIDATED, FLAG_NEWCOMER, FLAG_OUTDATED};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId};
 use weft_uapi::wire::{BitmapBody, Header, PacketKind, BODY_BYTES_MAX, FLAG_YES};
@@ -83,7 +83,7 @@ impl<H: Host> Replica<H> {
         let is_scanning = self
             .target
             .as_ref()
-            .is_some_and(|target| target.is_scanning);
+            .is_some_and(|target| target.is_scanning && self.paused == 0);
         let is_decided = !self.round.is_open();
         let at_once = (is_decided && (is_sending || is_scanning)).then_some(Time(0));
         let verdict = self.verdict.map(|verdict| verdict.due);
@@ -95,7 +95,9 @@ impl<H: Host> Volume<H> {
     /// Goes on with every exchange.
     #[inline(never)]
     pub(super) fn run_exchanges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        self.mark_given_up();
         for peer in self.sessions().iter() {
+            self.record_given_up(cx, peer);
             self.send_bits(cx, peer);
             self.run_adoption(cx, peer);
             self.begin_sync_source(cx, peer);
@@ -108,7 +110,7 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
-        if !self.is_source_stable(peer) || self.is_giving_up() {
+        if !self.is_source_stable(peer) || self.is_giving_up() || self.is_half_given_up(peer) {
             return;
         }
         let id = self.id;
@@ -230,7 +232,7 @@ impl<H: Host> Volume<H> {
     /// Takes the target through its durable steps.
     #[inline(never)]
     fn run_adoption<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
-        if self.disk_state() == DiskState::Failed {
+        if self.disk_state() == DiskState::Failed || self.is_half_given_up(peer) {
             return;
         }
         let is_told = self
@@ -280,6 +282,8 @@ impl<H: Host> Volume<H> {
                     .as_ref()
                     .map_or(0, |said| said.side.tail_seq);
                 disk.set_flag(FLAG_INCONSISTENT, true);
+                // INVARIANT: all ones are in the bitmaps on disk by now.
+                disk.set_flag(FLAG_INVALIDATED, false);
                 disk.set_flag(FLAG_OUTDATED, false);
                 if is_newcomer {
                     disk.set_flag(FLAG_NEWCOMER, true);

@@ -10,6 +10,7 @@
 use super::context::{ensure, Context, Fault};
 use super::disk::{Disk, Stage};
 use super::exchange::Pages;
+use super::invalidate::GiveUp;
 use super::replica::{Progress, Replica};
 use super::said::Said;
 use super::source::Source;
@@ -58,6 +59,10 @@ pub(super) struct Round {
     pub(super) tells_policies: bool,
     /// The peer understands what is told of ages.
     pub(super) tells_ages: bool,
+    /// The peer understands what is told of orders.
+    pub(super) knows_orders: bool,
+    /// One of the two disks is to be given up; to be told in the next state.
+    pub(super) order: Option<GiveUp>,
 }
 
 impl Round {
@@ -131,7 +136,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Asks one peer for a new round.
-    fn meet_again(&mut self, peer: NodeId, now: Time) {
+    pub(super) fn meet_again(&mut self, peer: NodeId, now: Time) {
         if let Some(replica) = self.replica_mut(peer) {
             replica.round.renew(now);
         }
@@ -230,7 +235,8 @@ impl<H: Host> Volume<H> {
     fn is_calm<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
         // A state tells the role: it waits for a promotion that has been asked for or is on record already.
         let is_promoting = cx.facts.in_transition && !cx.facts.is_primary();
-        if is_promoting && self.wants_promotion.is_none() && self.stalled.is_none() {
+        let is_wanted = self.wants_promotion.is_some() || self.wants_union;
+        if is_promoting && !is_wanted && self.stalled.is_none() {
             return false;
         }
         let is_attaching = self
@@ -321,6 +327,9 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.round.decided = own.round;
+            if own.has_order() {
+                replica.round.order = None;
+            }
             replica.verdict = None;
             (replica.recovery, replica.victim) = (Recovery::None, None);
             replica.forget_decision();
@@ -375,6 +384,9 @@ impl<H: Host> Volume<H> {
         }
         if is_rolled_back && self.disk.as_ref().is_some_and(has_heard) {
             // A record in force has said meanwhile that it was fetched anew.
+            return self.meet_again(peer, cx.now);
+        }
+        if self.has_united_since(peer, own) {
             return self.meet_again(peer, cx.now);
         }
         if let Some(replica) = self.replica_mut(peer) {
@@ -438,6 +450,9 @@ impl<H: Host> Volume<H> {
                 self.on_source(cx, peer, decision.rule, full);
             }
             Outcome::SyncTarget { .. } if !self.choose_source(cx.now, said) => {}
+            Outcome::SyncTarget { .. } if decision.rule == Rule::Invalidated => {
+                self.on_given_up(cx, peer, said);
+            }
             Outcome::SyncTarget { full } => {
                 self.end_split(cx, peer, &resolution);
                 self.on_target(
@@ -584,7 +599,8 @@ impl<H: Host> Volume<H> {
             self.set_disk_state(cx, DiskState::UpToDate);
         }
         let now = cx.now;
-        self.mark_all_if(peer, full);
+        // What a person gave up the peer names once it is on record there.
+        self.mark_all_if(peer, full && rule != Rule::Invalidated);
         if let Some(replica) = self.replica_mut(peer) {
             replica.peer_disk = DiskState::Inconsistent;
             replica.source = Some(Source {
@@ -601,7 +617,7 @@ impl<H: Host> Volume<H> {
     }
 
     #[inline(never)]
-    fn on_target<O: Output<H>>(
+    pub(super) fn on_target<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
@@ -624,7 +640,7 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    fn mark_everything(&mut self) {
+    pub(super) fn mark_everything(&mut self) {
         if let Some(disk) = self.disk.as_mut() {
             for slot in disk.superblock.slot_of_node.iter().flatten() {
                 disk.bits.set_all((*slot).into());

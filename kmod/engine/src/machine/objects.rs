@@ -76,6 +76,9 @@ impl<H: Host> Engine<H> {
             .ok_or(Refusal::BadArgument)?;
         place.put(volume).map_err(memory)?;
         self.volumes_end = self.volumes_end.max(usize::from(id.0).saturating_add(1));
+        for peer in NodeId::all() {
+            self.note_pauses(cx, peer);
+        }
         // A session's handshake covers all volumes, so it begins anew.
         for peer in self.connected().iter() {
             self.end_session(cx, peer, "a volume was added", false);

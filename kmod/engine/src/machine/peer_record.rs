@@ -4,6 +4,7 @@
 
 use super::context::{ensure, Context, Fault};
 use super::replica::Adopting;
+use super::unite::is_first_record;
 use super::volume::Volume;
 use crate::effect::Object;
 use crate::host::{Host, Output};
@@ -51,8 +52,9 @@ impl<H: Host> Volume<H> {
             follows,
             "the peer's generation does not follow the current one",
         )?;
+        let is_first = is_first_record(replica, peer, cx.facts.node, &record);
         ensure(
-            replica.accepts && replica.adopting.is_none(),
+            (replica.accepts || is_first) && replica.adopting.is_none(),
             "the peer sent a generation out of turn",
         )?;
         let is_member = record.members.contains(cx.facts.node);
@@ -116,6 +118,9 @@ impl<H: Host> Volume<H> {
             disk.leave();
         }
         disk.set_since(peer, record.id);
+        if record.parent == GenerationId::NONE {
+            disk.forget_bits(record.members);
+        }
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);

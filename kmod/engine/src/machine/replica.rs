@@ -33,6 +33,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) recovery: Recovery,
     pub(super) victim: Option<NodeId>,
     pub(super) round: Round,
+    /// Why a resync waits, bits `PAUSED_HERE` and `PAUSED_THERE`.
+    pub(super) paused: u32,
     /// By the last decision this disk's data are newer.
     pub(super) is_behind: bool,
     /// By the last decision its disk took the place of another one: its node forgot what it promised.
@@ -41,6 +43,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) has_left: bool,
     /// It is leaving in this session, and has that on record.
     pub(super) is_leaving: bool,
+    /// It has the record that unites new disks, and may have told before that its disk is blank.
+    pub(super) is_united: bool,
     /// The last decision was to wait for something else.
     pub(super) is_waiting: bool,
     /// Acknowledgements of what was sent before this number mean nothing any more.
@@ -126,10 +130,12 @@ impl<H: Host> Replica<H> {
             recovery: Recovery::None,
             victim: None,
             round: Round::default(),
+            paused: 0,
             is_behind: false,
             is_newcomer: false,
             has_left: false,
             is_leaving: false,
+            is_united: false,
             is_waiting: false,
             void_before: Seq(0),
             receives: false,
@@ -168,6 +174,7 @@ impl<H: Host> Replica<H> {
         self.round = Round::default();
         self.is_behind = false;
         self.is_leaving = false;
+        self.is_united = false;
         self.is_waiting = false;
         self.void_before = Seq(0);
         self.receives = false;

@@ -300,6 +300,8 @@ impl<H: Host> Volume<H> {
         }
         if matches!(self.disk_state(), DiskState::Failed | DiskState::Diskless) {
             self.fail_request(cx, number);
+        } else if cx.facts.is_suspended {
+            // A person said so.
         } else if self.lacks_quorum(cx) {
             // Another majority may have written meanwhile.
         } else if io.op == Op::Read {

@@ -25,7 +25,7 @@ use weft_uapi::wire::{Header, PacketKind, PromoteBody, FLAG_FORCE, FLAG_YES};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// How long a promotion may take, in milliseconds.
-const PROMOTION_TIMEOUT_MS: u64 = 20_000;
+pub(super) const PROMOTION_TIMEOUT_MS: u64 = 20_000;
 
 /// How far a peer's refusal may raise the term of the next attempt: a term has no end otherwise.
 const TERMS_MAX: u64 = 1 << 20;
@@ -57,6 +57,8 @@ pub(super) enum Transition {
         /// They declare this node's data to be the right ones, whatever others have.
         forks: bool,
     },
+    /// First records of disks that are equal are being made durable.
+    Uniting { asker: Asker, since: Time },
     /// The last writes are being made stable.
     Draining { asker: Asker },
 }
@@ -68,6 +70,7 @@ impl Transition {
             Self::Comparing { asker, .. }
             | Self::Asking { asker, .. }
             | Self::Recording { asker, .. }
+            | Self::Uniting { asker, .. }
             | Self::Draining { asker } => asker,
         }
     }
@@ -324,7 +327,9 @@ impl<H: Host> Engine<H> {
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
                 let facts = self.facts();
                 let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, yes, force);
-                if waits.is_empty() && self.each_volume().all(has_votes) {
+                if waits.is_empty() && self.each_volume().all(has_votes) && self.unites {
+                    self.record_union(cx, asker);
+                } else if waits.is_empty() && self.each_volume().all(has_votes) {
                     self.record_promotion(cx.now, asker, force, term);
                 } else if waits.is_empty() {
                     self.give_up(cx);
@@ -355,6 +360,7 @@ impl<H: Host> Engine<H> {
                     self.become_primary(cx, asker);
                 }
             }
+            Some(Transition::Uniting { asker, since }) => self.unite(cx, asker, since),
             Some(Transition::Draining { asker }) => self.drain(cx, asker),
         }
     }
@@ -379,9 +385,11 @@ impl<H: Host> Engine<H> {
     /// The promotion has failed: nobody needs to keep the promise.
     pub(super) fn give_up<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.transition = None;
+        self.unites = false;
         for volume in self.each_volume_mut() {
             volume.stalled = None;
             volume.insists = false;
+            volume.wants_union = false;
         }
         self.tell_peers(cx, PacketKind::Demoted, 0);
     }
@@ -394,7 +402,11 @@ impl<H: Host> Engine<H> {
         force: bool,
         since: Time,
     ) {
-        let denial = match self.may_promote(force, asker.client()) {
+        let allowed = match self.unites {
+            true => self.may_unite(),
+            false => self.may_promote(force, asker.client()),
+        };
+        let denial = match allowed {
             // It passes, or takes too long.
             Err((Refusal::InTransition, _)) if since.after_ms(PROMOTION_TIMEOUT_MS) > cx.now => {
                 return;
@@ -439,7 +451,7 @@ impl<H: Host> Engine<H> {
                 | Transition::Asking { asker, .. }
                 | Transition::Recording { asker, .. },
             ) => asker,
-            Some(Transition::Draining { .. }) | None => return,
+            Some(Transition::Uniting { .. } | Transition::Draining { .. }) | None => return,
         };
         let forks = matches!(
             self.transition,
@@ -594,7 +606,8 @@ impl<H: Host> Engine<H> {
             Some(
                 Transition::Comparing { since, .. }
                 | Transition::Asking { since, .. }
-                | Transition::Recording { since, .. },
+                | Transition::Recording { since, .. }
+                | Transition::Uniting { since, .. },
             ) => Some(since.after_ms(PROMOTION_TIMEOUT_MS)),
             Some(Transition::Draining { .. }) | None => None,
         }

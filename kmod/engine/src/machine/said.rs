@@ -4,6 +4,7 @@
 
 use super::context::Facts;
 use super::disk::Stage;
+use super::invalidate::GiveUp;
 use super::volume::Volume;
 use crate::ancestry::Ancestry;
 use crate::decide::{Side, Stance};
@@ -16,8 +17,9 @@ use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{
-    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT, STATE_LED,
-    STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
+    STATE_INVALIDATED, STATE_INVALIDATES, STATE_LED, STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED,
+    STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -76,6 +78,8 @@ impl Said {
             has_crashed: flag(STATE_CRASHED),
             discards: flag(STATE_DISCARDS),
             is_newcomer: flag(STATE_NEWCOMER),
+            is_invalidated: flag(STATE_INVALIDATED),
+            invalidates: flag(STATE_INVALIDATES),
             tail_seq: body.tail_seq.get(),
         };
         let stance = Stance {
@@ -102,6 +106,11 @@ impl Said {
             stance,
             claim,
         })
+    }
+
+    /// Whether it tells what a person wants to be given up.
+    pub(super) fn has_order(&self) -> bool {
+        self.side.is_invalidated || self.side.invalidates
     }
 
     pub(super) fn contender(&self) -> Contender<'_> {
@@ -185,6 +194,7 @@ impl<H: Host> Volume<H> {
         let discards = round_with.is_some_and(|round| round.discards);
         let leader = self.leader(facts);
         let is_led = leader.is_some_and(|leader| facts.primaries.contains(leader));
+        let order = round_with.and_then(|round| round.order);
         let flags = [
             (is_led, STATE_LED),
             (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
@@ -197,6 +207,8 @@ impl<H: Host> Volume<H> {
             (self.stalled.is_some(), STATE_STALLED),
             (disk.has_flag(FLAG_NEWCOMER), STATE_NEWCOMER),
             (disk.has_flag(FLAG_LEFT), STATE_LEFT),
+            (order == Some(GiveUp::Own), STATE_INVALIDATED),
+            (order == Some(GiveUp::Peers), STATE_INVALIDATES),
         ];
         body.sectors = U64::new(self.sectors());
         body.block_bytes = U32::new(disk.block_bytes);

@@ -26,8 +26,8 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId, Term};
 use weft_uapi::version::{
-    FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_LEAVE, FEATURE_SPLIT_BRAIN, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN,
+    FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_LEAVE, FEATURE_ORDERS, FEATURE_SPLIT_BRAIN,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -56,6 +56,11 @@ pub(super) struct Peer {
     is_offered: bool,
     /// The next handshake gives this node's data up.
     discards: bool,
+    /// It understands what a person orders on this node.
+    pub(super) knows_orders: bool,
+    /// Resyncs with it wait: a person said so here, or there.
+    pub(super) is_paused_here: bool,
+    pub(super) is_paused_there: bool,
     /// It wants to be primary and has not been answered.
     pub(super) asked: Option<Question>,
     /// A promise to be answered once it is durable.
@@ -82,6 +87,9 @@ impl Peer {
             may_serve: false,
             is_offered: false,
             discards: false,
+            knows_orders: false,
+            is_paused_here: false,
+            is_paused_there: false,
             asked: None,
             granting: None,
             is_promised: false,
@@ -111,6 +119,11 @@ impl Peer {
             self.connection,
             ConnectionState::Handshake | ConnectionState::Connected
         )
+    }
+
+    /// Whether it has told what it knows.
+    pub(super) fn has_said_hello(&self) -> bool {
+        self.hellos == [true; 2]
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -336,6 +349,7 @@ impl<H: Host> Engine<H> {
             peer.role = role;
             peer.knows_leave = body.features.get() & FEATURE_LEAVE != 0;
             peer.may_serve = body.features.get() & FEATURE_CLIENTS != 0;
+            peer.knows_orders = body.features.get() & FEATURE_ORDERS != 0;
             let session = peer.session;
             let round = Round {
                 wanted: 1,
@@ -343,6 +357,7 @@ impl<H: Host> Engine<H> {
                 discards: peer.discards,
                 tells_policies: body.features.get() & FEATURE_SPLIT_BRAIN != 0,
                 tells_ages: body.features.get() & FEATURE_AGES != 0,
+                knows_orders: peer.knows_orders,
                 ..Round::default()
             };
             for volume in self.each_volume_mut() {
@@ -351,6 +366,7 @@ impl<H: Host> Engine<H> {
             if self.client.is_some() {
                 self.tell_claim(cx, Some(id));
             }
+            self.tell_pause(cx, id);
         }
         Ok(())
     }
@@ -405,6 +421,8 @@ impl<H: Host> Engine<H> {
         peer.asked = None;
         peer.granting = None;
         peer.is_promised = false;
+        peer.is_paused_there = false;
+        peer.knows_orders = false;
         peer.hellos = [false; 2];
         cx.log(
             Level::Warn,
@@ -415,6 +433,7 @@ impl<H: Host> Engine<H> {
         }
         self.end_leave(cx, id);
         self.lose_client(cx, id);
+        self.note_pauses(cx, id);
         if stand_alone {
             self.set_connection(cx, id, ConnectionState::StandAlone);
         } else {

@@ -11,8 +11,8 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, Role};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
-    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_FENCING, SUSPENDED_NO_DATA,
-    SUSPENDED_NO_SERVER, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_COMMAND, SUSPENDED_FENCING,
+    SUSPENDED_NO_DATA, SUSPENDED_NO_SERVER, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 use weft_uapi::units::{NodeId, VolumeId};
 use zerocopy::FromZeros;
@@ -70,10 +70,12 @@ impl<H: Host> Engine<H> {
         };
         let is_unserved = self.client.is_some() && self.server().is_none();
         let has_requests = self.each_volume().any(Volume::has_waiting_requests);
-        let first = match is_unserved && has_requests {
-            true => fencing | SUSPENDED_NO_SERVER,
-            false => fencing,
-        };
+        let others = [
+            (is_unserved && has_requests, SUSPENDED_NO_SERVER),
+            (self.suspension.is_wanted(), SUSPENDED_COMMAND),
+        ];
+        let set = others.iter().filter(|(is_set, _)| *is_set);
+        let first = set.fold(fencing, |all, (_, bit)| all | bit);
         waiting.fold(first, |all, volume| {
             let broken = if volume.is_broken {
                 SUSPENDED_BROKEN
@@ -161,7 +163,8 @@ impl<H: Host> Engine<H> {
         info.resource = self.config.name;
         info.peer = peer.get().into();
         info.volume = volume.id.0.into();
-        info.replication = replica.replication.number();
+        let (replication, paused) = replica.shown();
+        (info.replication, info.paused) = (replication.number(), paused);
         info.peer_disk_state = replica.peer_disk.number();
         info.out_of_sync_sectors = left.saturating_mul(SECTORS_PER_BIT);
         info.resync_total_sectors = progress.total_bits.saturating_mul(SECTORS_PER_BIT);

@@ -7,6 +7,7 @@
 
 use super::context::Context;
 use super::exchange::Pages;
+use super::invalidate::Record;
 use super::volume::Volume;
 use crate::ancestry::Ancestry;
 use crate::bitmap::{Next, SECTORS_PER_BIT};
@@ -32,6 +33,8 @@ pub(super) struct Target {
     pub(super) line: Ancestry,
     /// This disk took the place of another one that the source knew.
     pub(super) is_newcomer: bool,
+    /// A person gave this disk up, and how far that is on record.
+    pub(super) given_up: Option<Record>,
     /// The bitmap was searched up to this bit.
     cursor: u64,
     /// The search goes on with the next event.
@@ -51,6 +54,14 @@ impl Target {
             line,
             is_newcomer,
             ..Self::default()
+        }
+    }
+
+    /// As [`Self::new`], of a disk that a person gave up: everything is owed once that is on record.
+    pub(super) fn given_up(line: Ancestry) -> Self {
+        Self {
+            given_up: Some(Record::Wanted),
+            ..Self::new(Pages::new(true), line, false)
         }
     }
 
@@ -95,7 +106,9 @@ impl<H: Host> Volume<H> {
     pub(super) fn run_targets<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for peer in self.sessions().iter() {
             let is_target = self.replica(peer).is_some_and(|replica| {
-                replica.replication == ReplicationState::SyncTarget && !replica.round.is_open()
+                replica.replication == ReplicationState::SyncTarget
+                    && !replica.round.is_open()
+                    && replica.paused == 0
             });
             if is_target {
                 self.fetch(cx, peer);

@@ -10,6 +10,7 @@ use super::change::{Change, Promotion};
 use super::context::{Context, Line};
 use super::disk::Disk;
 use super::exposure::Exposure;
+use super::invalidate::Invalidation;
 use super::peer_op::PeerOp;
 use super::place::Place;
 use super::replica::Replica;
@@ -96,6 +97,10 @@ pub(super) struct Volume<H: Host> {
     /// A person insisted on the promotion of this primary, and it knows of no majority without new disks yet: it may count
     /// them.
     pub(super) insists: bool,
+    /// A first record is wanted of this disk and of all connected ones, which are equal.
+    pub(super) wants_union: bool,
+    /// Who waits for a disk to be given up.
+    pub(super) invalidation: Option<Invalidation>,
     /// Others vote than before: a record is wanted that a majority of them knows.
     pub(super) wants_vote: bool,
     /// A majority went on without this primary: it is one no more, and its requests fail.
@@ -145,6 +150,8 @@ impl<H: Host> Volume<H> {
             wants_promotion: None,
             wants_shrink: false,
             insists: false,
+            wants_union: false,
+            invalidation: None,
             wants_vote: false,
             is_overtaken: false,
             is_leaving: false,
@@ -287,6 +294,7 @@ impl<H: Host> Volume<H> {
             self.run_change(cx);
             self.run_negotiations(cx);
             self.run_exchanges(cx);
+            self.run_invalidation(cx);
             self.run_ranges(cx);
             if has_news {
                 self.run_requests(cx);

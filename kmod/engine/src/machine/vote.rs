@@ -103,7 +103,11 @@ impl<H: Host> Engine<H> {
         let is_own_turn = match self.transition {
             None | Some(Transition::Comparing { .. }) => false,
             Some(Transition::Asking { .. }) => self.config.node < id,
-            Some(Transition::Recording { .. } | Transition::Draining { .. }) => true,
+            Some(
+                Transition::Recording { .. }
+                | Transition::Uniting { .. }
+                | Transition::Draining { .. },
+            ) => true,
         };
         let is_promised = others().any(|peer| peer.is_promised);
         let is_busy = !self.is_recalled() || self.each_volume().any(|volume| volume.is_busy(id));

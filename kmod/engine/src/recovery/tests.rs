@@ -69,6 +69,8 @@ fn forked(id: u32, policies: Policies, changes: u64) -> Owned {
             has_crashed: false,
             discards: false,
             is_newcomer: false,
+            is_invalidated: false,
+            invalidates: false,
             tail_seq: 0,
         },
         claim: Claim {

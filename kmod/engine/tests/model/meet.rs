@@ -71,6 +71,8 @@ impl Scope {
             has_crashed: it.disk.is_unclean && !it.is_primary,
             discards,
             is_newcomer: false,
+            is_invalidated: false,
+            invalidates: false,
             tail_seq: it.disk.tail.into(),
         }
     }

@@ -154,6 +154,9 @@ impl World {
         if force && self.nodes[node].is_diskless {
             return;
         }
+        if self.calls_disks_equal() {
+            return self.command(node, Command::NewGeneration);
+        }
         self.nodes[node].app.is_leaving = false;
         self.command(node, Command::Primary { force });
     }
@@ -279,6 +282,7 @@ impl World {
     /// What a person does for one node, if it needs something.
     fn repair(&mut self, node: usize) {
         self.nodes[node].dies_after = None;
+        self.take_orders_back(node);
         if self.nodes[node].engine.is_none() || !self.nodes[node].tokens.is_empty() {
             return;
         }

@@ -235,6 +235,12 @@ impl World {
                 format!("n{node}: {request:?} is completed before it was handed over"),
             );
         }
+        if self.nodes[node].is_suspended && result.is_ok() {
+            return self.fail(
+                "contract",
+                format!("n{node}: {request:?} is completed while requests are suspended"),
+            );
+        }
         match result {
             Ok(()) => self.on_success(node, done, data),
             Err(error) => {

@@ -109,6 +109,12 @@ impl Disk {
         }
     }
 
+    /// Every sector holds this, whatever happened to it.
+    pub(crate) fn fill_with(&mut self, stamp: Stamp) {
+        self.current.fill(stamp);
+        self.stable.fill(stamp);
+    }
+
     /// Everything done before now, for a flush that begins now.
     pub(crate) fn mark(&self) -> u64 {
         self.next

@@ -26,7 +26,9 @@ impl World {
         }
         note!(self, "n{node} command {command:?}");
         match command {
-            Command::Primary { force: true } => self.nodes[node].is_forcing = true,
+            Command::Primary { force: true } | Command::NewGeneration => {
+                self.nodes[node].is_forcing = true
+            }
             Command::Connect {
                 peer,
                 discard_my_data: true,
@@ -35,6 +37,7 @@ impl World {
                 let [mine, theirs] = [node, peer.index()].map(|it| self.nodes[it].written());
                 self.history.discard(mine, theirs);
             }
+            Command::ResumeIo => self.nodes[node].is_suspended = false,
             _ => {}
         }
         let token = self.token(node, Some(command));
@@ -307,6 +310,7 @@ impl World {
         let new = self.nodes[node].superblock().cloned();
         if let (Some(old), Some(new)) = (old, new) {
             let says = |block: &Superblock| (block.generation, block.flags, block.written);
+            self.spoil(node, &old, &new);
             if says(&old) != says(&new) {
                 note!(
                     self,
@@ -361,13 +365,19 @@ impl World {
             );
         };
         match result {
-            Ok(()) => note!(self, "n{node} {command:?}: done"),
+            Ok(()) => {
+                self.nodes[node].is_suspended |= command == Some(Command::SuspendIo);
+                note!(self, "n{node} {command:?}: done");
+            }
             Err((refusal, detail)) => {
                 self.tally.reach.count("refusal", refusal.name());
                 note!(self, "n{node} {command:?}: {} ({detail})", refusal.name())
             }
         }
-        if matches!(command, Some(Command::Primary { force: true })) {
+        if matches!(
+            command,
+            Some(Command::Primary { force: true } | Command::NewGeneration)
+        ) {
             self.nodes[node].is_forcing = false;
         }
     }

@@ -46,6 +46,7 @@ impl World {
         if self.plan.seed >= LEAVES_FROM && self.extra.percent(20) {
             self.leave();
         }
+        self.order_something(node, peer);
         match self.random.range(0..26) {
             0..=2 => self.crash_by_fault(node),
             3..=5 => self.nodes[node].dies_after = Some(self.random.duration(1..300)),
@@ -198,7 +199,9 @@ impl World {
             !self.quorum.is_on() || !lost.any(|&generation| self.history.counts(generation))
         };
         let mut peers = self.peers(node);
-        peers.any(|peer| self.nodes[peer].has_good_disk() && has_all(peer))
+        let is_good =
+            |peer: usize| self.nodes[peer].has_good_disk() && !self.is_being_given_up(peer);
+        peers.any(|peer| is_good(peer) && has_all(peer))
     }
 
     /// The machine dies with its disk and comes back with a new one.

@@ -204,6 +204,7 @@ impl World {
         this.serves = false;
         this.dies_after = None;
         this.is_forcing = false;
+        this.is_suspended = false;
         this.is_failing = false;
         this.has_failed = false;
         this.timer = None;

@@ -62,7 +62,9 @@ pub(crate) struct Node {
     pub has_failed: bool,
     /// The administrator, or a policy, gave this node's data up.
     pub may_lose_line: bool,
-    /// A promotion by force is under way.
+    /// No request may begin: a person was told so.
+    pub is_suspended: bool,
+    /// A promotion by force, or a first record, is under way.
     pub is_forcing: bool,
     /// Data were lost with its disk or given up by a person: others may know of a record that no disk has any more.
     pub has_given_up: bool,
@@ -149,6 +151,7 @@ impl Node {
             is_failing: false,
             has_failed: false,
             may_lose_line: false,
+            is_suspended: false,
             is_forcing: false,
             has_given_up: false,
             exchanged: 0,

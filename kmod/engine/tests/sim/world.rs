@@ -218,6 +218,10 @@ pub(crate) struct World {
     pub random: Random,
     /// Chance of what was added later: so the histories of old seeds stay what they were.
     pub extra: Random,
+    /// Chance of what people order.
+    pub orders: Random,
+    /// All disks had the same content when they were new.
+    pub are_equal: bool,
     pub nodes: Vec<Node>,
     pub connections: Vec<Connection>,
     /// Numbers of those that are not over.
@@ -316,6 +320,8 @@ impl World {
             moment: 0,
             random,
             extra,
+            orders: Random::new(plan.seed.rotate_left(24)),
+            are_equal: false,
             nodes,
             connections: Vec::new(),
             live: BTreeSet::new(),
@@ -348,6 +354,7 @@ impl World {
             world.nodes[node].is_diskless = true;
         }
         world.quorum = world.draw_quorum();
+        world.prepare_disks();
         for node in 0..world.nodes.len() {
             let delay = world.random.duration(MS..SECOND);
             world.after(delay, Happening::Boot { node });

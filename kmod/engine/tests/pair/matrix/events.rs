@@ -99,6 +99,40 @@ pub(super) const EVENTS: &[Row] = &[
         happen: |rig| command(rig, Command::Outdate),
     },
     Row {
+        name: "`new-generation`",
+        happen: |rig| command(rig, Command::NewGeneration),
+    },
+    Row {
+        name: "`invalidate`",
+        happen: |rig| {
+            let (volume, from) = (VOLUME, None);
+            command(rig, Command::Invalidate { volume, from })
+        },
+    },
+    Row {
+        name: "`invalidate-peer`",
+        happen: |rig| {
+            let (volume, peer) = (VOLUME, node(1));
+            command(rig, Command::InvalidatePeer { volume, peer })
+        },
+    },
+    Row {
+        name: "`pause-sync`",
+        happen: |rig| command(rig, Command::PauseSync { peer: node(1) }),
+    },
+    Row {
+        name: "`resume-sync`",
+        happen: |rig| command(rig, Command::ResumeSync { peer: node(1) }),
+    },
+    Row {
+        name: "`suspend-io`",
+        happen: |rig| command(rig, Command::SuspendIo),
+    },
+    Row {
+        name: "`resume-io`",
+        happen: |rig| command(rig, Command::ResumeIo),
+    },
+    Row {
         name: "`attach`",
         happen: |rig| Some(Answer::Reply(rig.order_attach(0, 512))),
     },
@@ -273,6 +307,14 @@ pub(super) const EVENTS: &[Row] = &[
     Row {
         name: "packet `resync-done`",
         happen: |rig| packet(rig, about(PacketKind::ResyncDone, 0), &[]),
+    },
+    Row {
+        name: "packet `pause-sync`",
+        happen: |rig| {
+            let mut header = Header::new(PacketKind::PauseSync, None);
+            header.flags = FLAG_YES;
+            packet(rig, header, &[])
+        },
     },
     Row {
         name: "packet `bitmap-end`",

@@ -233,6 +233,28 @@ pub(super) const STATES: &[State] = &[
         reach: || returning(ReplicationState::SyncTarget),
     },
     State {
+        name: "paused target",
+        story: "a person lets the resync wait",
+        reach: || {
+            let mut rig = returning(ReplicationState::SyncTarget);
+            let peer = node(1);
+            rig.order(0, Command::PauseSync { peer });
+            rig.idle();
+            rig
+        },
+    },
+    State {
+        name: "given up",
+        story: "a person wants everything fetched from the peer, which leads",
+        reach: || {
+            let mut rig = follower();
+            let (volume, from) = (VOLUME, None);
+            rig.order(0, Command::Invalidate { volume, from });
+            rig.run_until(|rig| rig.replication(0, 1) == ReplicationState::BitmapTarget);
+            rig
+        },
+    },
+    State {
         name: "unfinished",
         story: "a sync target that lost its source",
         reach: || {
@@ -345,6 +367,17 @@ pub(super) const STATES: &[State] = &[
             assert!(rig.write(0, COLD, 1, 4096).is_err());
             rig.idle();
             rig.set_failing(0, false);
+            rig
+        },
+    },
+    State {
+        name: "suspended by command",
+        story: "primary; a write waits",
+        reach: || {
+            let mut rig = synced(2);
+            rig.order(0, Command::SuspendIo);
+            rig.begin_write(0, 0, 1, 4096);
+            rig.idle();
             rig
         },
     },

@@ -65,6 +65,11 @@ impl Rig {
         ReplicationState::from_number(self.replica(number, peer).replication).unwrap()
     }
 
+    /// Why resyncs wait, or would, bits `PAUSED_*`.
+    pub(crate) fn paused(&self, number: usize, peer: usize) -> u32 {
+        self.replica(number, peer).paused
+    }
+
     pub(crate) fn out_of_sync(&self, number: usize, peer: usize) -> u64 {
         self.replica(number, peer).out_of_sync_sectors
     }
@@ -153,6 +158,14 @@ impl Rig {
                     assert_eq!(self.out_of_sync(number, peer), 0, "{number} of {peer}");
                 }
             }
+        }
+    }
+
+    /// Every disk is up to date.
+    pub(crate) fn assert_uptodate(&mut self, context: usize) {
+        for number in self.with_disks() {
+            let state = self.disk_state(number);
+            assert_eq!(state, DiskState::UpToDate, "step {context}: node {number}");
         }
     }
 

@@ -10,7 +10,9 @@ use weft_engine::ancestry::Ancestry;
 use weft_engine::decide::Side;
 use weft_engine::load::{LoadedDisk, Read};
 use weft_uapi::limits::{AL_EXTENT_BYTES, BITMAP_BLOCK_BYTES, SECTOR_BYTES};
-use weft_uapi::ondisk::{AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_NEWCOMER, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{
+    AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_INVALIDATED, FLAG_NEWCOMER, FLAG_WRITER_ACTIVE,
+};
 use weft_uapi::units::{GenerationId, Incarnation};
 
 const SECTORS_PER_BIT: u64 = (BITMAP_BLOCK_BYTES / SECTOR_BYTES) as u64;
@@ -99,6 +101,12 @@ impl Stable {
         (word.unwrap_or(0) >> (bit % 64)) & 1 == 1
             || self.hot.contains(&(sector / SECTORS_PER_EXTENT))
             || self.is_stranger(peer)
+            || self.is_given_up()
+    }
+
+    /// Whether it owes everything, whatever its bitmaps say.
+    fn is_given_up(&self) -> bool {
+        self.loaded.superblock.flags & FLAG_INVALIDATED != 0
     }
 
     /// What `node`, whose disk it is, would tell to `peer` after the next attach.
@@ -118,6 +126,7 @@ impl Stable {
             since: block.since[peer],
             is_dirty: !self.hot.is_empty()
                 || self.is_stranger(peer)
+                || self.is_given_up()
                 || self.bits(peer).iter().any(|&word| word != 0),
             is_inconsistent: block.flags & FLAG_INCONSISTENT != 0,
             is_writer: false,
@@ -125,6 +134,8 @@ impl Stable {
             has_crashed: !self.hot.is_empty() || block.flags & FLAG_WRITER_ACTIVE != 0,
             discards: node.may_lose_line,
             is_newcomer: block.flags & FLAG_NEWCOMER != 0,
+            is_invalidated: false,
+            invalidates: false,
             tail_seq: block.tail_seq,
         }
     }
