@@ -121,8 +121,12 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
         fencing: choice(arguments, Attribute::Fencing, Fencing::from_number)?,
         split_brain_0: choice(arguments, Attribute::SplitBrain0, SplitBrain0::from_number)?,
         split_brain_1: choice(arguments, Attribute::SplitBrain1, SplitBrain1::from_number)?,
-        two_primaries: choice(arguments, Attribute::TwoPrimaries, TwoPrimaries::from_number)?
-            .map(|choice| choice == TwoPrimaries::Allowed),
+        two_primaries: choice(
+            arguments,
+            Attribute::TwoPrimaries,
+            TwoPrimaries::from_number,
+        )?
+        .map(|choice| choice == TwoPrimaries::Allowed),
     })
 }
 

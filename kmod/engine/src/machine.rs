@@ -181,7 +181,7 @@ impl<H: Host> Engine<H> {
                 volume,
                 disk,
             } => {
-                if let Some(disk) = disk.take() {
+                if disk.is_some() {
                     match self.volume_mut(volume) {
                         Some(volume) => volume.on_attach(&mut cx, token, disk),
                         None => {

@@ -27,9 +27,11 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         token: Token,
-        loaded: LoadedDisk<H>,
+        loaded: &mut Option<LoadedDisk<H>>,
     ) {
-        match self.take_disk(cx, token, loaded) {
+        let result = self.take_disk(cx, token, loaded);
+        *loaded = None;
+        match result {
             Ok(()) => self.recheck = true,
             Err(refusal) => {
                 cx.reply(token, Err(refusal));
@@ -44,7 +46,7 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         token: Token,
-        loaded: LoadedDisk<H>,
+        loaded: &mut Option<LoadedDisk<H>>,
     ) -> Result<(), Refusal> {
         if self.disk.is_some() {
             return Err(Refusal::DiskAttached);
@@ -55,16 +57,23 @@ impl<H: Host> Volume<H> {
         if self.witness.is_some() {
             return Err(Refusal::IsTieBreaker);
         }
-        let age = loaded.age();
-        let mut disk = Disk::new(loaded, token, self.al_extents).map_err(|_| Refusal::NoMemory)?;
-        for peer in self.each_replica().map(|(peer, _)| peer) {
+        let age = loaded.as_ref().map(LoadedDisk::age).unwrap_or_default();
+        let al_extents = self.al_extents;
+        // Made where it is to stay: it is too large to be moved about on the kernel's stack.
+        self.disk
+            .put_with(|place| Disk::make(place, loaded, token, al_extents))
+            .map_err(|_| Refusal::NoMemory)?;
+        let peers = self.peers_that(|_, _| true);
+        let Some(disk) = self.disk.as_mut() else {
+            return Err(Refusal::NoMemory);
+        };
+        for peer in peers.iter() {
             disk.ensure_slot(peer);
         }
         // INVARIANT: an incarnation is durable before anything else is allowed with the disk (G7).
         disk.superblock.begin_attach(cx.random_id(), age);
         disk.touch();
         self.required = disk.superblock.generation.members;
-        self.disk.put(disk).map_err(|_| Refusal::NoMemory)?;
         self.set_disk_state(cx, DiskState::Attaching);
         Ok(())
     }

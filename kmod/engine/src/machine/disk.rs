@@ -81,20 +81,22 @@ pub(super) struct Disk<H: Host> {
 
 impl<H: Host> Disk<H> {
     /// Takes over what was loaded: hot extents become bits towards every peer, since each of them may differ there.
-    pub(super) fn new(
-        loaded: LoadedDisk<H>,
+    #[inline(never)] // It needs room on the stack.
+    pub(super) fn make(
+        place: &mut Option<Self>,
+        loaded: &mut Option<LoadedDisk<H>>,
         token: Token,
         al_extents: u16,
-    ) -> Result<Self, NoMemory> {
+    ) -> Result<(), NoMemory> {
         let LoadedDisk {
             info,
-            superblock,
+            mut superblock,
             layout,
             al_table,
             al_sequence,
             bitmaps,
             ..
-        } = loaded;
+        } = loaded.take().ok_or(NoMemory)?;
         let extents =
             u32::try_from(layout.data_sectors().div_ceil(EXTENT_SECTORS)).map_err(|_| NoMemory)?;
         let mut bits = Bitmaps::new(bitmaps, &layout)?;
@@ -104,11 +106,11 @@ impl<H: Host> Disk<H> {
                 bits.set_extent((*slot).into(), extent);
             });
         }
-        let mut superblock = superblock;
         if log.used() > 0 {
             superblock.flags |= FLAG_WRITER_ACTIVE;
         }
-        Ok(Self {
+        let block = H::slab(1, || [0; META_BLOCK_BYTES as usize])?;
+        *place = Some(Self {
             stage: Stage::Attaching(token),
             superblock,
             layout,
@@ -130,8 +132,9 @@ impl<H: Host> Disk<H> {
             bitmaps_writing: [None; BITMAP_WRITES_MAX],
             is_log_prepared: false,
             is_log_writing: false,
-            block: H::slab(1, || [0; META_BLOCK_BYTES as usize])?,
-        })
+            block,
+        });
+        Ok(())
     }
 
     /// Notes that the superblock changed and gives the number to wait for.

@@ -44,6 +44,22 @@ impl<H: Host, T> Place<H, T> {
         Ok(())
     }
 
+    /// Puts something there that is made in its place. Context: may sleep.
+    pub(super) fn put_with(
+        &mut self,
+        make: impl FnOnce(&mut Option<T>) -> Result<(), NoMemory>,
+    ) -> Result<(), NoMemory> {
+        let mut memory = Self::empty()?;
+        make(memory.first_mut().ok_or(NoMemory)?)?;
+        self.0 = Some(memory);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn empty() -> Result<H::Slab<Option<T>>, NoMemory> {
+        H::slab(1, || None)
+    }
+
     /// Empties the place.
     pub(super) fn clear(&mut self) {
         self.0 = None;
