@@ -243,6 +243,7 @@ impl Resource {
                 none: options.split_brain_0.unwrap_or_default(),
                 one: options.split_brain_1.unwrap_or_default(),
             },
+            two_primaries: options.two_primaries.unwrap_or(false),
             is_tie_breaker,
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,

@@ -9,7 +9,7 @@ use weft_engine::event::Options;
 use weft_uapi::control::padded_name;
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
-use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
+use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::status::Name;
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
@@ -151,6 +151,12 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
         fencing: choice(arguments, Attribute::Fencing, Fencing::from_number)?,
         split_brain_0: choice(arguments, Attribute::SplitBrain0, SplitBrain0::from_number)?,
         split_brain_1: choice(arguments, Attribute::SplitBrain1, SplitBrain1::from_number)?,
+        two_primaries: choice(
+            arguments,
+            Attribute::TwoPrimaries,
+            TwoPrimaries::from_number,
+        )?
+        .map(|choice| choice == TwoPrimaries::Allowed),
     })
 }
 

@@ -14,7 +14,7 @@
 
 use crate::limits::{NAME_MAX, PATH_MAX};
 use crate::split_brain::{SplitBrain0, SplitBrain1};
-use crate::state::{states, Fencing, OnNoQuorum, Protocol};
+use crate::state::{states, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 
 /// Name of the family.
 pub const FAMILY: &str = "weft";
@@ -119,6 +119,8 @@ states! {
         SplitBrain0 = 17 "split-brain-0",
         /// Whose data are given up after a split brain with one primary, see [`crate::split_brain::SplitBrain1`].
         SplitBrain1 = 18 "split-brain-1",
+        /// Whether two nodes may be primary at the same time, see [`crate::state::TwoPrimaries`].
+        TwoPrimaries = 19 "two-primaries",
         /// Node id of the peer to fetch from.
         SyncFrom = 24 "sync-from",
         /// Answer: 0 or a refusal.
@@ -174,6 +176,7 @@ impl Attribute {
             Self::Fencing => AttributeKind::Choice(Fencing::CHOICES),
             Self::SplitBrain0 => AttributeKind::Choice(SplitBrain0::CHOICES),
             Self::SplitBrain1 => AttributeKind::Choice(SplitBrain1::CHOICES),
+            Self::TwoPrimaries => AttributeKind::Choice(TwoPrimaries::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
             Self::Force | Self::DiscardMyData | Self::TieBreaker => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
@@ -277,6 +280,10 @@ const SPLIT_BRAIN_0: Argument = may(
 const SPLIT_BRAIN_1: Argument = may(
     Attribute::SplitBrain1,
     "whose data are given up after a split brain when one node is primary, the same on both (default disconnect: a person chooses)",
+);
+const TWO_PRIMARIES: Argument = may(
+    Attribute::TwoPrimaries,
+    "whether two nodes may be primary at the same time, as for the live migration of a virtual machine, the same on all (default refused)",
 );
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
@@ -454,6 +461,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             FENCING,
             SPLIT_BRAIN_0,
             SPLIT_BRAIN_1,
+            TWO_PRIMARIES,
         ],
         "Change options of a running resource.",
     ),

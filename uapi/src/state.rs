@@ -165,6 +165,16 @@ states! {
 }
 
 states! {
+    /// Whether two nodes may be primary at the same time.
+    TwoPrimaries {
+        /// They may not.
+        Refused = 1 "refused",
+        /// They may.
+        Allowed = 2 "allowed",
+    }
+}
+
+states! {
     /// What a fence-peer handler says of the peer; the numbers are its exit codes, but for the first.
     FenceOutcome {
         /// It says nothing: it failed, was killed, took too long, or there is none.
