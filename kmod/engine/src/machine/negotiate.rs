@@ -379,14 +379,14 @@ impl<H: Host> Volume<H> {
         let gist = |line: &Ancestry| (line.current().id, line.written_before());
         let is_confirmed = |disk: &Disk<H>| gist(&disk.ancestry()) != gist(&own.side.ancestry);
         let has_changed = self.disk.as_ref().is_some_and(is_confirmed);
-        if has_changed && matches!(decision.outcome, Outcome::SyncTarget { .. }) {
-            return self.meet_again(peer, cx.now);
-        }
-        if is_rolled_back && self.disk.as_ref().is_some_and(has_heard) {
-            // A record in force has said meanwhile that it was fetched anew.
-            return self.meet_again(peer, cx.now);
-        }
-        if self.has_united_since(peer, own) {
+        // A record in force has said meanwhile that the peer's disk was fetched anew.
+        let is_whole = is_rolled_back && self.disk.as_ref().is_some_and(has_heard);
+        let is_target = matches!(decision.outcome, Outcome::SyncTarget { .. });
+        if (has_changed && is_target) || is_whole || self.has_united_since(peer, own) {
+            if let Some(replica) = self.replica_mut(peer) {
+                // Nothing has come of it yet.
+                replica.round.order = own.order();
+            }
             return self.meet_again(peer, cx.now);
         }
         if let Some(replica) = self.replica_mut(peer) {

@@ -108,6 +108,15 @@ impl Said {
         })
     }
 
+    /// What a person wants given up.
+    pub(super) fn order(&self) -> Option<GiveUp> {
+        match (self.side.is_invalidated, self.side.invalidates) {
+            (true, _) => Some(GiveUp::Own),
+            (false, true) => Some(GiveUp::Peers),
+            (false, false) => None,
+        }
+    }
+
     /// Whether it tells what a person wants to be given up.
     pub(super) fn has_order(&self) -> bool {
         self.side.is_invalidated || self.side.invalidates
