@@ -6,12 +6,12 @@
 //! |---|---|
 //! | `objects` | volumes and peers come and go; opening devices |
 //! | `volume` | one volume; `Volume::run` does what has become possible |
-//! | `request`, `mirror` | the application's requests; what becomes of writes after they were sent |
+//! | `request`, `hold`, `mirror` | the application's requests; hot extents; what becomes of writes after they were sent |
 //! | `peer_op`, `received` | what peers send; what is remembered of it |
 //! | `disk`, `attach`, `age` | metadata writers; a disk's coming and going; how far it has come |
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
-//! | `change`, `role`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
+//! | `change`, `role`, `demotion`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `client`, `server`, `carried`, `exposure` | primaries without good data of their own; who serves them; their requests; what they were shown |
 //! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
 //! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
@@ -27,10 +27,12 @@ mod check;
 mod client;
 mod context;
 mod cookie;
+mod demotion;
 mod disk;
 mod exchange;
 mod exposure;
 mod fencing;
+mod hold;
 mod invalidate;
 mod leave;
 mod mirror;
@@ -46,6 +48,7 @@ mod place;
 mod prospect;
 mod received;
 mod replica;
+mod replication;
 mod request;
 mod role;
 mod said;

@@ -17,7 +17,6 @@ use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
-use weft_uapi::ondisk::FLAG_WRITER_ACTIVE;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
@@ -277,30 +276,6 @@ impl<H: Host> Engine<H> {
         Ok(())
     }
 
-    /// Wants this node to be secondary.
-    #[inline(never)]
-    pub(super) fn on_secondary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
-        let refusal = if self.transition.is_some() {
-            Some(Refusal::InTransition)
-        } else if self.each_volume().any(|volume| volume.open_count > 0) {
-            Some(Refusal::DeviceOpen)
-        } else {
-            None
-        };
-        if refusal.is_some() {
-            cx.reply(asker, refusal.map_or(Ok(()), Err));
-        } else if self.client.is_some() {
-            self.leave_server(cx, asker);
-        } else if !core::mem::take(&mut self.is_claimed) || !self.clients.is_empty() {
-            if self.role == Role::Primary {
-                self.tell_leading(cx);
-            }
-            cx.reply(asker, Ok(()));
-        } else {
-            self.transition = Some(Transition::Draining { asker });
-        }
-    }
-
     /// Takes a change of the role as far as it goes.
     #[inline(never)]
     pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
@@ -532,22 +507,7 @@ impl<H: Host> Engine<H> {
         cx.reply(asker, Ok(()));
     }
 
-    fn drain<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
-        let mut is_drained = true;
-        for volume in self.each_volume_mut() {
-            is_drained &= volume.drain();
-        }
-        if !is_drained {
-            return;
-        }
-        self.transition = None;
-        self.set_role(cx, Role::Secondary);
-        self.tell_peers(cx, PacketKind::Demoted, 0);
-        self.dismiss_clients(cx);
-        cx.reply(asker, Ok(()));
-    }
-
-    fn set_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, role: Role) {
+    pub(super) fn set_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, role: Role) {
         let old = core::mem::replace(&mut self.role, role);
         if !transitions::role_may_change(old, role) {
             self.break_down(cx, "illegal change of the role");
@@ -680,29 +640,5 @@ impl<H: Host> Volume<H> {
             DiskState::Inconsistent | DiskState::Outdated if force => Ok(()),
             _ => Err(Refusal::NoUpToDateDisk),
         }
-    }
-
-    /// Makes the last writes stable everywhere and says on disk that nobody writes; whether that is done.
-    fn drain(&mut self) -> bool {
-        if self.requests.used() > 0 || self.change.is_some() {
-            return false;
-        }
-        let Some(disk) = self.disk.as_mut() else {
-            return true;
-        };
-        if disk.stage == Stage::Running && disk.log.referenced() > 0 {
-            // One that was asked for and takes long at a peer is not asked for again and again.
-            if !self.tail_flush.is_wanted && self.tail_flush.asked != self.tail.last_seq() {
-                self.tail_flush.is_wanted = true;
-                self.recheck = true;
-            }
-            return false;
-        }
-        if disk.has_flag(FLAG_WRITER_ACTIVE) {
-            disk.set_flag(FLAG_WRITER_ACTIVE, false);
-            self.recheck = true;
-            return false;
-        }
-        disk.is_settled()
     }
 }
