@@ -7,7 +7,8 @@
 
 use super::context::{ensure, Context, Fault};
 use super::cookie::Work;
-use super::request::{Hold, Stage, UNACKED_BYTES_MAX};
+use super::hold::Hold;
+use super::request::{Stage, UNACKED_BYTES_MAX};
 use super::volume::Volume;
 use crate::effect::{Data, Effect, IoError};
 use crate::event::{DiskError, Io, Op};

@@ -14,7 +14,6 @@ use super::replica::{Progress, Replica};
 use super::said::Said;
 use super::source::Source;
 use super::target::Target;
-use super::transitions;
 use super::volume::Volume;
 use crate::ancestry::Ancestry;
 use crate::decide::{arrange, decide, Outcome, Rule};
@@ -28,9 +27,6 @@ use weft_uapi::units::{GenerationId, Incarnation, NodeId};
 use weft_uapi::wire::{FullStateBody, Header, PacketKind};
 use zerocopy::IntoBytes;
 
-/// How long a session goes on once it is clear that both sides have to stand alone, so that both learn why,
-/// in milliseconds.
-const VERDICT_MS: u64 = 2_000;
 /// How long a peer may take to answer a state, in milliseconds.
 const ROUND_TIMEOUT_MS: u64 = 20_000;
 
@@ -638,71 +634,5 @@ impl<H: Host> Volume<H> {
                 disk.bits.set_all(slot);
             }
         }
-    }
-
-    /// Notes and tells the result of a decision.
-    #[inline(never)]
-    fn on_decided<O: Output<H>>(
-        &mut self,
-        cx: &mut Context<'_, H, O>,
-        peer: NodeId,
-        rule: &'static str,
-        replication: ReplicationState,
-    ) {
-        if let Some(replica) = self.replica_mut(peer) {
-            replica.rule = rule;
-            replica.round.discards = false;
-        }
-        cx.log(
-            Level::Info,
-            format_args!(
-                "volume {}, peer {}: rule {}: {}",
-                self.id, peer, rule, replication
-            ),
-        );
-        self.set_replication(cx, peer, replication);
-    }
-
-    /// The disks must not meet before a person has had a look.
-    pub(super) fn stand_alone<O: Output<H>>(
-        &mut self,
-        cx: &mut Context<'_, H, O>,
-        peer: NodeId,
-        rule: &'static str,
-        sentence: &'static str,
-    ) {
-        cx.log(
-            Level::Error,
-            format_args!(
-                "volume {}, peer {}: rule {}: {}",
-                self.id, peer, rule, sentence
-            ),
-        );
-        if let Some(replica) = self.replica_mut(peer) {
-            replica.rule = rule;
-            replica.condemn(sentence, true, cx.now.after_ms(VERDICT_MS));
-        }
-        // Whatever was decided before: nothing is mirrored from now on.
-        self.set_replication(cx, peer, ReplicationState::Off);
-    }
-
-    /// Changes the replication state; an illegal change breaks the volume.
-    pub(super) fn set_replication<O: Output<H>>(
-        &mut self,
-        cx: &mut Context<'_, H, O>,
-        peer: NodeId,
-        state: ReplicationState,
-    ) {
-        let Some(replica) = self.replica_mut(peer) else {
-            return;
-        };
-        let old = core::mem::replace(&mut replica.replication, state);
-        if old == state {
-            return;
-        }
-        if !transitions::replication_may_change(old, state) {
-            self.break_down(cx, "illegal change of the replication state");
-        }
-        cx.notify(Object::PeerVolume(peer, self.id));
     }
 }

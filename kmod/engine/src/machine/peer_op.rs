@@ -9,9 +9,10 @@
 
 use super::context::{ensure, Context, Fault};
 use super::cookie::Work;
+use super::hold::Hold;
 use super::mirror::FLUSH;
 use super::received::{Entry, RECEIVED_MAX};
-use super::request::{on_disk, span_of, Hold};
+use super::request::{on_disk, span_of};
 use super::volume::{Owner, Volume};
 use crate::effect::{Data, Effect};
 use crate::event::{DiskError, Io, Op};

@@ -14,22 +14,20 @@
 use super::context::{Context, Line};
 use super::cookie::Work;
 use super::disk::Disk;
+use super::hold::Hold;
 use super::volume::{Owner, Volume, PEER_OPS};
-use crate::activity_log::Begin;
 use crate::effect::{Data, Effect, IoError};
 use crate::event::{DiskError, Io, Op};
 use crate::host::{Host, Output};
 use crate::quorum::OnNoQuorum;
 use crate::ranges::{RangeId, Span};
 use crate::tail::Kind;
-use weft_uapi::limits::AL_EXTENT_BYTES;
 use weft_uapi::state::{DiskState, Protocol};
 use weft_uapi::units::{NodeId, NodeSet, Seq};
 use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
 
 /// Bytes sent to one peer and not acknowledged at which writes begin to wait.
 pub(super) const UNACKED_BYTES_MAX: u64 = 8 << 20;
-const EXTENT_SECTORS: u64 = (AL_EXTENT_BYTES / 512) as u64;
 
 /// How far a request is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,15 +67,6 @@ impl<H: Host> Origin<H> {
             Self::Client { data, .. } => data.clone().map_or(Data::None, Data::Buffer),
         }
     }
-}
-
-/// References to the extents of a range in the activity log.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Hold {
-    /// The references are held.
-    pub(super) is_held: bool,
-    /// The transaction that makes all of them hot.
-    pub(super) transaction: u64,
 }
 
 /// A request of the application.
@@ -133,13 +122,6 @@ impl<H: Host> Request<H> {
     pub(super) fn is_of(&self, peer: NodeId) -> bool {
         matches!(&self.origin, Origin::Client { line, .. } if line.peer == peer)
     }
-}
-
-/// The extents that a range touches.
-pub(super) fn extents(span: Span) -> impl Iterator<Item = u32> {
-    let first = span.sector.0 / EXTENT_SECTORS;
-    let last = span.end().saturating_sub(1) / EXTENT_SECTORS;
-    (first..=last).filter_map(|extent| u32::try_from(extent).ok())
 }
 
 /// A discard is carried out as zeroing, so that replicas on different disks stay equal.
@@ -433,47 +415,6 @@ impl<H: Host> Volume<H> {
             request.log = hold;
         }
         is_hot
-    }
-
-    /// Takes references to the extents of a range; whether all of them are hot.
-    pub(super) fn heat(&mut self, span: Span, hold: &mut Hold) -> bool {
-        let Some(disk) = self.disk.as_mut() else {
-            return false;
-        };
-        if !hold.is_held {
-            for (taken, extent) in extents(span).enumerate() {
-                match disk.log.begin(extent) {
-                    Begin::Hot => {}
-                    Begin::Pending(transaction) => {
-                        hold.transaction = hold.transaction.max(transaction)
-                    }
-                    Begin::Full => {
-                        extents(span).take(taken).for_each(|extent| {
-                            disk.log.end(extent);
-                        });
-                        // What the tail holds is given back once it is stable everywhere.
-                        self.tail_flush.is_wanted = true;
-                        self.is_starved = true;
-                        return false;
-                    }
-                }
-            }
-            hold.is_held = true;
-            // A transaction that is wanted now is written in the same turn.
-            self.recheck |= hold.transaction > disk.log.committed();
-        }
-        hold.transaction <= disk.log.committed()
-    }
-
-    /// Gives the references back.
-    pub(super) fn cool(&mut self, span: Span, hold: &mut Hold) {
-        let was_held = core::mem::take(hold).is_held;
-        if let Some(disk) = self.disk.as_mut().filter(|_| was_held) {
-            extents(span).for_each(|extent| {
-                disk.log.end(extent);
-            });
-            self.feed_starved();
-        }
     }
 
     /// Starts a write whose extents are hot: bits first, then the packets, then the local disk.
