@@ -41,14 +41,10 @@ impl<H: Host> Engine<H> {
         asker: Asker,
         force: bool,
     ) {
-        let own = match self.is_claimed {
-            true => NodeSet::of(self.config.node),
-            false => NodeSet::EMPTY,
-        };
         // Whose applications there would be beside that of who asks.
         let others = match asker {
             Asker::Person(_) => self.clients,
-            _ => self.clients.union(own),
+            _ => self.leads_for(),
         };
         let most = usize::from(self.two_primaries);
         if let Some(other) = others
@@ -69,6 +65,15 @@ impl<H: Host> Engine<H> {
         cx.reply(asker, Ok(()));
     }
 
+    /// Whose applications are served by this node's disk.
+    fn leads_for(&self) -> NodeSet {
+        if self.is_claimed {
+            self.clients.with(self.config.node)
+        } else {
+            self.clients
+        }
+    }
+
     /// Notes for whom this node leads.
     pub(super) fn claim<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
         match asker {
@@ -85,12 +90,7 @@ impl<H: Host> Engine<H> {
     /// Tells everybody that this node leads, and for whom.
     pub(super) fn tell_leading<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         cx.facts = self.facts();
-        let own = match self.is_claimed {
-            true => NodeSet::of(self.config.node),
-            false => NodeSet::EMPTY,
-        };
-        let leads_for = self.clients.union(own);
-        self.tell_peers(cx, PacketKind::Promoted, leads_for.0.into());
+        self.tell_peers(cx, PacketKind::Promoted, self.leads_for().0.into());
         cx.notify(Object::Resource);
     }
 

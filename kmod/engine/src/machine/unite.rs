@@ -78,8 +78,12 @@ impl<H: Host> Engine<H> {
         if !self.each_volume().any(Volume::is_blank) {
             return Err((Refusal::NotJustCreated, None));
         }
-        let mut blank = self.each_volume().filter(|volume| volume.is_blank());
-        blank.try_for_each(Volume::may_unite)
+        for volume in self.each_volume() {
+            if volume.is_blank() {
+                volume.may_unite()?;
+            }
+        }
+        Ok(())
     }
 
     /// The peers promised: has the records made.

@@ -89,8 +89,15 @@ impl Witness {
     /// The maker of the record at the end of this line says that it never came into force, and that it has given it up:
     /// nothing was ever written in it.
     fn take_back(&mut self, line: &Ancestry) {
-        let is_it = |known: &&mut Kept| known.generation.id == line.current().id;
-        if let Some(known) = self.known.as_mut().filter(is_it) {
+        let is_it = |known: &Kept| known.generation.id == line.current().id;
+        if self.known.as_ref().is_some_and(is_it) {
+            self.fall_back(line);
+        }
+    }
+
+    /// Goes back to what was written before the record that is known; nothing was in that one.
+    fn fall_back(&mut self, line: &Ancestry) {
+        if let Some(known) = self.known.as_mut() {
             known.generation = Generation {
                 id: line.written(),
                 term: known.generation.term,
@@ -107,15 +114,7 @@ impl Witness {
         let maker = self.known().generation.writer;
         let has_given_up = maker.is_some_and(|maker| agree.contains(maker));
         if has_given_up && agree.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
-            if let Some(known) = self.known.as_mut() {
-                known.generation = Generation {
-                    id: line.written(),
-                    term: known.generation.term,
-                    ..Generation::default()
-                };
-                self.wanted = self.wanted.saturating_add(1);
-                self.owed = NodeSet::EMPTY;
-            }
+            self.fall_back(line);
         }
     }
 

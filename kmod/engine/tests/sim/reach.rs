@@ -186,7 +186,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("never reached, of 12 rules: rolled-back, just-created"),
+            text.contains("never reached, of 13 rules: rolled-back, just-created"),
             "{text}"
         );
     }
