@@ -410,7 +410,10 @@ fn rolled_back(own: &Side, peer: &Side) -> Option<Decision> {
 
 /// `own` is an older image: its bitmaps say nothing of what it lost, and it may have gone on from there.
 fn older_image(own: &Side, peer: &Side) -> Decision {
-    if own.ancestry.is_blank() || own.precedes(peer) {
+    if peer.is_inconsistent && peer.discards && !own.is_inconsistent && peer.precedes(own) {
+        // Nobody can have from it what the image lost.
+        source(Rule::RolledBack, own, peer, true)
+    } else if own.ancestry.is_blank() || own.precedes(peer) {
         target(Rule::RolledBack, own, peer, true)
     } else if own.ancestry.common(&peer.ancestry).is_some() {
         victim(Rule::RolledBack, own, peer, true)

@@ -16,6 +16,8 @@ use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
 const REPAIR_MAX: u64 = 300 * SECOND;
 /// A person who sees that nobody can be promoted for so long uses force.
 const INSIST_AFTER: u64 = 200 * SECOND;
+/// A person who sees that a disk without whole data is not synced for so long gives it up.
+const GIVE_UP_AFTER: u64 = 100 * SECOND;
 /// How often the person looks.
 const LOOK: u64 = 200 * MS;
 /// A brisk history closes when everything has been well for so long, with an application at work.
@@ -50,6 +52,13 @@ impl View {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.connection == ConnectionState::Connected
+    }
+
+    /// Connected, with a disk that holds nothing whole and that waits for nothing.
+    fn is_useless(&self) -> bool {
+        self.is_connected()
+            && self.replication == ReplicationState::Established
+            && (self.disk, self.peer_disk) == (DiskState::Inconsistent, DiskState::UpToDate)
     }
 
     fn is_alone(&self) -> bool {
@@ -183,19 +192,8 @@ impl World {
         if broken.is_empty() {
             return;
         }
-        let primaries: Vec<usize> = (0..self.nodes.len())
-            .filter(|&node| self.nodes[node].is_primary())
-            .collect();
-        let survivor = match primaries[..] {
-            [] => {
-                let disks: Vec<usize> = (0..self.nodes.len())
-                    .rev()
-                    .filter(|&node| !self.nodes[node].is_diskless)
-                    .collect();
-                *self.random.pick(&disks)
-            }
-            [primary] => primary,
-            [_, ref others @ ..] => return others.iter().for_each(|&node| self.demote(node)),
+        let Some(survivor) = self.choose_survivor() else {
+            return;
         };
         let line = |node: usize| self.history.line(self.nodes[node].written());
         let kept = line(survivor);
@@ -209,6 +207,32 @@ impl World {
             self.connect(first, second, gives_up(first, second));
             self.connect(second, first, false);
         }
+    }
+
+    /// The node whose data are kept: whose an application sees. `None`: that is more than one, and others are stopped first.
+    fn choose_survivor(&mut self) -> Option<usize> {
+        let primaries = (0..self.nodes.len()).filter(|&node| self.nodes[node].is_primary());
+        let served: Vec<(usize, usize)> = primaries
+            .map(|node| (self.server_of(node).unwrap_or(node), node))
+            .collect();
+        let Some(&(survivor, _)) = served.first() else {
+            let disks: Vec<usize> = (0..self.nodes.len())
+                .rev()
+                .filter(|&node| !self.nodes[node].is_diskless)
+                .collect();
+            return Some(*self.random.pick(&disks));
+        };
+        let others = served.iter().filter(|(server, _)| *server != survivor);
+        let others: Vec<usize> = others.map(|&(_, node)| node).collect();
+        others.iter().for_each(|&node| self.demote(node));
+        others.is_empty().then_some(survivor)
+    }
+
+    /// The node whose data the application of this one sees, if that is another node.
+    fn server_of(&self, node: usize) -> Option<usize> {
+        let engine = self.nodes[node].engine.as_ref()?;
+        let number = engine.resource_info(Time(self.now)).server;
+        usize::try_from(number).ok()?.checked_sub(1)
     }
 
     /// No more faults: repairs what a person would repair, and waits until all is well.
@@ -315,6 +339,22 @@ impl World {
         }
         if let Some((peer, _)) = views.iter().find(|(_, view)| view.is_alone()) {
             return self.reconnect(node, *peer);
+        }
+        let is_late = self
+            .calm_since
+            .is_some_and(|since| self.now > since + GIVE_UP_AFTER);
+        if let Some((peer, _)) = views.iter().find(|(_, view)| is_late && view.is_useless()) {
+            // Nobody trusts anybody, and there is nothing whole to be lost here.
+            let peer = *peer;
+            let force = false;
+            self.command(
+                node,
+                Command::Disconnect {
+                    peer: node_id(peer),
+                    force,
+                },
+            );
+            return self.connect(node, peer, true);
         }
         let has_given_up = self.nodes.iter().any(|node| node.has_given_up);
         let nobody = !self.nodes.iter().any(|node| node.is_primary());
