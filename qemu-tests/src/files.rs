@@ -9,6 +9,11 @@ use std::{
 
 use anyhow::{ensure, Context, Result};
 
+/// Where what is left of a failed run is kept.
+pub(crate) fn artefacts() -> Result<PathBuf> {
+    Ok(cache()?.join("artefacts"))
+}
+
 /// The cache folder that the scripts use as well.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -84,7 +89,7 @@ impl RunFolder {
 
     /// Keeps the logs and transcripts of a failed run, and tells where.
     pub(crate) fn keep(&self) -> Result<PathBuf> {
-        let kept = cache()?.join("artefacts").join(&self.name);
+        let kept = artefacts()?.join(&self.name);
         if kept.exists() {
             fs::remove_dir_all(&kept)?;
         }

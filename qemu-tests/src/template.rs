@@ -7,7 +7,6 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
     os::unix::{fs::MetadataExt, net::UnixStream},
     path::{Path, PathBuf},
     process::Child,
@@ -16,11 +15,12 @@ use std::{
 };
 
 use anyhow::{bail, ensure, Context, Result};
-use serde_json::{json, Value};
+use serde_json::json;
 
 use crate::{
     dmesg,
     files::{cache, Boot, RunFolder},
+    monitor::Monitor,
     qemu::{Hardware, Qemu, PROGRAM},
     wait::eventually,
 };
@@ -120,7 +120,7 @@ fn wait_for_boot(child: &mut Child, log: &Path) -> Result<()> {
 /// Writes the machine to a file. It must not be stopped for that: it would wait for
 /// permission to go on in each of its lives.
 fn write(monitor: UnixStream, target: &Path) -> Result<()> {
-    let mut monitor = Monitor::new(monitor)?;
+    let mut monitor = Monitor::new(monitor, LIMIT)?;
     // Bytes per second; the default is the speed of a slow network.
     monitor.execute(
         "migrate-set-parameters",
@@ -136,43 +136,4 @@ fn write(monitor: UnixStream, target: &Path) -> Result<()> {
             _ => Ok(None),
         }
     })
-}
-
-/// QEMU's own control channel: JSON, one object per line.
-struct Monitor {
-    from: BufReader<UnixStream>,
-    to: UnixStream,
-}
-
-impl Monitor {
-    fn new(stream: UnixStream) -> Result<Self> {
-        stream.set_read_timeout(Some(LIMIT))?;
-        let mut monitor = Self {
-            to: stream.try_clone()?,
-            from: BufReader::new(stream),
-        };
-        monitor.receive()?;
-        monitor.execute("qmp_capabilities", json!({}))?;
-        Ok(monitor)
-    }
-
-    fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
-        let request = json!({ "execute": command, "arguments": arguments });
-        self.to.write_all(format!("{request}\n").as_bytes())?;
-        loop {
-            let mut answer = self.receive()?;
-            if let Some(result) = answer.get_mut("return") {
-                return Ok(result.take());
-            }
-            if let Some(error) = answer.get("error") {
-                bail!("{command}: {error}");
-            }
-        }
-    }
-
-    fn receive(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        ensure!(self.from.read_line(&mut line)? > 0, "QEMU is gone");
-        Ok(serde_json::from_str(&line)?)
-    }
 }

@@ -3,7 +3,7 @@
 //! commands while it is on. Its disks outlive its lives.
 
 use std::{
-    io,
+    io::{self, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, ExitStatus},
@@ -24,8 +24,9 @@ use nix::{
 use crate::{
     disk::{Disk, Survivors},
     dmesg,
-    files::Boot,
+    files::{artefacts, Boot},
     guest::{Command, Guest, Output, Process},
+    monitor::Monitor,
     net::{self, Network},
     qemu::{Hardware, Qemu},
     wait::eventually,
@@ -34,7 +35,13 @@ use crate::{
 
 /// How long a machine may take to boot or to switch itself off; on an emulated
 /// processor and a busy host that is much longer than usual.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is tried. About one of some hundred machines that go on from a template
+/// stands still while its devices are found: its processors are idle, and an interrupt
+/// does not come. The product is not loaded then, nor has anything been written.
+const ATTEMPTS: u32 = 3;
+/// How long QEMU may take to tell where a machine stands.
+const MONITOR_LIMIT: Duration = Duration::from_secs(20);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(180);
 
 /// A machine of a [`crate::Cluster`].
@@ -66,6 +73,7 @@ pub(crate) struct Spent {
 /// What exists while a machine is on.
 pub(crate) struct Life {
     qemu: Child,
+    monitor: UnixStream,
     born: Instant,
     guest: Arc<Guest>,
     from_machine: Receiver<Message>,
@@ -104,6 +112,8 @@ impl Machine {
         let mut qemu = Qemu::machine(&self.hardware, &self.boot)?;
         qemu.console(&self.console_log());
         qemu.network(self.network.plug(self.node)?, &net::mac(self.node));
+        let (monitor, theirs) = UnixStream::pair()?;
+        qemu.monitor(theirs);
         let (ours, theirs) = UnixStream::pair()?;
         qemu.agent_port(theirs);
         let guest = Guest::new(&self.name, ours, &self.log("commands"))?;
@@ -117,6 +127,7 @@ impl Machine {
         qemu.payload(&self.payload);
         *life = Some(Life {
             qemu: qemu.start(&self.log("qemu"))?,
+            monitor,
             born: Instant::now(),
             guest,
             from_machine,
@@ -125,7 +136,29 @@ impl Machine {
         Ok(())
     }
 
+    /// Waits until it takes commands; one that stands still before that is switched on again.
     pub(crate) fn await_boot(&self) -> Result<()> {
+        for attempt in 1.. {
+            if self.has_booted()? {
+                break;
+            }
+            let stuck = format!("{}: no boot in {BOOT_LIMIT:?}", self.name);
+            let kept = self.keep_where_it_stands()?;
+            ensure!(attempt < ATTEMPTS, "{stuck}, {ATTEMPTS} times");
+            // Past the capture of a test's output: it has to be seen although the test goes on.
+            let line = format!(
+                "{stuck}; trying once more. Where it stands: {}\n",
+                kept.display()
+            );
+            io::stderr().write_all(line.as_bytes())?;
+            self.end()?;
+            self.switch_on()?;
+        }
+        Ok(())
+    }
+
+    /// Whether it took commands in time.
+    fn has_booted(&self) -> Result<bool> {
         let life = self.life();
         let life = life.as_ref().with_context(|| self.is_off())?;
         match life.from_machine.recv_timeout(BOOT_LIMIT) {
@@ -133,10 +166,10 @@ impl Machine {
                 let mut spent = self.spent();
                 spent.lives += 1;
                 spent.booting += life.born.elapsed();
-                Ok(())
+                Ok(true)
             }
             Ok(other) => bail!("{}: unexpected {other:?}", self.name),
-            Err(RecvTimeoutError::Timeout) => bail!("{}: no boot in {BOOT_LIMIT:?}", self.name),
+            Err(RecvTimeoutError::Timeout) => Ok(false),
             Err(RecvTimeoutError::Disconnected) => {
                 bail!(
                     "{}: died while booting:\n{}",
@@ -145,6 +178,19 @@ impl Machine {
                 )
             }
         }
+    }
+
+    /// Keeps what its processors do, where the next run finds it.
+    fn keep_where_it_stands(&self) -> Result<PathBuf> {
+        let life = self.life();
+        let life = life.as_ref().with_context(|| self.is_off())?;
+        let mut monitor = Monitor::new(life.monitor.try_clone()?, MONITOR_LIMIT)?;
+        let found = monitor.inspect()? + "== console\n" + &self.console_tail();
+        let folder = artefacts()?;
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join(format!("no-boot.{}.{}.log", self.name, life.qemu.id()));
+        std::fs::write(&file, found)?;
+        Ok(file)
     }
 
     /// Takes its power away: whatever was not flushed is lost.
