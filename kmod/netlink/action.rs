@@ -38,7 +38,7 @@ pub(crate) enum Action {
     /// Promotes this node.
     Primary { force: bool },
     /// Demotes this node.
-    Secondary,
+    Secondary { force: bool },
     /// Says that newer data are elsewhere.
     Outdate,
     /// Says that new disks are equal.
@@ -108,7 +108,9 @@ impl Action {
             Command::Primary => Self::Primary {
                 force: arguments.flag(Attribute::Force),
             },
-            Command::Secondary => Self::Secondary,
+            Command::Secondary => Self::Secondary {
+                force: arguments.flag(Attribute::Force),
+            },
             Command::Outdate => Self::Outdate,
             Command::NewGeneration => Self::NewGeneration,
             Command::Invalidate => Self::Invalidate {

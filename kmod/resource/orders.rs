@@ -238,7 +238,7 @@ impl Resource {
             },
             Action::Disconnect { peer, force } => Command::Disconnect { peer, force },
             Action::Primary { force } => Command::Primary { force },
-            Action::Secondary => Command::Secondary,
+            Action::Secondary { force } => Command::Secondary { force },
             Action::Outdate => Command::Outdate,
             Action::NewGeneration => Command::NewGeneration,
             Action::Invalidate { volume, from } => Command::Invalidate { volume, from },

@@ -74,6 +74,39 @@ fn r8_an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
 }
 
 #[test]
+fn r8_a_primary_that_waits_for_a_majority_is_demoted_by_force() {
+    mirror::trio(DISK_MIB).test(|cluster| {
+        let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
+        mirror::weave_and_mount(cluster)?;
+        let_requests_wait(alpha)?;
+        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
+        scribe.wait_for(10)?;
+        cluster.network().isolate(0);
+        wait_for(alpha, "the lack of a majority to be noticed", |view| {
+            view.waits_for("quorum")
+        })?;
+        ensure_refused(alpha, "weft secondary r0", &["device-open"])?;
+        alpha.sh("weft secondary r0 --force")?;
+        ensure!(scribe.wait_for_end()? != 0, "what waited did not fail");
+        ensure!(View::of(alpha)?.role() == "secondary");
+        ensure_refused(alpha, "weft primary r0", &["device-open"])?;
+        // A file system that cannot write its last blocks says so.
+        alpha.sh("umount /mnt || umount -l /mnt")?;
+
+        for survivor in [beta, gamma] {
+            wait_lost(survivor, alpha)?;
+        }
+        beta.sh("weft primary r0")?;
+        ensure_records(beta, "/mnt/records", scribe.acknowledged())?;
+        cluster.network().heal_all();
+        wait_uptodate(cluster)?;
+        beta.sh("weft secondary r0")?;
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)
+    });
+}
+
+#[test]
 fn r8_a_primary_that_waits_goes_on_when_one_voter_is_back() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));

@@ -403,7 +403,17 @@ pub const COMMANDS: &[CommandSpec] = &[
         ],
         "Promote this node: its devices may be opened.",
     ),
-    mutation(Command::Secondary, &[RESOURCE], "Demote this node."),
+    mutation(
+        Command::Secondary,
+        &[
+            RESOURCE,
+            may(
+                Attribute::Force,
+                "do not wait: requests that are not complete fail, and so does all that an open device is asked for",
+            ),
+        ],
+        "Demote this node.",
+    ),
     mutation(
         Command::Outdate,
         &[RESOURCE],

@@ -77,7 +77,7 @@ refusals! {
     /// The resource still has volumes or peers.
     ResourceBusy = 26 "resource-busy", "The resource still has devices or peers.", "weft down RES";
     /// The device is open.
-    DeviceOpen = 27 "device-open", "A device of the resource is open.", "find who uses it: fuser -v /dev/weftN; then umount it";
+    DeviceOpen = 27 "device-open", "A device of the resource is open.", "find who uses it: fuser -v /dev/weftN; then umount it; not to wait for that: weft secondary RES --force";
     /// The resource is primary.
     IsPrimary = 28 "is-primary", "The resource is primary on this node.", "weft secondary RES";
     /// A change of the same object is under way.

@@ -107,6 +107,9 @@ enum Verb {
     Secondary {
         /// Name of the resource
         resource: String,
+        /// Do not wait: requests that are not complete fail, and so does all that an open device is asked for
+        #[arg(long)]
+        force: bool,
     },
     /// Say that newer data are elsewhere: this node is not promoted before it has met them, also after a restart
     ///
@@ -355,7 +358,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Primary { resource, force } => {
             perform(&Request::about(Command::Primary, resource).flag(Attribute::Force, *force))
         }
-        Verb::Secondary { resource } => perform(&Request::about(Command::Secondary, resource)),
+        Verb::Secondary { resource, force } => {
+            perform(&Request::about(Command::Secondary, resource).flag(Attribute::Force, *force))
+        }
         Verb::Outdate { resource } => perform(&Request::about(Command::Outdate, resource)),
         Verb::NewGeneration { resource } => {
             perform(&Request::about(Command::NewGeneration, resource))

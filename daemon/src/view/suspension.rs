@@ -64,7 +64,8 @@ pub(super) fn way_out(reason: &str, resource: &str, quorum: &Quorum) -> String {
         ),
         "no-server" => format!(
             "start the nodes that carried out its requests, or repair the network, and weft wait-connect {resource}; \
-             weft status {resource} there tells whether they are up to date"
+             weft status {resource} there tells whether they are up to date; \
+             to have the requests fail instead: weft secondary {resource} --force"
         ),
         "command" => format!("weft resume-io {resource}"),
         _ => "dmesg | grep weft".to_owned(),

@@ -191,7 +191,10 @@ pub enum Command {
         force: bool,
     },
     /// Demotes this node; refused while a device is open.
-    Secondary,
+    Secondary {
+        /// Do not wait for requests: they fail, and who has a device open finds it of no use.
+        force: bool,
+    },
     /// Newer data are elsewhere: no promotion without force before this node has met them.
     Outdate,
     /// The disks of this node and of all connected peers were just created, and count as equal.

@@ -459,7 +459,8 @@ impl<H: Host> Engine<H> {
     ) {
         let result = match command {
             Command::Primary { force } => return self.on_primary(cx, token.into(), force),
-            Command::Secondary => return self.on_secondary(cx, token.into()),
+            Command::Secondary { force: false } => return self.on_secondary(cx, token.into()),
+            Command::Secondary { force: true } => return self.on_quit(cx, token.into()),
             Command::Outdate => return self.on_outdate(cx, token),
             Command::NewGeneration => return self.on_new_generation(cx, token),
             Command::Invalidate { volume, from } => {

@@ -555,6 +555,31 @@ impl<H: Host> Engine<H> {
         });
     }
 
+    /// The administrator takes the role back, and the application's requests fail.
+    pub(super) fn quit_server<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
+        let Some(client) = self.client.filter(Client::is_served_once) else {
+            return cx.reply(asker, Err(Refusal::InTransition));
+        };
+        match client.stage {
+            Stage::Asking { server, .. } => self.lose_server(cx, server, None),
+            Stage::Leaving { .. } => cx.reply(client.asker, Ok(())),
+            _ => {}
+        }
+        self.end_service(cx);
+        self.client = Some(Client {
+            asker,
+            stage: Stage::Leaving { server: None },
+            ..client
+        });
+    }
+
+    /// Tells the server that nothing more is asked of it.
+    fn end_service<O: Output<H>>(&self, cx: &mut Context<'_, H, O>) {
+        if let Some(line) = self.server().and_then(|server| self.line_to(server)) {
+            cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
+        }
+    }
+
     fn run_resignation<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
@@ -567,9 +592,7 @@ impl<H: Host> Engine<H> {
         if self.each_volume().any(|volume| volume.requests.used() > 0) {
             return;
         }
-        if let Some(line) = server.and_then(|server| self.line_to(server)) {
-            cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
-        }
+        self.end_service(cx);
         self.forget_application(cx);
         cx.reply(asker, Ok(()));
     }

@@ -38,6 +38,30 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Wants this node to be secondary at once: whatever was asked of it and is not complete fails.
+    #[inline(never)]
+    pub(super) fn on_quit<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
+        match self.transition {
+            Some(Transition::Draining { asker: other }) => {
+                self.transition = None;
+                cx.reply(other, Ok(()));
+            }
+            Some(_) => return cx.reply(asker, Err(Refusal::InTransition)),
+            None => {}
+        }
+        if self.client.is_some() {
+            return self.quit_server(cx, asker);
+        }
+        if self.role == Role::Primary {
+            self.is_claimed = false;
+            for volume in self.each_volume_mut() {
+                volume.is_overtaken = true;
+            }
+            self.step_down(cx, "by command");
+        }
+        cx.reply(asker, Ok(()));
+    }
+
     /// Goes on with the demotion, and ends it.
     pub(super) fn drain<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
         let mut is_drained = true;

@@ -179,6 +179,11 @@ impl<H: Host> Engine<H> {
         if self.volumes().next().is_none() {
             return Err((Refusal::NoVolume, None));
         }
+        let is_open = |volume: &Volume<H>| volume.open_count > 0;
+        if self.client.is_none() && self.each_volume().any(is_open) {
+            // An application that is left over from an earlier time must not write over newer data.
+            return Err((Refusal::DeviceOpen, None));
+        }
         for id in self.peers() {
             let Some(peer) = self.peer(id) else {
                 continue;
@@ -280,7 +285,7 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_votes(cx);
-        self.step_down(cx);
+        self.run_overtaken(cx);
         self.release(cx);
         self.yield_to_primary(cx);
         match self.transition {
@@ -451,25 +456,31 @@ impl<H: Host> Engine<H> {
     }
 
     /// A majority went on without this primary: all that it was asked for since has to fail.
-    fn step_down<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+    fn run_overtaken<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let is_overtaken = self.each_volume().any(|volume| volume.is_overtaken);
         if is_overtaken && self.role == Role::Primary {
-            cx.log(
-                Level::Error,
-                format_args!("a majority went on without this node: it is primary no more, and its requests fail"),
-            );
-            for volume in self.each_volume_mut() {
-                volume.is_overtaken = true;
-                volume.stalled = None;
-            }
-            self.set_role(cx, Role::Secondary);
-            self.tell_peers(cx, PacketKind::Demoted, 0);
-            self.dismiss_clients(cx);
+            self.step_down(cx, "a majority went on without this node");
         } else if is_overtaken {
             for volume in self.each_volume_mut() {
                 volume.is_overtaken &= volume.requests.used() > 0;
             }
         }
+    }
+
+    /// Becomes secondary without waiting for anything.
+    pub(super) fn step_down<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, why: &str) {
+        cx.log(
+            Level::Error,
+            format_args!("{why}: it is primary no more, and its requests fail"),
+        );
+        for volume in self.each_volume_mut() {
+            volume.is_overtaken = true;
+            volume.stalled = None;
+            volume.recheck = true;
+        }
+        self.set_role(cx, Role::Secondary);
+        self.tell_peers(cx, PacketKind::Demoted, 0);
+        self.dismiss_clients(cx);
     }
 
     fn record_promotion(&mut self, now: Time, asker: Asker, force: bool, term: Term) {

@@ -100,7 +100,7 @@ fn a_primary_whose_disk_fails_reports_errors_and_loses_nothing() {
     rig.idle();
     assert_eq!(rig.read(0, 0, 4096), Err(IoError::NoData));
     assert_eq!(rig.disk_state(0), DiskState::Diskless);
-    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    assert_eq!(rig.command(0, Command::Secondary { force: false }), Ok(()));
     rig.idle();
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.read(1, 0, 4096), Ok(vec![1; 4096]));

@@ -71,7 +71,10 @@ fn nobody_else_is_promoted_beside_a_client_and_its_server() {
     for other in 0..2 {
         assert_eq!(rig.promote(other), Err(Refusal::PeerPrimary));
     }
-    assert_eq!(rig.command(CLIENT, Command::Secondary), Ok(()));
+    assert_eq!(
+        rig.command(CLIENT, Command::Secondary { force: false }),
+        Ok(())
+    );
     rig.idle();
     assert!(rig.primaries().is_empty());
     assert_eq!(rig.promote(1), Ok(()));

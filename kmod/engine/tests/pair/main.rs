@@ -7,6 +7,7 @@ mod attach;
 mod between;
 mod client;
 mod decisions;
+mod demotion;
 mod diskless;
 mod fencing;
 mod host;

@@ -37,7 +37,7 @@ fn only_one_of_a_connected_pair_is_primary() {
         rig.command(1, Command::Primary { force: true }),
         Err(Refusal::PeerPrimary)
     );
-    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    assert_eq!(rig.command(0, Command::Secondary { force: false }), Ok(()));
     rig.idle();
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.role(1), Role::Primary);
@@ -67,7 +67,7 @@ fn an_unfinished_target_is_not_promoted() {
 #[test]
 fn a_record_does_not_wait_for_a_disk_that_is_leaving() {
     let mut rig = Rig::pair();
-    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    assert_eq!(rig.command(0, Command::Secondary { force: false }), Ok(()));
     rig.idle();
     rig.set_late(0, true);
     let promotion = rig.order(0, Command::Primary { force: false });
@@ -86,7 +86,7 @@ fn a_record_does_not_wait_for_a_disk_that_is_leaving() {
 fn a_synced_pair_swaps_its_roles_within_the_session() {
     let mut rig = Rig::pair();
     let session = rig.session(0, 1);
-    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    assert_eq!(rig.command(0, Command::Secondary { force: false }), Ok(()));
     rig.idle();
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.write(1, 0, 4, 4096), Ok(()));
@@ -156,7 +156,7 @@ fn a_promotion_during_the_demotion_of_another_never_makes_two_primaries() {
         let old = rig.primaries()[0];
         let new = 1 - old;
         assert_eq!(rig.write(old, 0, steps as u8, 4096), Ok(()));
-        let demotion = rig.order(old, Command::Secondary);
+        let demotion = rig.order(old, Command::Secondary { force: false });
         rig.steps(steps);
         let promotion = rig.order(new, PROMOTE);
         assert_eq!(rig.reply(demotion), Ok(()));
@@ -216,7 +216,7 @@ fn no_request_is_left_over_when_a_peer_dies_or_the_role_goes() {
             .collect();
         rig.steps(steps);
         rig.crash(1);
-        let demotion = rig.order(0, Command::Secondary);
+        let demotion = rig.order(0, Command::Secondary { force: false });
         assert_eq!(rig.reply(demotion), Ok(()));
         for write in writes {
             assert_eq!(rig.result(write), Some(Ok(())), "after {steps} steps");

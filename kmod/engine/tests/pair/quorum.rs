@@ -100,7 +100,7 @@ fn a_primary_without_majority_waits_once_votes_count_and_goes_on_once_they_do_no
 #[test]
 fn nodes_that_do_not_agree_who_votes_promote_nobody() {
     let mut rig = Rig::voting(3);
-    rig.command(0, Command::Secondary).unwrap();
+    rig.command(0, Command::Secondary { force: false }).unwrap();
     assert_eq!(rig.set_options(2, voters(0b110)), Ok(()));
     let refused = rig.command(0, Command::Primary { force: false });
     assert_eq!(refused, Err(Refusal::VotersDiffer));

@@ -101,7 +101,7 @@ fn a_target_that_loses_power_after_its_resync_does_not_owe_it_again() {
 fn a_clean_stop_leaves_nothing_suspicious() {
     let mut rig = Rig::pair();
     rig.write(0, 0, 1, 4096).unwrap();
-    rig.command(0, Command::Secondary).unwrap();
+    rig.command(0, Command::Secondary { force: false }).unwrap();
     rig.idle();
     rig.crash(0);
     rig.crash(1);

@@ -410,6 +410,10 @@ impl Rig {
         self.nodes[number].engine.open(VOLUME, true)
     }
 
+    pub(crate) fn close(&mut self, number: usize) {
+        self.nodes[number].engine.close(VOLUME);
+    }
+
     fn feed(&mut self, number: usize, event: Event<'_, RigHost>) {
         self.nodes[number]
             .engine

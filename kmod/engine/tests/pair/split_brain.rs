@@ -12,7 +12,7 @@ fn r5_two_that_were_primary_apart_refuse_to_meet_until_one_gives_up() {
     let mut rig = Rig::pair();
     rig.cut();
     assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
-    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    assert_eq!(rig.command(0, Command::Secondary { force: false }), Ok(()));
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.write(1, 8, 2, 4096), Ok(()));
     rig.heal();

@@ -33,7 +33,7 @@ fn a_cut_between_two_secondaries_does_not_stop_the_primary() {
 fn a_node_that_does_not_know_the_newest_writer_follows_it_later() {
     let mut rig = Rig::synced(3);
     rig.isolate(2);
-    rig.command(0, Command::Secondary).unwrap();
+    rig.command(0, Command::Secondary { force: false }).unwrap();
     rig.idle();
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));
     assert_eq!(rig.write(1, 0, 5, 4096), Ok(()));

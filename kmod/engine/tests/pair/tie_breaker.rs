@@ -110,7 +110,7 @@ fn a_tie_breaker_meets_nobody_before_it_knows_what_it_promised() {
 fn a_tie_breaker_without_memory_holds_nobody_up_while_there_is_a_majority() {
     let mut rig = Rig::with_tie_breaker();
     rig.set_late(2, true);
-    rig.command(0, Command::Secondary).unwrap();
+    rig.command(0, Command::Secondary { force: false }).unwrap();
     rig.isolate(2);
     assert_eq!(rig.command(1, PRIMARY), Ok(()));
     rig.heal();
@@ -145,7 +145,7 @@ fn what_only_a_lost_disk_had_stands_against_promotions_until_a_person_insists() 
     rig.assert_equal();
     rig.crash(0);
     assert_eq!(rig.write(1, 0, 2, 4096), Ok(()), "the tie-breaker follows");
-    rig.command(1, Command::Secondary).unwrap();
+    rig.command(1, Command::Secondary { force: false }).unwrap();
     rig.restart(0);
     assert_eq!(rig.command(0, PRIMARY), Ok(()));
 }

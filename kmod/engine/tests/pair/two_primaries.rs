@@ -130,7 +130,10 @@ fn the_role_moves_over_without_a_moment_in_which_nobody_has_it() {
         assert_eq!(rig.set_options(to, TWO), Ok(()));
         assert_eq!(rig.promote(to), Ok(()));
         assert_eq!(rig.write(from, 0, turn, 4096), Ok(()));
-        assert_eq!(rig.command(from, Command::Secondary), Ok(()));
+        assert_eq!(
+            rig.command(from, Command::Secondary { force: false }),
+            Ok(())
+        );
         assert_eq!(rig.write(to, 8, turn, 4096), Ok(()));
         rig.idle();
         assert_eq!(rig.role(from), Role::Secondary);

@@ -88,7 +88,7 @@ fn writes_complete_under_protocol_a_outlive_an_outage_and_a_demotion() {
     rig.break_wire();
     assert_eq!(rig.write(0, 0, 2, 4096), Ok(()));
     rig.cut_at_once();
-    assert_eq!(rig.command(0, Command::Secondary), Ok(()));
+    assert_eq!(rig.command(0, Command::Secondary { force: false }), Ok(()));
     rig.heal();
     rig.assert_equal();
     assert_eq!(rig.command(1, Command::Primary { force: false }), Ok(()));

@@ -16,7 +16,7 @@ use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
 const REPAIR_MAX: u64 = 300 * SECOND;
 /// A person who sees that nobody can be promoted for so long uses force.
 const INSIST_AFTER: u64 = 200 * SECOND;
-/// A person who sees that a disk without whole data is not synced for so long gives it up.
+/// A person who sees for so long that a disk without whole data is not synced gives it up, and ends an application that waits.
 const GIVE_UP_AFTER: u64 = 100 * SECOND;
 /// How often the person looks.
 const LOOK: u64 = 200 * MS;
@@ -133,7 +133,7 @@ impl World {
     pub(crate) fn demote(&mut self, node: usize) {
         self.nodes[node].app.is_leaving = true;
         if !self.nodes[node].app.is_open {
-            self.command(node, Command::Secondary);
+            self.command(node, Command::Secondary { force: false });
         }
     }
 
@@ -334,15 +334,16 @@ impl World {
             return self.demote(node);
         }
         let is_leaving = self.nodes[node].app.is_leaving;
-        if is_leaving && is_primary && !self.nodes[node].app.is_open {
-            return self.command(node, Command::Secondary);
+        let is_late = self
+            .calm_since
+            .is_some_and(|since| self.now > since + GIVE_UP_AFTER);
+        if is_leaving && is_primary && (is_late || !self.nodes[node].app.is_open) {
+            let force = self.nodes[node].app.is_open;
+            return self.command(node, Command::Secondary { force });
         }
         if let Some((peer, _)) = views.iter().find(|(_, view)| view.is_alone()) {
             return self.reconnect(node, *peer);
         }
-        let is_late = self
-            .calm_since
-            .is_some_and(|since| self.now > since + GIVE_UP_AFTER);
         if let Some((peer, _)) = views.iter().find(|(_, view)| is_late && view.is_useless()) {
             // Nobody trusts anybody, and there is nothing whole to be lost here.
             let peer = *peer;

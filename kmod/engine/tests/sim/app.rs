@@ -34,6 +34,8 @@ pub(crate) struct Outstanding {
 #[derive(Default)]
 pub(crate) struct App {
     pub is_open: bool,
+    /// A person does not wait for its requests.
+    pub is_ended: bool,
     /// No new requests; the device is closed when all are done.
     pub is_leaving: bool,
     pub outstanding: BTreeMap<RequestId, Outstanding>,
@@ -82,6 +84,7 @@ impl World {
         if !app.is_open {
             if is_primary && !app.is_leaving {
                 app.is_open = engine.open(VOLUME, true).is_ok();
+                app.is_ended = false;
             }
             return app.is_open;
         }
@@ -249,7 +252,7 @@ impl World {
                 }
                 let may_fail = match error {
                     IoError::NoData => true,
-                    IoError::NoQuorum => self.quorum.is_on(),
+                    IoError::NoQuorum => self.quorum.is_on() || self.nodes[node].app.is_ended,
                     _ => self.nodes[node].has_failed,
                 };
                 if !may_fail {

@@ -37,6 +37,7 @@ impl World {
                 let [mine, theirs] = [node, peer.index()].map(|it| self.nodes[it].written());
                 self.history.discard(mine, theirs);
             }
+            Command::Secondary { force: true } => self.nodes[node].app.is_ended = true,
             Command::ResumeIo => self.nodes[node].is_suspended = false,
             _ => {}
         }
@@ -147,7 +148,8 @@ impl World {
         }
         let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
         let this = &mut self.nodes[node];
-        let is_wanted = |command: &Option<Command>| *command == Some(Command::Secondary);
+        let is_wanted =
+            |command: &Option<Command>| *command == Some(Command::Secondary { force: false });
         if is_demoted && !this.tokens.values().any(is_wanted) {
             note!(self, "n{node} lost its role");
             self.nodes[node].tenure += 1;

@@ -43,12 +43,13 @@ impl World {
         }
         let (volume, id) = (VOLUME, node_id(peer));
         let from = self.orders.coin().then_some(id);
-        let command = match self.orders.range(0..8) {
+        let command = match self.orders.range(0..9) {
             0 | 1 => Command::Invalidate { volume, from },
             2 | 3 => Command::InvalidatePeer { volume, peer: id },
             4 => Command::PauseSync { peer: id },
             5 => Command::ResumeSync { peer: id },
             6 => Command::SuspendIo,
+            7 => Command::Secondary { force: true },
             _ => Command::ResumeIo,
         };
         self.command(node, command);

@@ -92,7 +92,7 @@ pub(super) const EVENTS: &[Row] = &[
     },
     Row {
         name: "`secondary`",
-        happen: |rig| command(rig, Command::Secondary),
+        happen: |rig| command(rig, Command::Secondary { force: false }),
     },
     Row {
         name: "`outdate`",
@@ -273,7 +273,7 @@ pub(super) const EVENTS: &[Row] = &[
         name: "the peer is demoted",
         happen: |rig| {
             rig.session(0, 1)?;
-            rig.order(1, Command::Secondary);
+            rig.order(1, Command::Secondary { force: false });
             Some(Answer::None)
         },
     },

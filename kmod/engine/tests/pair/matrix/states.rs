@@ -292,7 +292,7 @@ pub(super) const STATES: &[State] = &[
             let mut rig = synced(2);
             assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
             rig.set_late(0, true);
-            rig.order(0, Command::Secondary);
+            rig.order(0, Command::Secondary { force: false });
             rig.idle();
             rig
         },

@@ -138,7 +138,10 @@ impl Rig {
 
     /// Makes the node secondary, which has to work, and lets everything settle.
     pub(crate) fn demote(&mut self, number: usize) {
-        assert_eq!(self.command(number, Command::Secondary), Ok(()));
+        assert_eq!(
+            self.command(number, Command::Secondary { force: false }),
+            Ok(())
+        );
         self.idle();
     }
 
