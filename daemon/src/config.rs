@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 use weft_uapi::limits::NAME_MAX;
 use weft_uapi::split_brain::Policies;
-use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
+use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
 /// Where the file is unless somebody says otherwise.
@@ -78,6 +78,8 @@ pub struct Resource {
     pub on_no_quorum: OnNoQuorum,
     /// What is done about a peer out of reach.
     pub fencing: Fencing,
+    /// Whether two nodes may be primary at the same time.
+    pub two_primaries: TwoPrimaries,
     /// What is done about a split brain.
     pub policies: Policies,
     /// The program that fences a peer.

@@ -4,7 +4,7 @@
 
 use weft_daemon::config::{Config, ConfigError};
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
-use weft_uapi::state::{Fencing, OnNoQuorum, Protocol};
+use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::NodeId;
 
 const GOOD: &str = r#"[cluster]
@@ -235,6 +235,25 @@ fn a_tie_breaker_keeps_no_disk_and_votes_when_that_makes_the_voters_odd() {
     assert_eq!(
         (resource.voters.0, resource.tie_breakers.0),
         (0b111, 0b1000)
+    );
+}
+
+#[test]
+fn two_primaries_are_refused_unless_the_file_allows_them() {
+    let of =
+        |text: &str| Config::parse(text).map(|config| config.resource("r0").unwrap().two_primaries);
+    assert_eq!(of(GOOD).unwrap(), TwoPrimaries::Refused);
+    let with = |line: &str| GOOD.replace("protocol = \"B\"\n", line);
+    assert_eq!(
+        of(&with("two-primaries = \"allowed\"\n")).unwrap(),
+        TwoPrimaries::Allowed
+    );
+    let error = of(&with("two-primaries = \"yes\"\n"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("two-primaries is \"allowed\" or \"refused\""),
+        "{error}"
     );
 }
 

@@ -166,8 +166,10 @@ states! {
 
 states! {
     /// Whether two nodes may be primary at the same time.
+    #[derive(Default)]
     TwoPrimaries {
         /// They may not.
+        #[default]
         Refused = 1 "refused",
         /// They may.
         Allowed = 2 "allowed",

@@ -105,8 +105,8 @@ pub struct ResourceInfo {
     pub server: u32,
     /// Peers whose requests this node carries out, bit `n` for node `n`.
     pub clients: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// [`crate::state::TwoPrimaries`].
+    pub two_primaries: u32,
 }
 
 /// One volume of a resource on this node.

@@ -13,7 +13,7 @@ use crate::view::model::{self, Resource};
 use crate::view::show::{self, command_line};
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{ConnectionState, DiskState};
+use weft_uapi::state::{ConnectionState, DiskState, TwoPrimaries};
 
 /// All commands that make a resource, in order: resource, devices, peers, disks, connections.
 fn plan(place: &Place<'_>) -> Vec<Request> {
@@ -34,6 +34,7 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
         Attribute::TieBreaker,
         resource.tie_breakers.contains(place.node.id),
     );
+    let new = show::with_two_primaries(new, resource.two_primaries, TwoPrimaries::default());
     let devices = resource.volumes.iter().map(|volume| {
         about(Command::NewDevice)
             .number(Attribute::Volume, number(volume.id.0))
@@ -86,6 +87,8 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
         request = request.number(Attribute::Fencing, wanted.fencing.number());
     }
     let request = show::with_policies(request, wanted.policies, running.split_brain.policies());
+    let now = TwoPrimaries::from_name(&running.two_primaries).unwrap_or_default();
+    let request = show::with_two_primaries(request, wanted.two_primaries, now);
     (request.arguments.len() > 1).then_some(request)
 }
 
@@ -368,6 +371,31 @@ mod tests {
         );
         running.split_brain.with_primary = "discard-secondary".to_owned();
         assert_eq!(adjusted(&running), [""; 0]);
+    }
+
+    #[test]
+    fn two_primaries_are_allowed_at_the_start_or_later_and_refused_again() {
+        let line = "protocol = \"B\"\ntwo-primaries = \"allowed\"";
+        let text = TEXT.replace("protocol = \"B\"", line);
+        assert_eq!(
+            command_line(&steps_of(&text, "alpha", None, false)[0]),
+            "weftsetup new-resource r0 0 --protocol B --two-primaries allowed"
+        );
+        let mut running = running();
+        let adjusted = |text: &str, running: &Resource| -> Vec<String> {
+            let steps = steps_of(text, "alpha", Some(running), true);
+            steps.iter().map(command_line).collect()
+        };
+        assert_eq!(
+            adjusted(&text, &running),
+            ["weftsetup options r0 --two-primaries allowed"]
+        );
+        running.two_primaries = "allowed".to_owned();
+        assert_eq!(adjusted(&text, &running), [""; 0]);
+        assert_eq!(
+            adjusted(TEXT, &running),
+            ["weftsetup options r0 --two-primaries refused"]
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use weft_uapi::limits::{
     is_block_size, BLOCK_BYTES_MAX, MINORS_MAX, NAME_MAX, NODES_MAX, PATH_MAX, SECTOR_BYTES,
     VOLUMES_MAX,
 };
-use weft_uapi::state::Protocol;
+use weft_uapi::state::{Protocol, TwoPrimaries};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
 const PING_INTERVAL_MS: RangeInclusive<u64> = 50..=60_000;
@@ -215,11 +215,19 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             on_no_quorum: quorum::on_no_quorum(raw, voters)?,
             fencing: fencing::policy(raw)?,
             fence_peer: fencing::program(raw)?,
+            two_primaries: two_primaries(raw.two_primaries.as_ref())?,
             policies: split_brain::policies(raw, voters)?,
             volumes,
         });
     }
     Ok(resources)
+}
+
+fn two_primaries(raw: Option<&Spanned<String>>) -> Checked<TwoPrimaries> {
+    raw.map_or(Ok(TwoPrimaries::default()), |value| {
+        TwoPrimaries::from_name(value.get_ref())
+            .ok_or_else(|| fault(value, "two-primaries is \"allowed\" or \"refused\""))
+    })
 }
 
 fn protocol(raw: Option<&Spanned<String>>) -> Checked<Protocol> {

@@ -54,6 +54,8 @@ pub(super) struct Resource {
     pub(super) on_no_quorum: Option<Spanned<String>>,
     pub(super) nodes: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) fencing: Option<Spanned<String>>,
+    #[serde(rename = "two-primaries")]
+    pub(super) two_primaries: Option<Spanned<String>>,
     #[serde(rename = "split-brain-0")]
     pub(super) split_brain_0: Option<Spanned<String>>,
     #[serde(rename = "split-brain-1")]

@@ -13,7 +13,7 @@ use weft_uapi::control::name_of;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::{Policies, Recovery, SplitBrain0, SplitBrain1};
 use weft_uapi::state::{
-    ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, ReplicationState, Role,
+    ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, ReplicationState, Role, TwoPrimaries,
 };
 use weft_uapi::status::{PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo};
 use weft_uapi::units::{NodeId, NodeSet};
@@ -35,6 +35,9 @@ pub struct Resource {
     /// `dont-care`, `resource-only` or `resource-and-stonith`.
     #[serde(default = "dont_care")]
     pub fencing: String,
+    /// Whether two nodes may be primary at the same time: `allowed` or `refused`.
+    #[serde(default = "refused")]
+    pub two_primaries: String,
     /// Whose data are given up after a split brain.
     #[serde(default)]
     pub split_brain: SplitBrain,
@@ -67,6 +70,10 @@ pub struct Resource {
     /// Its peers.
     #[serde(default)]
     pub connections: Vec<Connection>,
+}
+
+fn refused() -> String {
+    TwoPrimaries::Refused.name().to_owned()
 }
 
 fn dont_care() -> String {
@@ -377,6 +384,10 @@ impl From<&ResourceInfo> for Resource {
             fencing: state_name(
                 Fencing::from_number(info.fencing).map(Fencing::name),
                 info.fencing,
+            ),
+            two_primaries: state_name(
+                TwoPrimaries::from_number(info.two_primaries).map(TwoPrimaries::name),
+                info.two_primaries,
             ),
             split_brain: SplitBrain::from(Policies {
                 none: SplitBrain0::from_number(info.split_brain_0).unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::kernel::netlink::request::{Request, Value};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command};
 use weft_uapi::split_brain::Policies;
-use weft_uapi::state::{ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol};
+use weft_uapi::state::{ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::NodeSet;
 
 /// The commands that would make these resources as they are.
@@ -25,6 +25,8 @@ fn resource(resource: &Resource) -> Vec<Request> {
     let policies = resource.split_brain.policies();
     let new = with_options(new, protocol, voters, on_no_quorum, fencing, policies)
         .flag(Attribute::TieBreaker, resource.tie_breaker);
+    let two_primaries = TwoPrimaries::from_name(&resource.two_primaries).unwrap_or_default();
+    let new = with_two_primaries(new, two_primaries, TwoPrimaries::default());
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
             .number(Attribute::Volume, device.volume)
@@ -100,6 +102,14 @@ pub fn with_policies(request: Request, policies: Policies, now: Policies) -> Req
     match policies.one {
         one if one == now.one => request,
         one => request.number(Attribute::SplitBrain1, one.number()),
+    }
+}
+
+/// A request that says whether two nodes may be primary, if that is not as it is now.
+pub fn with_two_primaries(request: Request, wanted: TwoPrimaries, now: TwoPrimaries) -> Request {
+    match wanted {
+        wanted if wanted == now => request,
+        wanted => request.number(Attribute::TwoPrimaries, wanted.number()),
     }
 }
 

@@ -325,6 +325,7 @@ mod tests {
             protocol: "C".to_owned(),
             tie_breaker: false,
             fencing: "dont-care".to_owned(),
+            two_primaries: "refused".to_owned(),
             split_brain: SplitBrain::default(),
             promotion: Promotion::default(),
             server: None,

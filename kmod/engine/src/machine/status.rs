@@ -8,7 +8,7 @@ use crate::host::{Host, Time};
 use weft_uapi::limits::BITMAP_BLOCK_BYTES;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{ConnectionState, DiskState, Role};
+use weft_uapi::state::{ConnectionState, DiskState, Role, TwoPrimaries};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
     GENERATION_WRITER_ACTIVE, SUSPENDED_BROKEN, SUSPENDED_COMMAND, SUSPENDED_FENCING,
@@ -53,7 +53,11 @@ impl<H: Host> Engine<H> {
             voters_left: self.voters_left().0,
             server: number_of(self.server()),
             clients: self.clients.0,
-            reserved: 0,
+            two_primaries: match self.two_primaries {
+                true => TwoPrimaries::Allowed,
+                false => TwoPrimaries::Refused,
+            }
+            .number(),
         }
     }
 
