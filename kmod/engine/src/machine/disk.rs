@@ -21,8 +21,8 @@ use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
 use weft_uapi::ondisk::{
-    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INVALIDATED, FLAG_LEFT,
-    FLAG_WRITER_ACTIVE,
+    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_INVALIDATED,
+    FLAG_LEFT, FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
@@ -243,6 +243,18 @@ impl<H: Host> Disk<H> {
         let mut line = self.ancestry();
         line.push(record);
         self.set_ancestry(&line);
+    }
+
+    /// Goes on with a record for whatever is here now, although it is not all that the current one led to. It belongs to the
+    /// new generation and to no other, so it is as if that were in force, and nothing that a peer acknowledged counts.
+    pub(super) fn go_apart(&mut self, record: Generation) {
+        self.superblock.tail_seq = 0;
+        let mut line = self.ancestry();
+        line.push_apart(record);
+        self.set_ancestry(&line);
+        self.set_flag(FLAG_INCONSISTENT | FLAG_INVALIDATED, false);
+        self.superblock.since.fill(GenerationId::NONE);
+        self.confirm();
     }
 
     /// The current generation is in force: whoever writes in it may do so once that is durable.
