@@ -65,6 +65,8 @@ pub(super) struct Disk<H: Host> {
     calm_since: Option<Time>,
     /// Number of the superblock which says that somebody may write in the current generation.
     confirmed_by: u64,
+    /// Number of the superblock with this line of generations.
+    line_by: u64,
     /// [`Superblock::changes`] as it is on disk.
     pub(super) changes_done: u64,
     /// The superblock says more than it did when it was written last, besides of ages.
@@ -131,6 +133,7 @@ impl<H: Host> Disk<H> {
             wants_bitmaps: false,
             calm_since: None,
             confirmed_by: 0,
+            line_by: 0,
             changes_done: superblock.changes,
             has_changed: false,
             ages_unsaved: None,
@@ -221,6 +224,7 @@ impl<H: Host> Disk<H> {
         self.superblock.generation = line.current();
         self.superblock.ancestry = *line.former();
         self.superblock.written = line.written_before();
+        self.line_by = self.touch();
         if goes_on {
             return;
         }
@@ -265,6 +269,11 @@ impl<H: Host> Disk<H> {
             self.superblock.written = line.written_before();
             self.confirmed_by = self.touch();
         }
+    }
+
+    /// Whether the line of generations is on disk, and what was said of the disk together with it.
+    pub(super) fn has_line_durable(&self) -> bool {
+        self.is_durable(self.line_by)
     }
 
     /// Whether data of the current generation may go to the disk (G1).

@@ -241,9 +241,12 @@ impl<H: Host> Volume<H> {
             .is_some_and(|disk| matches!(disk.stage, Stage::Attaching(_)));
         // A disk that goes hears nothing more, and who holds what is not told of it.
         let is_there = self.has_running_disk();
+        // What a state says a power cut must not take back, also when the session that it came by is over.
+        let is_volatile = |disk: &Disk<H>| disk.stage == Stage::Running && !disk.has_line_durable();
         let is_unsure =
             |replica: &Replica<H>| replica.adopting.is_some() || (replica.awaits_force && is_there);
         !is_attaching
+            && !self.disk.as_ref().is_some_and(is_volatile)
             && self.change.is_none()
             && !self.each_replica().any(|(_, replica)| is_unsure(replica))
     }
