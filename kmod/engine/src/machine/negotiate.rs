@@ -337,7 +337,10 @@ impl<H: Host> Volume<H> {
         let have_disks = own.disk != DiskState::Diskless && said.disk != DiskState::Diskless;
         let writes = |said: &Said| said.role == Role::Primary && !said.is_stalled;
         if writes(own) && writes(said) {
-            let rule = decide(&own.side, &said.side).rule.name();
+            let rule = match have_disks {
+                true => decide(&own.side, &said.side).rule.name(),
+                false => "no-disk",
+            };
             self.stay_split(cx, peer, rule, Recovery::TwoPrimaries);
         } else if have_disks && own.sectors != said.sectors {
             self.stand_alone(cx, peer, "size", "the disks have different sizes");
