@@ -12,6 +12,9 @@ use weft_uapi::units::GenerationId;
 
 /// The current generation and those before it.
 ///
+/// A generation whose data this line never had to the end is kept with every bit of its id inverted
+/// ([`Self::push_apart`]): it is a common past with who has those data, and yet nobody takes it for one of this line.
+///
 /// # Invariants
 /// `former` holds no [`GenerationId::NONE`] before a real id; the newest comes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -88,26 +91,45 @@ impl Ancestry {
         other.contains(self.written()) || other.contains(self.current.id)
     }
 
-    /// The newest generation that both lines know.
+    /// Whether this line has the data of `id`, or broke off from it before it had them all.
+    pub fn knows(&self, id: GenerationId) -> bool {
+        self.contains(id) || (id != GenerationId::NONE && self.former.contains(&inverted(id)))
+    }
+
+    /// The newest generation that both lines know; given as `self` keeps it.
     pub fn common(&self, other: &Self) -> Option<GenerationId> {
         let line = core::iter::once(&self.current.id).chain(&self.former);
-        line.copied().find(|&id| other.contains(id))
+        line.copied()
+            .find(|&id| other.knows(id) || other.contains(inverted(id)))
     }
 
     /// Goes on with `child`; the generation of before becomes the newest former one and the oldest one is forgotten.
     ///
     /// `child.parent` is set to the generation that it follows. Nothing is written in it before [`Self::confirm`].
     pub fn push(&mut self, child: Generation) {
+        self.go_on(child, self.current.id);
+    }
+
+    /// As [`Self::push`], but not all data of the current generation are here: whoever has them did not lead to these.
+    pub fn push_apart(&mut self, child: Generation) {
+        self.go_on(child, inverted(self.current.id));
+    }
+
+    fn go_on(&mut self, child: Generation, newest_former: GenerationId) {
         let parent = self.current.id;
         if parent != GenerationId::NONE {
             self.former.rotate_right(1);
             if let Some(newest) = self.former.first_mut() {
-                *newest = parent;
+                *newest = newest_former;
             }
         }
         self.written = self.written();
         self.current = Generation { parent, ..child };
     }
+}
+
+const fn inverted(id: GenerationId) -> GenerationId {
+    GenerationId(!id.0)
 }
 
 #[cfg(test)]
@@ -180,6 +202,21 @@ mod tests {
         assert!(a.precedes(&b) && b.precedes(&a), "nobody has written yet");
         b.confirm();
         assert!(a.precedes(&b) && !b.precedes(&a));
+    }
+
+    #[test]
+    fn who_broke_off_has_a_past_in_common_with_who_went_on_and_neither_precedes_the_other() {
+        let source = line(&[1, 2]);
+        let mut target = source;
+        target.push_apart(generation(3));
+        target.confirm();
+        target.push(generation(4));
+        target.confirm();
+        assert!(!source.precedes(&target) && !target.precedes(&source));
+        assert!(line(&[1]).precedes(&target));
+        assert_eq!(source.common(&target), Some(GenerationId(2)));
+        assert!(target.common(&source).is_some() && target.knows(GenerationId(2)));
+        assert!(!target.knows(GenerationId::NONE));
     }
 
     #[test]

@@ -299,7 +299,7 @@ impl Side {
     fn is_abandoned(&self, peer: &Self) -> bool {
         let current = self.ancestry.current();
         current.members.contains(peer.node)
-            && !peer.ancestry.contains(current.id)
+            && !peer.ancestry.knows(current.id)
             && peer.ancestry.contains(current.parent)
             && self.since != current.id
     }

@@ -111,7 +111,7 @@ pub struct Superblock {
     pub tail_seq: u64,
     /// The current generation.
     pub generation: Generation,
-    /// Former generations, the newest first.
+    /// Former generations, the newest first; with every bit inverted: one whose data this disk did not have to the end.
     pub ancestry: [GenerationId; ANCESTRY_MAX],
     /// Per node, the newest generation that it acknowledged as durable.
     pub since: [GenerationId; NODES_MAX],

@@ -17,9 +17,7 @@ use super::replica::Replica;
 use super::volume::Volume;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
-use weft_uapi::ondisk::{
-    Generation, FLAG_INCONSISTENT, FLAG_INVALIDATED, FLAG_OUTDATED, FLAG_WRITER_ACTIVE,
-};
+use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, PacketKind, FLAG_YES};
@@ -317,17 +315,14 @@ impl<H: Host> Volume<H> {
             members,
             left: NodeSet(before.left.union(leaving).0 & !members.0),
         };
-        disk.go_on(record);
-        if let Reason::Promotion { anew, force } = reason {
+        match reason {
+            Reason::Promotion { anew: true, .. } => disk.go_apart(record),
+            _ => disk.go_on(record),
+        }
+        if let Reason::Promotion { force, .. } = reason {
             self.insists = force;
             disk.set_flag(FLAG_WRITER_ACTIVE, true);
             disk.set_flag(FLAG_OUTDATED, false);
-            if anew {
-                disk.set_flag(FLAG_INCONSISTENT | FLAG_INVALIDATED, false);
-                disk.superblock.since.fill(GenerationId::NONE);
-                // Whatever is there now belongs to the new generation and to no other.
-                disk.confirm();
-            }
         }
         let number = disk.touch();
         self.required = self.required.union(members);

@@ -21,8 +21,8 @@ use crate::load::LoadedDisk;
 use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
 use weft_uapi::ondisk::{
-    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INVALIDATED, FLAG_LEFT,
-    FLAG_WRITER_ACTIVE,
+    Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_INVALIDATED,
+    FLAG_LEFT, FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
@@ -65,6 +65,8 @@ pub(super) struct Disk<H: Host> {
     calm_since: Option<Time>,
     /// Number of the superblock which says that somebody may write in the current generation.
     confirmed_by: u64,
+    /// Number of the superblock with this line of generations.
+    line_by: u64,
     /// [`Superblock::changes`] as it is on disk.
     pub(super) changes_done: u64,
     /// The superblock says more than it did when it was written last, besides of ages.
@@ -131,6 +133,7 @@ impl<H: Host> Disk<H> {
             wants_bitmaps: false,
             calm_since: None,
             confirmed_by: 0,
+            line_by: 0,
             changes_done: superblock.changes,
             has_changed: false,
             ages_unsaved: None,
@@ -221,6 +224,7 @@ impl<H: Host> Disk<H> {
         self.superblock.generation = line.current();
         self.superblock.ancestry = *line.former();
         self.superblock.written = line.written_before();
+        self.line_by = self.touch();
         if goes_on {
             return;
         }
@@ -245,6 +249,18 @@ impl<H: Host> Disk<H> {
         self.set_ancestry(&line);
     }
 
+    /// Goes on with a record for whatever is here now, although it is not all that the current one led to. It belongs to the
+    /// new generation and to no other, so it is as if that were in force, and nothing that a peer acknowledged counts.
+    pub(super) fn go_apart(&mut self, record: Generation) {
+        self.superblock.tail_seq = 0;
+        let mut line = self.ancestry();
+        line.push_apart(record);
+        self.set_ancestry(&line);
+        self.set_flag(FLAG_INCONSISTENT | FLAG_INVALIDATED, false);
+        self.superblock.since.fill(GenerationId::NONE);
+        self.confirm();
+    }
+
     /// The current generation is in force: whoever writes in it may do so once that is durable.
     pub(super) fn confirm(&mut self) {
         let mut line = self.ancestry();
@@ -253,6 +269,11 @@ impl<H: Host> Disk<H> {
             self.superblock.written = line.written_before();
             self.confirmed_by = self.touch();
         }
+    }
+
+    /// Whether the line of generations is on disk, and what was said of the disk together with it.
+    pub(super) fn has_line_durable(&self) -> bool {
+        self.is_durable(self.line_by)
     }
 
     /// Whether data of the current generation may go to the disk (G1).

@@ -241,9 +241,12 @@ impl<H: Host> Volume<H> {
             .is_some_and(|disk| matches!(disk.stage, Stage::Attaching(_)));
         // A disk that goes hears nothing more, and who holds what is not told of it.
         let is_there = self.has_running_disk();
+        // What a state says a power cut must not take back, also when the session that it came by is over.
+        let is_volatile = |disk: &Disk<H>| disk.stage == Stage::Running && !disk.has_line_durable();
         let is_unsure =
             |replica: &Replica<H>| replica.adopting.is_some() || (replica.awaits_force && is_there);
         !is_attaching
+            && !self.disk.as_ref().is_some_and(is_volatile)
             && self.change.is_none()
             && !self.each_replica().any(|(_, replica)| is_unsure(replica))
     }
@@ -334,7 +337,10 @@ impl<H: Host> Volume<H> {
         let have_disks = own.disk != DiskState::Diskless && said.disk != DiskState::Diskless;
         let writes = |said: &Said| said.role == Role::Primary && !said.is_stalled;
         if writes(own) && writes(said) {
-            let rule = decide(&own.side, &said.side).rule.name();
+            let rule = match have_disks {
+                true => decide(&own.side, &said.side).rule.name(),
+                false => "no-disk",
+            };
             self.stay_split(cx, peer, rule, Recovery::TwoPrimaries);
         } else if have_disks && own.sectors != said.sectors {
             self.stand_alone(cx, peer, "size", "the disks have different sizes");

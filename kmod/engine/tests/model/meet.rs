@@ -374,8 +374,9 @@ fn ancestry(s: &State, disk: &Disk) -> Ancestry {
         return Ancestry::default();
     };
     let mut former = [GenerationId::NONE; ANCESTRY_MAX];
-    for (to, id) in former.iter_mut().zip(s.line(record.parent)) {
-        *to = GenerationId(id.into());
+    for (to, (id, is_whole)) in former.iter_mut().zip(s.past(disk.current).skip(1)) {
+        let id = u64::from(id);
+        *to = GenerationId(if is_whole { id } else { !id });
     }
     let current = Generation {
         id: GenerationId(disk.current.into()),

@@ -140,6 +140,7 @@ impl Scope {
             term,
             writer: is_written.then_some(node as u8),
             members,
+            is_apart: matches!(reason, Reason::Promotion(promotion) if promotion.is_anew),
             was_in_force: false,
             is_forced,
         });

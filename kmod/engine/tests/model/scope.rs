@@ -180,6 +180,7 @@ impl Scope {
             term: 1,
             writer: Some(0),
             members,
+            is_apart: false,
             was_in_force: true,
             is_forced: false,
         });

@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) term: u8,
     pub(crate) writer: Option<u8>,
     pub(crate) members: Set,
+    /// It was made of a disk that did not have all of its parent.
+    pub(crate) is_apart: bool,
     /// Seen by the checker only: it has been in force.
     pub(crate) was_in_force: bool,
     /// Seen by the checker only: a person accepted the loss of what the disk lacked.
@@ -354,9 +356,24 @@ impl State {
         })
     }
 
-    /// Whether `old` is `new` or one of its ancestors.
+    /// Whether `old` is `new` or one of its ancestors, and the data of `new` came from all of its data.
     pub(crate) fn precedes(&self, old: RecordId, new: RecordId) -> bool {
-        self.line(new).any(|id| id == old)
+        self.had(new).any(|id| id == old)
+    }
+
+    /// The records of whose data all went into those of this one.
+    pub(crate) fn had(&self, id: RecordId) -> impl Iterator<Item = RecordId> + '_ {
+        let past = self.past(id).filter(|(_, is_whole)| *is_whole);
+        past.map(|(id, _)| id)
+    }
+
+    /// The records from this one back to the first, and whether all of each was had.
+    pub(crate) fn past(&self, id: RecordId) -> impl Iterator<Item = (RecordId, bool)> + '_ {
+        let mut is_whole = true;
+        self.line(id).map(move |id| {
+            let was_whole = std::mem::replace(&mut is_whole, !self.record(id).is_apart);
+            (id, was_whole)
+        })
     }
 
     /// The write that made this content.

@@ -29,7 +29,7 @@ impl Scope {
         s.disk_mut(target).bits[source] = blocks;
         self.entrust(s, source, target);
         let (current, tail) = (s.disk(source).current, s.disk(source).tail);
-        let line: Vec<_> = s.line(current).collect();
+        let line: Vec<_> = s.had(current).collect();
         let members = s.record(current).members;
         let disk = s.disk_mut(target);
         (disk.current, disk.written) = (current, written);
@@ -76,7 +76,7 @@ impl Scope {
     /// Whether on one side of a split brain nothing can have been done: its records never came into force.
     pub(crate) fn is_false_alarm(&self, s: &State, a: usize, b: usize) -> bool {
         let went_on = |node: usize, other: usize| {
-            let known: Vec<_> = s.line(s.disk(other).current).collect();
+            let known: Vec<_> = s.had(s.disk(other).current).collect();
             let mut line = s.line(s.disk(node).current);
             line.any(|id| !known.contains(&id) && s.record(id).was_in_force)
         };

@@ -156,7 +156,10 @@ fn r6_bits_that_do_not_reach_back_cost_a_full_sync() {
     assert_eq!(rig.command(1, Command::Primary { force: true }), Ok(()));
     assert_eq!(rig.write(1, 800, 2, 4096), Ok(()));
     rig.heal();
-    assert_eq!(rules(&rig), ["behind", "ahead"]);
+    assert_eq!(rules(&rig), ["forked", "forked"]);
+    rig.dial(0, 1, true);
+    rig.dial(1, 0, false);
+    rig.idle();
     assert_eq!(rig.resynced(1, 0), rig.data_sectors());
     rig.assert_whole();
 }
@@ -287,4 +290,29 @@ fn r6_a_target_that_was_promoted_by_force_is_a_fork_and_not_the_newer_side() {
         rules(&rig)
     );
     assert_eq!(rig.command(1, Command::Detach { volume: VOLUME }), Ok(()));
+}
+
+#[test]
+fn r6_a_target_that_was_promoted_by_force_does_not_take_what_its_first_source_wrote_since() {
+    let mut rig = Rig::new();
+    rig.attach(0);
+    rig.attach(1);
+    assert_eq!(rig.command(0, Command::Primary { force: true }), Ok(()));
+    assert_eq!(rig.write(0, 0, 1, 65536), Ok(()));
+    rig.connect();
+    rig.run_until(|rig| rig.replication(1, 0) == ReplicationState::SyncTarget);
+    rig.cut_at_once();
+    assert_eq!(rig.command(1, Command::Primary { force: true }), Ok(()));
+    assert_eq!(rig.write(0, 8, 2, 4096), Ok(()));
+    rig.demote(0);
+    rig.demote(1);
+    rig.heal();
+    assert_eq!(rules(&rig), ["forked", "forked"]);
+    assert_eq!(rig.read_disk(0, 8, 4096), [2; 4096]);
+    rig.dial(0, 1, false);
+    rig.dial(1, 0, true);
+    rig.idle();
+    assert_eq!(rig.resynced(0, 1), rig.data_sectors());
+    assert_eq!(rig.read_disk(1, 8, 4096), [2; 4096]);
+    rig.assert_whole();
 }

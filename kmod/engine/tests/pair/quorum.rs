@@ -7,7 +7,7 @@ use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Options};
 use weft_engine::quorum::OnNoQuorum;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{DiskState, Role};
+use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::status::SUSPENDED_QUORUM;
 use weft_uapi::units::NodeSet;
 
@@ -409,4 +409,22 @@ fn r8_a_person_may_count_on_a_replaced_disk() {
     assert_eq!(rig.command(2, PROMOTE), Err(Refusal::NoQuorum));
     assert_eq!(rig.command(2, Command::Primary { force: true }), Ok(()));
     assert_eq!(rig.write(2, 0, 2, 4096), Ok(()));
+}
+
+#[test]
+fn a_record_that_is_not_on_disk_yet_is_not_told_in_a_new_session() {
+    let mut rig = Rig::voting(3);
+    rig.set_late(1, true);
+    rig.isolate(2);
+    let request = rig.begin_write(0, 0, 1, 4096);
+    rig.idle();
+    rig.cut_pair(0, 1);
+    rig.heal_pair(0, 1);
+    // A power cut of node 1 would take it back, so node 0 must not count on it.
+    assert_eq!(rig.replication(0, 1), ReplicationState::Off);
+    rig.set_late(1, false);
+    rig.idle();
+    assert_eq!(rig.result(request), Some(Ok(())));
+    rig.heal();
+    rig.assert_whole();
 }

@@ -7,7 +7,7 @@ use crate::checkers;
 use crate::disk::Op;
 use crate::host::{Act, Content, Outbox, SimHost};
 use crate::link::pair;
-use crate::node::{is_target, node_id, VOLUME};
+use crate::node::{is_target, node_id, Source, VOLUME};
 use crate::world::{note, Happening, World, MS, US};
 use std::rc::Rc;
 use weft_engine::effect::Level;
@@ -180,7 +180,7 @@ impl World {
         if is_target(state) && !is_target(was) {
             note!(self, "n{node} is sync target of n{peer}");
             self.tally.resyncs += 1;
-            self.nodes[node].source = Some(peer);
+            self.nodes[node].source = Some(Source::Peer(peer));
             self.history.inherit_excuses(node, peer);
         }
     }
@@ -329,16 +329,14 @@ impl World {
                 checkers::one_chain(self, node);
                 let was_target = old.flags & !new.flags & FLAG_INCONSISTENT != 0;
                 let is_own = new.generation.writer == Some(node_id(node));
-                if is_own
+                let is_forced = is_own
                     && old.generation.id != new.generation.id
-                    && self.history.is_forgiven(new.generation.id.0)
-                {
+                    && self.history.is_forgiven(new.generation.id.0);
+                if is_forced {
                     self.trust(node, new.generation.members);
                 }
-                let this = &self.nodes[node];
-                if let Some(source) = this.source.filter(|_| was_target && !this.is_forcing) {
-                    self.history.replace_excuses(node, source);
-                    self.nodes[node].is_void = self.nodes[source].is_void;
+                if was_target && !is_forced {
+                    self.complete(node);
                 }
                 checkers::claims(self, node);
                 if old.flags & !new.flags & FLAG_GIVEN_UP != 0 {
@@ -346,6 +344,18 @@ impl World {
                     self.nodes[node].may_lose_line = false;
                 }
             }
+        }
+    }
+
+    /// The disk of `node` has all that its source had.
+    fn complete(&mut self, node: usize) {
+        match self.nodes[node].source {
+            Some(Source::Peer(peer)) => {
+                self.history.replace_excuses(node, peer);
+                self.nodes[node].is_void = self.nodes[peer].is_void;
+            }
+            Some(Source::Former { was_void }) => self.nodes[node].is_void = was_void,
+            None => {}
         }
     }
 

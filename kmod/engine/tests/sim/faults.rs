@@ -6,7 +6,7 @@ use crate::canary::Canary;
 use crate::checkers;
 use crate::disk::Disk;
 use crate::link::{pair, Cable};
-use crate::node::{node_id, VOLUME};
+use crate::node::{node_id, Source, VOLUME};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use std::rc::Rc;
 use weft_engine::event::{Command, Options};
@@ -212,8 +212,19 @@ impl World {
         }
         self.crash_by_fault(node);
         note!(self, "n{node} gets a new disk");
+        self.part_from_disk(node);
         self.nodes[node].replace_disk(&mut self.random, self.moment);
         self.history.forget_excuses(node);
+    }
+
+    /// What others fetched from `node` came from the disk that goes now.
+    fn part_from_disk(&mut self, node: usize) {
+        let was_void = self.nodes[node].is_void;
+        for target in &mut self.nodes {
+            if target.source == Some(Source::Peer(node)) {
+                target.source = Some(Source::Former { was_void });
+            }
+        }
     }
 
     /// Somebody takes an image of the disk, or puts one back while the machine is down.
@@ -238,6 +249,7 @@ impl World {
             Some(Canary::HideAge) => image.forge(|block| block.changes += 1000),
             _ => {}
         }
+        self.part_from_disk(node);
         self.nodes[node].exchange_disk(image, self.moment);
     }
 

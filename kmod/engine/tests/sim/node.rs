@@ -74,8 +74,8 @@ pub(crate) struct Node {
     pub dies_after: Option<u64>,
     /// By peer, as seen last.
     pub replication: Vec<ReplicationState>,
-    /// The peer that this node fetched from last.
-    pub source: Option<usize>,
+    /// Where this node fetched from last.
+    pub source: Option<Source>,
     pub timer: Option<u64>,
     pub next_op: u64,
     /// Content that came for a resync, to be told apart from writes.
@@ -120,6 +120,16 @@ pub(crate) fn is_target(state: ReplicationState) -> bool {
         state,
         ReplicationState::BitmapTarget | ReplicationState::SyncTarget
     )
+}
+
+/// Where a disk got its data from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Peer(usize),
+    /// A disk that the peer has no more, and whether that was a wrong one.
+    Former {
+        was_void: bool,
+    },
 }
 
 impl Node {
