@@ -325,6 +325,11 @@ impl<H: Host> Volume<H> {
             disk.set_flag(FLAG_OUTDATED, false);
         }
         let number = disk.touch();
+        for peer in members.without(node).iter() {
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.is_rejoining = replica.has_left;
+            }
+        }
         self.required = self.required.union(members);
         self.stalled = None;
         self.change = Some(Change {

@@ -307,6 +307,10 @@ impl<H: Host> Engine<H> {
                     ..client
                 });
             }
+            // Then the server has lost its majority, and may not know yet.
+            Stage::Served { .. } if self.quorum.is_on() && self.is_left_behind() => {
+                self.lose_application(cx, "others went on without this node");
+            }
             Stage::Served { server } => self.run_return(cx, client, server),
             Stage::Leaving { server } => self.run_resignation(cx, client.asker, server),
         }
@@ -617,6 +621,7 @@ impl<H: Host> Engine<H> {
             format_args!("{reason}: it is primary no more, and its requests fail"),
         );
         self.fail_application(cx);
+        self.end_service(cx);
         if let Some(client) = self.client {
             cx.deny(client.asker, (Refusal::PeerPrimary, None));
         }

@@ -11,12 +11,13 @@
 //!
 //! A higher term in the line is somebody else's promotion: then the application has missed writes, and has to end.
 
-use super::context::{ensure, Context, Fault};
+use super::context::{ensure, Context, Facts, Fault};
 use super::said::Said;
 use super::volume::Volume;
 use crate::host::{Host, Output};
+use core::cmp::Ordering;
 use weft_uapi::limits::NODES_MAX;
-use weft_uapi::state::DiskState;
+use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
 use weft_uapi::wire::{Header, InForceBody, PacketKind};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -117,6 +118,22 @@ impl<H: Host> Volume<H> {
                 && line.contains(shown.generation)
                 && line.current().term > shown.term
         })
+    }
+
+    /// Whether a peer leads beside the server of this node's application, in a line that the application was not shown: there
+    /// are two primaries. Where others went on for certain it is the application that ends ([`Self::is_left_behind_by`]).
+    pub(super) fn is_rival(&self, facts: &Facts, peer: NodeId, said: &Said) -> bool {
+        let shown = &self.exposure;
+        let leads = said.role == Role::Primary && !said.is_stalled && self.server != Some(peer);
+        let line = &said.side.ancestry;
+        let goes_on = line.contains(shown.generation)
+            && match line.current().term.cmp(&shown.term) {
+                Ordering::Less => false,
+                Ordering::Equal => true,
+                // Without majority the server may be going on, too.
+                Ordering::Greater => facts.quorum.is_on() || facts.server.is_none(),
+            };
+        leads && shown.generation != GenerationId::NONE && !goes_on
     }
 
     /// Whether nobody has all that the application was shown any more: every holder has lost its cache, its disk, or has

@@ -429,8 +429,11 @@ impl<H: Host> Volume<H> {
 
     /// Whether a member is there that left and came back: a record has to take it in.
     pub(super) fn has_returned(&self) -> bool {
-        let is_back =
-            |_, replica: &super::replica::Replica<H>| replica.has_left && !replica.is_leaving;
+        // A record that waits for its majority takes in whom it names: one more like it would wait, too.
+        let is_pending = self.stalled.is_some();
+        let is_back = |_, replica: &super::replica::Replica<H>| {
+            replica.has_left && !replica.is_leaving && !(is_pending && replica.is_rejoining)
+        };
         let members = self
             .disk
             .as_ref()

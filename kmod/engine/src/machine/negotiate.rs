@@ -336,7 +336,7 @@ impl<H: Host> Volume<H> {
         self.recheck = true;
         let have_disks = own.disk != DiskState::Diskless && said.disk != DiskState::Diskless;
         let writes = |said: &Said| said.role == Role::Primary && !said.is_stalled;
-        if writes(own) && writes(said) {
+        if (writes(own) && writes(said)) || self.is_rival(&cx.facts, peer, said) {
             let rule = match have_disks {
                 true => decide(&own.side, &said.side).rule.name(),
                 false => "no-disk",

@@ -41,6 +41,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) is_newcomer: bool,
     /// As far as is known it left in order, and was not taken in since.
     pub(super) has_left: bool,
+    /// It had left and come back when the last record was made here, which names it as a member.
+    pub(super) is_rejoining: bool,
     /// It is leaving in this session, and has that on record.
     pub(super) is_leaving: bool,
     /// It has the record that unites new disks, and may have told before that its disk is blank.
@@ -134,6 +136,7 @@ impl<H: Host> Replica<H> {
             is_behind: false,
             is_newcomer: false,
             has_left: false,
+            is_rejoining: false,
             is_leaving: false,
             is_united: false,
             is_waiting: false,
@@ -173,6 +176,7 @@ impl<H: Host> Replica<H> {
         self.peer_disk = DiskState::Unknown;
         self.round = Round::default();
         self.is_behind = false;
+        self.is_rejoining = false;
         self.is_leaving = false;
         self.is_united = false;
         self.is_waiting = false;

@@ -283,3 +283,43 @@ fn a_replaced_disk_below_a_client_is_filled_and_does_not_serve_before() {
     assert_eq!(rig.read(CLIENT, 8, 4096), Ok(vec![2; 4096]));
     rig.assert_equal_disks(2);
 }
+
+/// Without majority the server and another node lead on both sides of a cut.
+#[test]
+fn a_client_stands_alone_from_one_that_leads_beside_its_server() {
+    let mut rig = led_without_disk();
+    assert_eq!(rig.write(CLIENT, 0, 1, 4096), Ok(()));
+    let first = server(&rig).unwrap();
+    let other = 1 - first;
+    rig.isolate(other);
+    assert_eq!(rig.promote(other), Ok(()));
+    rig.heal_pair(other, CLIENT);
+    assert!(rig.is_stand_alone(CLIENT, other));
+    assert_eq!(server(&rig), Some(first));
+    assert_eq!(rig.write(CLIENT, 8, 2, 4096), Ok(()));
+}
+
+/// Its server waits for a majority that has elected somebody else.
+#[test]
+fn a_client_ends_when_it_meets_a_majority_that_went_on_without_its_server() {
+    let mut rig = Rig::configured(4, 131_072, all_vote(3));
+    (0..3).for_each(|disk| rig.attach(disk));
+    rig.connect();
+    rig.idle();
+    rig.command(0, Command::Primary { force: true }).unwrap();
+    rig.idle();
+    rig.demote(0);
+    assert_eq!(rig.promote(3), Ok(()));
+    assert_eq!(rig.write(3, 0, 1, 4096), Ok(()));
+    let first = (rig.resource(3).server - 1) as usize;
+    let others = [(first + 1) % 3, (first + 2) % 3];
+    for other in others {
+        rig.cut_pair(first, other);
+        rig.cut_pair(other, 3);
+    }
+    assert_eq!(rig.promote(others[0]), Ok(()));
+    let write = rig.begin_write(3, 0, 2, 4096);
+    rig.heal_pair(others[0], 3);
+    assert_eq!(rig.result(write), Some(Err(IoError::NoData)));
+    assert_eq!(rig.primaries(), [others[0]]);
+}

@@ -179,6 +179,25 @@ fn who_the_primary_needs_for_its_majority_leaves_only_by_force() {
     rig.assert_whole();
 }
 
+/// Its vote does not help as long as the record that takes it in waits for others.
+#[test]
+fn who_comes_back_to_a_primary_without_majority_is_taken_in_by_one_record() {
+    let mut rig = Rig::voting(4);
+    leave(&mut rig, 1, 0);
+    leave(&mut rig, 2, 0);
+    rig.isolate(3);
+    let records = rig.generations(0);
+    rig.dial(1, 0, false);
+    rig.idle();
+    assert!(rig.generations(0) <= records + 3);
+    come_back(&mut rig, 2);
+    rig.heal();
+    rig.wait(3_000);
+    come_back(&mut rig, 1);
+    rig.assert_whole();
+    assert_eq!(rig.left(0), 0);
+}
+
 #[test]
 fn two_that_leave_at_once_are_both_left_out() {
     let mut rig = Rig::voting(3);

@@ -374,9 +374,8 @@ impl World {
         let reason = info.map_or(String::new(), |info| {
             String::from_utf8_lossy(&info.reason).into_owned()
         });
-        let primaries = self.nodes.iter().filter(|node| node.is_primary()).count();
-        let most = 1 + usize::from(self.two_primaries);
-        if reason.contains("split brain") || primaries > most {
+        // Of two primaries out of each other's reach one may be a client that has to hear that others went on.
+        if reason.contains("split brain") {
             self.resolve_split_brain();
         } else {
             self.connect(node, peer, false);
