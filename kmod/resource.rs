@@ -19,12 +19,13 @@
 
 mod down;
 mod orders;
+mod session;
 
 use crate::block::{AppRequest, Device, Request};
 use crate::disk::{Disk, DiskRequest, Issue, Patience};
 use crate::fifo::{Fifo, Place, Places};
 use crate::host::Host;
-use crate::links::{Answer, SessionOwner, Sessions};
+use crate::links::{Answer, Sessions};
 use crate::log::Log;
 use crate::pump::{Action, Feedback, Kernel, Turn, Unoffered};
 use crate::quota::Quota;
@@ -33,7 +34,7 @@ use crate::sys::bdev::{DoneList, Sink};
 use crate::sys::gendisk::Gendisk;
 use crate::sys::memory::Pool;
 use crate::sys::module::ModuleRef;
-use crate::sys::pages::{PageReserve, Payload};
+use crate::sys::pages::PageReserve;
 use crate::sys::work::OrderedQueue;
 use kernel::{
     new_delayed_work, new_mutex, new_work,
@@ -48,6 +49,7 @@ use kernel::{
 };
 pub(crate) use orders::Order;
 use orders::Orders;
+pub(crate) use session::SessionEnd;
 use weft_engine::effect::Object;
 use weft_engine::event::{Event, Io, Kept, Options};
 use weft_engine::host::Time;
@@ -60,8 +62,7 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Protocol};
 use weft_uapi::status::Name;
-use weft_uapi::units::{NodeId, NodeSet, SessionId, Term, VolumeId};
-use weft_uapi::wire::{Header, LinkKind};
+use weft_uapi::units::{NodeId, NodeSet, Term, VolumeId};
 
 /// Requests of applications in flight at most; more wait in the order of their arrival.
 const REQUESTS_MAX: usize = 512;
@@ -616,41 +617,5 @@ impl WorkItem<SLOW> for Resource {
 
     fn run(this: Arc<Self>) {
         this.carry_out_orders();
-    }
-}
-
-/// A resource as its sessions know it.
-pub(crate) struct SessionEnd(pub(crate) Arc<Resource>);
-
-impl SessionOwner for SessionEnd {
-    fn session_up(&self, peer: NodeId, session: SessionId) {
-        self.0
-            .feed(Event::SessionUp { peer, session }, Patience::Hurry);
-    }
-
-    fn packet(
-        &self,
-        peer: NodeId,
-        session: SessionId,
-        link: LinkKind,
-        header: Header,
-        body: &[u8],
-        data: Option<Payload>,
-    ) {
-        let packet = Event::Packet {
-            peer,
-            session,
-            link,
-            header,
-            body,
-            data,
-        };
-        self.0.feed(packet, Patience::Hurry);
-    }
-
-    fn session_down(&self, peer: NodeId, session: SessionId, reason: &str) {
-        let mut turn = Turn::begin(&self.0);
-        turn.session_down(peer, session, reason);
-        turn.end(Patience::Hurry);
     }
 }
