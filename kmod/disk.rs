@@ -16,7 +16,7 @@ mod zero;
 
 use crate::block::Request;
 use crate::pump::Kernel;
-use crate::resource::Resource;
+use crate::resource::{Order, Resource};
 use crate::sys::bdev::{Bdev, Buffer, Done, LowerOp, LowerRequest};
 use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
@@ -51,6 +51,11 @@ impl Disk {
     /// The device with the data.
     pub(crate) fn data(&self) -> &Bdev<Resource> {
         &self.data
+    }
+
+    /// Whether reads are under way of which the engine does not know.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.data.is_lent()
     }
 
     fn has_internal_meta(&self) -> bool {
@@ -139,6 +144,8 @@ pub(crate) enum Issue {
     Job(Arc<Disk>, Job),
     /// A request that was not submitted, or that the lower device had no room for.
     Request(DiskRequest, Buffer),
+    /// A disk to be closed, from which reads are still under way.
+    Close(Arc<Disk>),
 }
 
 /// Does what was left; may wait for a lower device's queue.
@@ -146,6 +153,8 @@ pub(crate) fn issue(resource: &Arc<Resource>, issue: Issue) {
     match issue {
         Issue::Job(disk, job) => start(resource, disk, job, Patience::Wait),
         Issue::Request(request, buffer) => submit(resource, request, buffer, Patience::Wait),
+        Issue::Close(disk) if disk.is_lent() => resource.issue_later(Issue::Close(disk)),
+        Issue::Close(disk) => resource.order(Order::Close(disk)),
     }
 }
 

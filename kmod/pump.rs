@@ -236,6 +236,9 @@ impl<'a> Turn<'a> {
         for peer in engine.peers() {
             rest.sessions.set_room(peer, engine.has_peer_room(peer));
         }
+        for volume in rest.volumes_mut() {
+            volume.set_shortcut(engine.serves_reads(volume.id));
+        }
         self.resource.set_mirrored(rest.sessions.any());
         self.arm();
         let Self {
@@ -427,11 +430,12 @@ impl Output<Kernel> for Collector<'_> {
             Effect::Fence { peer, number } => self.fence(peer, number),
             Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
             Effect::CloseDisk { volume } => {
-                if let Some(disk) = self
-                    .rest
-                    .volume_mut(volume)
-                    .and_then(|volume| volume.disk.take())
-                {
+                let closed = self.rest.volume_mut(volume).and_then(|volume| {
+                    // Before the disk is given away: the shortcut must not be what keeps it open.
+                    volume.set_shortcut(None);
+                    volume.disk.take()
+                });
+                if let Some(disk) = closed {
                     self.order(Order::Close(disk));
                 }
             }

@@ -31,6 +31,7 @@ use crate::pump::{Action, Feedback, Kernel, Turn, Unoffered};
 use crate::quota::Quota;
 use crate::registry::MinorLease;
 use crate::sys::bdev::{DoneList, Sink};
+use crate::sys::bio::{Bio, BioStack};
 use crate::sys::gendisk::Gendisk;
 use crate::sys::memory::Pool;
 use crate::sys::module::ModuleRef;
@@ -94,6 +95,8 @@ pub(crate) struct Resource {
     pub(crate) queue: OrderedQueue,
     issuing: OrderedQueue,
     done: DoneList<Resource>,
+    /// Reads that failed on the way past the engine.
+    refused: BioStack,
     /// Requests of applications in flight.
     admitted: Quota,
     /// Whether a bio waits on one of the devices.
@@ -198,7 +201,21 @@ pub(crate) struct Volume {
     pub(crate) disk: Option<Arc<Disk>>,
     device: Arc<Device>,
     gendisk: Arc<Gendisk<Device>>,
+    /// Size of the device, while its reads go past the engine.
+    pub(crate) shortcut: Option<u64>,
     _minor: MinorLease,
+}
+
+impl Volume {
+    /// Lets reads go past the engine to the disk, whose data fill so many sectors; or not any more.
+    pub(crate) fn set_shortcut(&mut self, sectors: Option<u64>) {
+        if self.shortcut == sectors {
+            return;
+        }
+        let disk = self.disk.clone();
+        self.shortcut = sectors.filter(|_| disk.is_some());
+        self.device.set_shortcut(disk.zip(self.shortcut));
+    }
 }
 
 /// A request for which the engine had no room.
@@ -212,6 +229,11 @@ impl Rest {
     /// The volume, if it exists.
     pub(crate) fn volume(&self, id: VolumeId) -> Option<&Volume> {
         self.volumes.iter().find(|volume| volume.id == id)
+    }
+
+    /// All volumes.
+    pub(crate) fn volumes_mut(&mut self) -> &mut [Volume] {
+        &mut self.volumes
     }
 
     /// The volume, if it exists.
@@ -280,6 +302,7 @@ impl Resource {
             queue: OrderedQueue::new(&queue)?,
             issuing: OrderedQueue::new(&issuing)?,
             done: DoneList::new(),
+            refused: BioStack::new(),
             admitted: Quota::new(REQUESTS_MAX),
             waiting: Atomic::new(false),
             first_waiting: Atomic::new(0),
@@ -330,6 +353,28 @@ impl Resource {
             .disk
             .as_ref()
             .map(|disk| disk.paths())
+    }
+
+    /// Sectors of a volume that were read without the engine's knowledge.
+    pub(crate) fn sectors_read(&self, volume: VolumeId) -> u64 {
+        let state = self.state.lock();
+        let volume = state.rest.volume(volume);
+        volume.map_or(0, |volume| volume.device.sectors_read())
+    }
+
+    /// Begins reads again that failed on the way past the engine.
+    fn take_refused(&self) {
+        let mut refused = self.refused.take();
+        while let Some(bio) = refused.pop() {
+            let state = self.state.lock();
+            let mut volumes = state.rest.volumes.iter();
+            let asked = volumes.find(|volume| volume.gendisk.is_asked(&bio));
+            let device = asked.map(|volume| volume.device.clone());
+            drop(state);
+            if let Some(device) = device {
+                device.take_back(bio);
+            }
+        }
     }
 
     /// Name of a peer; empty if none was given.
@@ -572,12 +617,18 @@ impl Sink for Resource {
     fn wake(this: ArcBorrow<'_, Self>) {
         this.queue.enqueue::<_, WORK>(Arc::from(this));
     }
+
+    fn refused(this: ArcBorrow<'_, Self>, bio: Bio) {
+        this.refused.push(bio);
+        this.queue.enqueue::<_, WORK>(Arc::from(this));
+    }
 }
 
 impl WorkItem<WORK> for Resource {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        this.take_refused();
         for done in this.done.take() {
             crate::disk::finish(&this, done);
         }

@@ -141,6 +141,12 @@ impl<T: BlockDevice> Gendisk<T> {
         write!(name, "weft{minor}").map_err(|_| EINVAL)
     }
 
+    /// Whether the bio is for this device.
+    pub(crate) fn is_asked(&self, bio: &Bio) -> bool {
+        // SAFETY: The bio is valid, and so is its device until it is completed.
+        unsafe { (*(*bio.as_ptr()).bi_bdev).bd_disk == self.disk.as_ptr() }
+    }
+
     /// Changes the size and tells the world. May sleep.
     pub(crate) fn set_sectors(&self, sectors: u64) {
         // SAFETY: The disk was added, by the type's invariant.

@@ -24,6 +24,7 @@ mod quorum;
 mod recovery;
 mod resync;
 mod rig;
+mod shortcut;
 mod split_brain;
 mod suspend;
 mod table;
