@@ -94,7 +94,9 @@ pub(crate) struct Resource {
     issue_places: Places<Issue>,
     pub(crate) queue: OrderedQueue,
     issuing: OrderedQueue,
-    done: DoneList<Resource>,
+    pub(crate) done: DoneList<Resource>,
+    /// Threads that are about to look at `done` by themselves.
+    takers: Atomic<usize>,
     /// Reads that failed on the way past the engine.
     refused: BioStack,
     /// Requests of applications in flight.
@@ -302,6 +304,7 @@ impl Resource {
             queue: OrderedQueue::new(&queue)?,
             issuing: OrderedQueue::new(&issuing)?,
             done: DoneList::new(),
+            takers: Atomic::new(0),
             refused: BioStack::new(),
             admitted: Quota::new(REQUESTS_MAX),
             waiting: Atomic::new(false),
@@ -422,12 +425,6 @@ impl Resource {
         turn.end(Patience::Wait);
     }
 
-    fn expire(self: &Arc<Self>) {
-        let mut turn = Turn::begin(self);
-        turn.expire();
-        turn.end(Patience::Hurry);
-    }
-
     /// The device of a volume is being opened.
     pub(crate) fn open(&self, volume: VolumeId, write: bool) -> Result<(), Refusal> {
         self.state.lock().engine.open(volume, write)
@@ -489,6 +486,12 @@ impl Resource {
     /// Notes whether data are sent to a peer.
     pub(crate) fn set_mirrored(&self, mirrored: bool) {
         self.mirrored.store(mirrored, Relaxed);
+    }
+
+    /// From now on until the answer is dropped nobody is woken for ends of disk requests. The caller takes them afterwards.
+    pub(crate) fn begin_taking(&self) -> Taking<'_> {
+        self.takers.fetch_add(1, Full);
+        Taking(&self.takers)
     }
 
     /// Lets [`run`](WorkItem::run) of the resource's own queue happen. Any context.
@@ -615,7 +618,10 @@ impl Sink for Resource {
     }
 
     fn wake(this: ArcBorrow<'_, Self>) {
-        this.queue.enqueue::<_, WORK>(Arc::from(this));
+        // The end stands on the list already: a thread that stops taking now sees it.
+        if this.takers.load(Relaxed) == 0 {
+            this.queue.enqueue::<_, WORK>(Arc::from(this));
+        }
     }
 
     fn refused(this: ArcBorrow<'_, Self>, bio: Bio) {
@@ -629,10 +635,10 @@ impl WorkItem<WORK> for Resource {
 
     fn run(this: Arc<Self>) {
         this.take_refused();
-        for done in this.done.take() {
-            crate::disk::finish(&this, done);
-        }
-        this.expire();
+        let mut turn = Turn::begin(&this);
+        turn.take_done();
+        turn.expire();
+        turn.end(Patience::Hurry);
     }
 }
 
@@ -659,7 +665,9 @@ impl WorkItem<TIMER> for Resource {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.expire();
+        let mut turn = Turn::begin(&this);
+        turn.expire();
+        turn.end(Patience::Hurry);
     }
 }
 
@@ -668,5 +676,14 @@ impl WorkItem<SLOW> for Resource {
 
     fn run(this: Arc<Self>) {
         this.carry_out_orders();
+    }
+}
+
+/// See [`Resource::begin_taking`].
+pub(crate) struct Taking<'a>(&'a Atomic<usize>);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Full);
     }
 }

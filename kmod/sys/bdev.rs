@@ -501,6 +501,11 @@ impl<S: Sink> DoneList<S> {
         }
     }
 
+    /// Whether nothing is on the list.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Relaxed).is_null()
+    }
+
     /// Takes all that ended, in the order in which it did.
     pub(crate) fn take(&self) -> Ended<S> {
         let mut newest = self.0.xchg(core::ptr::null_mut(), Full);
