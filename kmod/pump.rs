@@ -222,10 +222,16 @@ impl<'a> Turn<'a> {
         });
     }
 
+    /// The timer went off. Its ticks are coarse: it may be early, and is set again then.
+    pub(crate) fn disarm(&mut self) {
+        self.state.armed = None;
+    }
+
     /// Tells the engine that its time has come, if it has.
     pub(crate) fn expire(&mut self) {
-        // Also when it has not: the timer, whose ticks are coarse, may be early and has to be set again.
-        self.state.armed = None;
+        if self.state.armed.is_some_and(|armed| armed <= self.now) {
+            self.state.armed = None;
+        }
         let unoffered = self.state.rest.unoffered.take_due(self.now);
         for (peer, session) in NodeId::all().zip(unoffered) {
             if let Some(session) = session {
@@ -305,20 +311,21 @@ impl<'a> Turn<'a> {
     fn arm(&mut self) {
         let State { engine, rest, .. } = &*self.state;
         let deadlines = [engine.deadline(), rest.unoffered.due];
-        let deadline = deadlines.into_iter().flatten().min();
-        if deadline == self.state.armed {
+        let Some(deadline) = deadlines.into_iter().flatten().min() else {
+            return;
+        };
+        // One that is set for earlier stays: most deadlines move with every write, and whoever comes too early sets it again.
+        if self.state.armed.is_some_and(|armed| armed <= deadline) {
             return;
         }
-        self.state.armed = deadline;
-        match deadline {
-            None => {}
-            Some(deadline) if deadline <= self.now => self.resource.wake(),
-            Some(deadline) => {
-                let nanoseconds = deadline.0.saturating_sub(self.now.0);
-                self.resource
-                    .queue
-                    .run_in::<_, TIMER>(self.resource.as_arc_borrow(), nanoseconds);
-            }
+        self.state.armed = Some(deadline);
+        if deadline <= self.now {
+            self.resource.wake();
+        } else {
+            let nanoseconds = deadline.0.saturating_sub(self.now.0);
+            self.resource
+                .queue
+                .run_in::<_, TIMER>(self.resource.as_arc_borrow(), nanoseconds);
         }
     }
 }

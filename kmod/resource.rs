@@ -666,6 +666,7 @@ impl WorkItem<TIMER> for Resource {
 
     fn run(this: Arc<Self>) {
         let mut turn = Turn::begin(&this);
+        turn.disarm();
         turn.expire();
         turn.end(Patience::Hurry);
     }
