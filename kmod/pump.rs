@@ -290,6 +290,7 @@ impl<'a> Turn<'a> {
         let State { engine, rest, .. } = &mut *self.state;
         for peer in engine.peers() {
             rest.sessions.set_room(peer, engine.has_peer_room(peer));
+            rest.sessions.wake(peer);
         }
         for volume in rest.volumes_mut() {
             volume.set_shortcut(engine.serves_reads(volume.id));
