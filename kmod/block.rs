@@ -8,8 +8,12 @@
 //! A bio is completed exactly once: by [`AppRequest::complete`], or, if the lower disk still has it then, when it comes
 //! back. The data of a write are copied once, before the engine sees it: what goes to the disk and to every peer is the
 //! same copy, whatever the application does to its memory meanwhile.
+//!
+//! Reads of good data take a [`Shortcut`] to the lower disk, past the engine, while it allows that. It closes the shortcut
+//! with the event that makes it wrong; a read that was under way then is like one that the disk had already. One that
+//! fails is begun again by way of the engine.
 
-use crate::disk::Patience;
+use crate::disk::{Disk, Patience};
 use crate::error::{emediumtype, eopnotsupp};
 use crate::resource::Resource;
 use crate::sys::bio::{Bio, BioOp, BioQueue, Started};
@@ -19,10 +23,14 @@ use crate::sys::pages::Payload;
 use kernel::{
     new_spinlock,
     prelude::*,
-    sync::{Arc, ArcBorrow, SpinLock},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, ArcBorrow, SpinLock,
+    },
 };
 use weft_engine::effect::IoError;
 use weft_engine::event::{Io, Op};
+use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{Sector, VolumeId};
 
@@ -37,14 +45,71 @@ pub(crate) struct Device {
     /// Bios that came while too many requests were in flight.
     #[pin]
     waiting: SpinLock<BioQueue>,
+    #[pin]
+    shortcut: SpinLock<Option<Shortcut>>,
+    /// Sectors that were read by the shortcut.
+    sectors_read: Atomic<u64>,
+}
+
+/// Where reads may go without the engine.
+struct Shortcut {
+    disk: Arc<Disk>,
+    /// Size of the device.
+    sectors: u64,
 }
 
 impl Device {
     /// The device of a volume, not yet to be opened.
     pub(crate) fn new(resource: Arc<Resource>, volume: VolumeId) -> Result<Arc<Self>> {
-        let device =
-            pin_init!(Self { resource, volume, waiting <- new_spinlock!(BioQueue::new()) });
+        let device = pin_init!(Self {
+            resource,
+            volume,
+            waiting <- new_spinlock!(BioQueue::new()),
+            shortcut <- new_spinlock!(None),
+            sectors_read: Atomic::new(0),
+        });
         Arc::pin_init(device, GFP_KERNEL)
+    }
+
+    /// Lets reads go straight to the disk, whose data fill so many sectors; or not any more. Under the engine's lock, so
+    /// that it is in step with what the engine says.
+    pub(crate) fn set_shortcut(&self, to: Option<(Arc<Disk>, u64)>) {
+        let shortcut = to.map(|(disk, sectors)| Shortcut { disk, sectors });
+        let before = core::mem::replace(&mut *self.shortcut.lock(), shortcut);
+        drop(before);
+    }
+
+    /// Sectors that were read without the engine's knowledge.
+    pub(crate) fn sectors_read(&self) -> u64 {
+        self.sectors_read.load(Relaxed)
+    }
+
+    /// Reads without the engine if that is allowed now; else the bio comes back.
+    fn read_directly(&self, bio: Bio) -> Result<(), Bio> {
+        if bio.op() != Some(BioOp::Read) {
+            return Err(bio);
+        }
+        let sectors = u64::from(bio.bytes() / SECTOR_BYTES);
+        let end = bio.sector().checked_add(sectors);
+        let shortcut = self.shortcut.lock();
+        let fitting = shortcut
+            .as_ref()
+            .filter(|shortcut| sectors > 0 && end.is_some_and(|end| end <= shortcut.sectors));
+        // Lent under the lock: the disk stays open only as long as the shortcut is there.
+        let loan = fitting.map(|shortcut| shortcut.disk.data().lend());
+        drop(shortcut);
+        let Some(loan) = loan else {
+            return Err(bio);
+        };
+        self.sectors_read.fetch_add(sectors, Relaxed);
+        loan.read(bio);
+        Ok(())
+    }
+
+    /// Begins a bio again that the shortcut could not serve.
+    pub(crate) fn take_back(&self, bio: Bio) {
+        self.waiting.lock().push(bio);
+        self.resource.has_waiting();
     }
 
     /// Starts bios that wait, as far as there is room and memory now; the resource asks again when there is more. Returns
@@ -135,6 +200,9 @@ impl BlockDevice for Device {
 
     fn submit(this: ArcBorrow<'_, Self>, bio: Bio) {
         let _no_io = NoIo::enter();
+        let Err(bio) = this.read_directly(bio) else {
+            return;
+        };
         let mut waiting = this.waiting.lock();
         if waiting.is_empty() && this.resource.admit() {
             drop(waiting);

@@ -15,8 +15,8 @@ pub(crate) mod attach;
 mod zero;
 
 use crate::block::Request;
-use crate::pump::Kernel;
-use crate::resource::Resource;
+use crate::pump::{Action, Kernel, Turn};
+use crate::resource::{Order, Resource};
 use crate::sys::bdev::{Bdev, Buffer, Done, LowerOp, LowerRequest};
 use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
@@ -51,6 +51,11 @@ impl Disk {
     /// The device with the data.
     pub(crate) fn data(&self) -> &Bdev<Resource> {
         &self.data
+    }
+
+    /// Whether reads are under way of which the engine does not know.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.data.is_lent()
     }
 
     fn has_internal_meta(&self) -> bool {
@@ -139,6 +144,8 @@ pub(crate) enum Issue {
     Job(Arc<Disk>, Job),
     /// A request that was not submitted, or that the lower device had no room for.
     Request(DiskRequest, Buffer),
+    /// A disk to be closed, from which reads are still under way.
+    Close(Arc<Disk>),
 }
 
 /// Does what was left; may wait for a lower device's queue.
@@ -146,6 +153,8 @@ pub(crate) fn issue(resource: &Arc<Resource>, issue: Issue) {
     match issue {
         Issue::Job(disk, job) => start(resource, disk, job, Patience::Wait),
         Issue::Request(request, buffer) => submit(resource, request, buffer, Patience::Wait),
+        Issue::Close(disk) if disk.is_lent() => resource.issue_later(Issue::Close(disk)),
+        Issue::Close(disk) => resource.order(Order::Close(disk)),
     }
 }
 
@@ -319,9 +328,15 @@ fn submit(resource: &Arc<Resource>, mut request: DiskRequest, buffer: Buffer, pa
     }
 }
 
-/// Takes the end of a request and tells the engine, or goes on. The disk is let go before the engine is told, so that
-/// it can be closed by what the engine says. Waits for nothing.
-pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
+/// Goes on with a request that another one led to, without waiting.
+pub(crate) fn go_on(resource: &Arc<Resource>, request: DiskRequest, buffer: Buffer) {
+    submit(resource, request, buffer, Patience::Hurry);
+}
+
+/// Takes the end of a request and tells the engine, or goes on at the end of the turn. The disk is let go before the engine
+/// is told, so that it can be closed by what the engine says. Waits for nothing.
+pub(crate) fn finish(turn: &mut Turn<'_>, done: Done<Resource>) {
+    let resource = turn.resource();
     let Done {
         context: mut request,
         buffer,
@@ -349,7 +364,7 @@ pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
             let result = result.map_err(|_| DiskError);
             let data = read_data(buffer, lent);
             let result = result.map(|()| data);
-            return resource.feed(Event::DiskDone { cookie, result }, Patience::Hurry);
+            return turn.handle(Event::DiskDone { cookie, result });
         }
         Step::FlushData {
             cookie,
@@ -359,7 +374,7 @@ pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
         Step::Meta { cookie } | Step::FlushData { cookie, .. } => {
             drop((disk, buffer));
             let result = result.map_err(|_| DiskError);
-            return resource.feed(Event::MetaDone { cookie, result }, Patience::Hurry);
+            return turn.handle(Event::MetaDone { cookie, result });
         }
         Step::Zero { cookie, io, done } if result.is_ok() && done < io.bytes => {
             zero::piece(resource, disk, (cookie, io), done)
@@ -367,10 +382,10 @@ pub(crate) fn finish(resource: &Arc<Resource>, done: Done<Resource>) {
         Step::Zero { cookie, .. } => {
             drop(disk);
             let result = result.map(|()| None).map_err(|_| DiskError);
-            return resource.feed(Event::DiskDone { cookie, result }, Patience::Hurry);
+            return turn.handle(Event::DiskDone { cookie, result });
         }
     };
-    submit(resource, request, buffer, Patience::Hurry);
+    turn.later(Action::Request(request, buffer));
 }
 
 /// Whether a request failed because the device, or the system, was short of something.

@@ -7,11 +7,12 @@
 //! completions by this thread at the [`end`](Turn::end) of the turn, the rest by the resource's orders.
 
 use crate::block::Request;
-use crate::disk::{Disk, Job, Patience};
+use crate::disk::{Disk, DiskRequest, Job, Patience};
 use crate::error::Failure;
 use crate::fifo::Fifo;
 use crate::links::Message;
 use crate::resource::{Order, Resource, SessionEnd, Stalled, State, TIMER};
+use crate::sys::bdev::Buffer;
 use crate::sys::memory::{NoIo, NoWait};
 use crate::sys::pages::Payload;
 use crate::sys::random::random_u64;
@@ -49,6 +50,8 @@ impl Host for Kernel {
 pub(crate) enum Action {
     /// Work for a disk.
     Disk(Arc<Disk>, Job),
+    /// A further part of such work.
+    Request(DiskRequest, Buffer),
     /// The end of a request of an application.
     Complete(Request, Result<(), IoError>, Option<Payload>),
 }
@@ -60,6 +63,9 @@ pub(crate) enum Feedback {
     /// As above, for metadata.
     MetaGone(Cookie),
 }
+
+/// How often at the end of a turn the ends of disk requests are taken that came meanwhile.
+const TAKES_MAX: usize = 4;
 
 /// For how long the engine is not told of a session that could not be offered, in milliseconds.
 const UNOFFERED_MS: u64 = 1_000;
@@ -119,6 +125,23 @@ impl<'a> Turn<'a> {
             now: resource.now(),
             no_wait: NoWait::enter(),
             _no_io: no_io,
+        }
+    }
+
+    /// Whose turn it is.
+    pub(crate) fn resource(&self) -> &'a Arc<Resource> {
+        self.resource
+    }
+
+    /// Has something done at the end of the turn.
+    pub(crate) fn later(&mut self, action: Action) {
+        self.actions.push(&self.resource.actions, action);
+    }
+
+    /// Tells the engine of all disk requests that ended.
+    pub(crate) fn take_done(&mut self) {
+        for done in self.resource.done.take() {
+            crate::disk::finish(self, done);
         }
     }
 
@@ -199,10 +222,16 @@ impl<'a> Turn<'a> {
         });
     }
 
+    /// The timer went off. Its ticks are coarse: it may be early, and is set again then.
+    pub(crate) fn disarm(&mut self) {
+        self.state.armed = None;
+    }
+
     /// Tells the engine that its time has come, if it has.
     pub(crate) fn expire(&mut self) {
-        // Also when it has not: the timer, whose ticks are coarse, may be early and has to be set again.
-        self.state.armed = None;
+        if self.state.armed.is_some_and(|armed| armed <= self.now) {
+            self.state.armed = None;
+        }
         let unoffered = self.state.rest.unoffered.take_due(self.now);
         for (peer, session) in NodeId::all().zip(unoffered) {
             if let Some(session) = session {
@@ -221,7 +250,33 @@ impl<'a> Turn<'a> {
     }
 
     /// Releases the lock and does what is to be done; see [`Patience`].
-    pub(crate) fn end(mut self, patience: Patience) {
+    ///
+    /// Who is in a hurry takes the ends of disk requests, too, if there are some at once: a disk in memory is done before its
+    /// submission returns, and another thread would have to be woken for every one of them.
+    pub(crate) fn end(self, patience: Patience) {
+        let resource = self.resource;
+        let mut actions = self.release();
+        if patience == Patience::Wait {
+            return carry_out(resource, &mut actions, patience);
+        }
+        for _ in 0..TAKES_MAX {
+            let taking = resource.begin_taking();
+            carry_out(resource, &mut actions, patience);
+            drop(taking);
+            if resource.done.is_empty() {
+                return;
+            }
+            let mut turn = Turn::begin(resource);
+            turn.take_done();
+            actions = turn.release();
+        }
+        carry_out(resource, &mut actions, patience);
+        // It has other things to do.
+        resource.wake();
+    }
+
+    /// Releases the lock; what is to be done comes back.
+    fn release(mut self) -> Fifo<Action> {
         self.feed_stalled();
         while let Some((peer, session, why)) = self.state.rest.sessions.take_broken() {
             self.handle(Event::SessionDown {
@@ -235,44 +290,55 @@ impl<'a> Turn<'a> {
         let State { engine, rest, .. } = &mut *self.state;
         for peer in engine.peers() {
             rest.sessions.set_room(peer, engine.has_peer_room(peer));
+            rest.sessions.wake(peer);
+        }
+        for volume in rest.volumes_mut() {
+            volume.set_shortcut(engine.serves_reads(volume.id));
         }
         self.resource.set_mirrored(rest.sessions.any());
         self.arm();
         let Self {
-            resource,
             state,
-            mut actions,
+            actions,
             no_wait,
             _no_io,
             ..
         } = self;
         drop((no_wait, state));
-        while let Some(action) = actions.pop() {
-            match action {
-                Action::Disk(disk, job) => crate::disk::start(resource, disk, job, patience),
-                Action::Complete(request, result, data) => request.complete(result, data.as_ref()),
-            }
-        }
+        actions
     }
 
     /// Sets the timer to the engine's deadline, or to when it has to be told of what could not be offered.
     fn arm(&mut self) {
         let State { engine, rest, .. } = &*self.state;
         let deadlines = [engine.deadline(), rest.unoffered.due];
-        let deadline = deadlines.into_iter().flatten().min();
-        if deadline == self.state.armed {
+        let Some(deadline) = deadlines.into_iter().flatten().min() else {
+            return;
+        };
+        // One that is set for earlier stays: most deadlines move with every write, and whoever comes too early sets it again.
+        if self.state.armed.is_some_and(|armed| armed <= deadline) {
             return;
         }
-        self.state.armed = deadline;
-        match deadline {
-            None => {}
-            Some(deadline) if deadline <= self.now => self.resource.wake(),
-            Some(deadline) => {
-                let nanoseconds = deadline.0.saturating_sub(self.now.0);
-                self.resource
-                    .queue
-                    .run_in::<_, TIMER>(self.resource.as_arc_borrow(), nanoseconds);
-            }
+        self.state.armed = Some(deadline);
+        if deadline <= self.now {
+            self.resource.wake();
+        } else {
+            let nanoseconds = deadline.0.saturating_sub(self.now.0);
+            self.resource
+                .queue
+                .run_in::<_, TIMER>(self.resource.as_arc_borrow(), nanoseconds);
+        }
+    }
+}
+
+/// Does what is to be done without the engine's lock.
+fn carry_out(resource: &Arc<Resource>, actions: &mut Fifo<Action>, patience: Patience) {
+    let _no_io = NoIo::enter();
+    while let Some(action) = actions.pop() {
+        match action {
+            Action::Disk(disk, job) => crate::disk::start(resource, disk, job, patience),
+            Action::Request(request, buffer) => crate::disk::go_on(resource, request, buffer),
+            Action::Complete(request, result, data) => request.complete(result, data.as_ref()),
         }
     }
 }
@@ -427,11 +493,12 @@ impl Output<Kernel> for Collector<'_> {
             Effect::Fence { peer, number } => self.fence(peer, number),
             Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
             Effect::CloseDisk { volume } => {
-                if let Some(disk) = self
-                    .rest
-                    .volume_mut(volume)
-                    .and_then(|volume| volume.disk.take())
-                {
+                let closed = self.rest.volume_mut(volume).and_then(|volume| {
+                    // Before the disk is given away: the shortcut must not be what keeps it open.
+                    volume.set_shortcut(None);
+                    volume.disk.take()
+                });
+                if let Some(disk) = closed {
                     self.order(Order::Close(disk));
                 }
             }

@@ -19,21 +19,23 @@
 
 mod down;
 mod orders;
+mod session;
 
 use crate::block::{AppRequest, Device, Request};
 use crate::disk::{Disk, DiskRequest, Issue, Patience};
 use crate::fifo::{Fifo, Place, Places};
 use crate::host::Host;
-use crate::links::{Answer, SessionOwner, Sessions};
+use crate::links::{Answer, Sessions};
 use crate::log::Log;
 use crate::pump::{Action, Feedback, Kernel, Turn, Unoffered};
 use crate::quota::Quota;
 use crate::registry::MinorLease;
 use crate::sys::bdev::{DoneList, Sink};
+use crate::sys::bio::{Bio, BioStack};
 use crate::sys::gendisk::Gendisk;
 use crate::sys::memory::Pool;
 use crate::sys::module::ModuleRef;
-use crate::sys::pages::{PageReserve, Payload};
+use crate::sys::pages::PageReserve;
 use crate::sys::work::OrderedQueue;
 use kernel::{
     new_delayed_work, new_mutex, new_work,
@@ -48,6 +50,7 @@ use kernel::{
 };
 pub(crate) use orders::Order;
 use orders::Orders;
+pub(crate) use session::SessionEnd;
 use weft_engine::effect::Object;
 use weft_engine::event::{Event, Io, Kept, Options};
 use weft_engine::host::Time;
@@ -60,8 +63,7 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Protocol};
 use weft_uapi::status::Name;
-use weft_uapi::units::{NodeId, NodeSet, SessionId, Term, VolumeId};
-use weft_uapi::wire::{Header, LinkKind};
+use weft_uapi::units::{NodeId, NodeSet, Term, VolumeId};
 
 /// Requests of applications in flight at most; more wait in the order of their arrival.
 const REQUESTS_MAX: usize = 512;
@@ -92,7 +94,11 @@ pub(crate) struct Resource {
     issue_places: Places<Issue>,
     pub(crate) queue: OrderedQueue,
     issuing: OrderedQueue,
-    done: DoneList<Resource>,
+    pub(crate) done: DoneList<Resource>,
+    /// Threads that are about to look at `done` by themselves.
+    takers: Atomic<usize>,
+    /// Reads that failed on the way past the engine.
+    refused: BioStack,
     /// Requests of applications in flight.
     admitted: Quota,
     /// Whether a bio waits on one of the devices.
@@ -197,7 +203,21 @@ pub(crate) struct Volume {
     pub(crate) disk: Option<Arc<Disk>>,
     device: Arc<Device>,
     gendisk: Arc<Gendisk<Device>>,
+    /// Size of the device, while its reads go past the engine.
+    pub(crate) shortcut: Option<u64>,
     _minor: MinorLease,
+}
+
+impl Volume {
+    /// Lets reads go past the engine to the disk, whose data fill so many sectors; or not any more.
+    pub(crate) fn set_shortcut(&mut self, sectors: Option<u64>) {
+        if self.shortcut == sectors {
+            return;
+        }
+        let disk = self.disk.clone();
+        self.shortcut = sectors.filter(|_| disk.is_some());
+        self.device.set_shortcut(disk.zip(self.shortcut));
+    }
 }
 
 /// A request for which the engine had no room.
@@ -211,6 +231,11 @@ impl Rest {
     /// The volume, if it exists.
     pub(crate) fn volume(&self, id: VolumeId) -> Option<&Volume> {
         self.volumes.iter().find(|volume| volume.id == id)
+    }
+
+    /// All volumes.
+    pub(crate) fn volumes_mut(&mut self) -> &mut [Volume] {
+        &mut self.volumes
     }
 
     /// The volume, if it exists.
@@ -279,6 +304,8 @@ impl Resource {
             queue: OrderedQueue::new(&queue)?,
             issuing: OrderedQueue::new(&issuing)?,
             done: DoneList::new(),
+            takers: Atomic::new(0),
+            refused: BioStack::new(),
             admitted: Quota::new(REQUESTS_MAX),
             waiting: Atomic::new(false),
             first_waiting: Atomic::new(0),
@@ -331,6 +358,28 @@ impl Resource {
             .map(|disk| disk.paths())
     }
 
+    /// Sectors of a volume that were read without the engine's knowledge.
+    pub(crate) fn sectors_read(&self, volume: VolumeId) -> u64 {
+        let state = self.state.lock();
+        let volume = state.rest.volume(volume);
+        volume.map_or(0, |volume| volume.device.sectors_read())
+    }
+
+    /// Begins reads again that failed on the way past the engine.
+    fn take_refused(&self) {
+        let mut refused = self.refused.take();
+        while let Some(bio) = refused.pop() {
+            let state = self.state.lock();
+            let mut volumes = state.rest.volumes.iter();
+            let asked = volumes.find(|volume| volume.gendisk.is_asked(&bio));
+            let device = asked.map(|volume| volume.device.clone());
+            drop(state);
+            if let Some(device) = device {
+                device.take_back(bio);
+            }
+        }
+    }
+
     /// Name of a peer; empty if none was given.
     pub(crate) fn peer_name(&self, peer: NodeId) -> Name {
         self.state
@@ -374,12 +423,6 @@ impl Resource {
             io,
         });
         turn.end(Patience::Wait);
-    }
-
-    fn expire(self: &Arc<Self>) {
-        let mut turn = Turn::begin(self);
-        turn.expire();
-        turn.end(Patience::Hurry);
     }
 
     /// The device of a volume is being opened.
@@ -443,6 +486,12 @@ impl Resource {
     /// Notes whether data are sent to a peer.
     pub(crate) fn set_mirrored(&self, mirrored: bool) {
         self.mirrored.store(mirrored, Relaxed);
+    }
+
+    /// From now on until the answer is dropped nobody is woken for ends of disk requests. The caller takes them afterwards.
+    pub(crate) fn begin_taking(&self) -> Taking<'_> {
+        self.takers.fetch_add(1, Full);
+        Taking(&self.takers)
     }
 
     /// Lets [`run`](WorkItem::run) of the resource's own queue happen. Any context.
@@ -569,6 +618,14 @@ impl Sink for Resource {
     }
 
     fn wake(this: ArcBorrow<'_, Self>) {
+        // The end stands on the list already: a thread that stops taking now sees it.
+        if this.takers.load(Relaxed) == 0 {
+            this.queue.enqueue::<_, WORK>(Arc::from(this));
+        }
+    }
+
+    fn refused(this: ArcBorrow<'_, Self>, bio: Bio) {
+        this.refused.push(bio);
         this.queue.enqueue::<_, WORK>(Arc::from(this));
     }
 }
@@ -577,10 +634,11 @@ impl WorkItem<WORK> for Resource {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        for done in this.done.take() {
-            crate::disk::finish(&this, done);
-        }
-        this.expire();
+        this.take_refused();
+        let mut turn = Turn::begin(&this);
+        turn.take_done();
+        turn.expire();
+        turn.end(Patience::Hurry);
     }
 }
 
@@ -607,7 +665,10 @@ impl WorkItem<TIMER> for Resource {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.expire();
+        let mut turn = Turn::begin(&this);
+        turn.disarm();
+        turn.expire();
+        turn.end(Patience::Hurry);
     }
 }
 
@@ -619,38 +680,11 @@ impl WorkItem<SLOW> for Resource {
     }
 }
 
-/// A resource as its sessions know it.
-pub(crate) struct SessionEnd(pub(crate) Arc<Resource>);
+/// See [`Resource::begin_taking`].
+pub(crate) struct Taking<'a>(&'a Atomic<usize>);
 
-impl SessionOwner for SessionEnd {
-    fn session_up(&self, peer: NodeId, session: SessionId) {
-        self.0
-            .feed(Event::SessionUp { peer, session }, Patience::Hurry);
-    }
-
-    fn packet(
-        &self,
-        peer: NodeId,
-        session: SessionId,
-        link: LinkKind,
-        header: Header,
-        body: &[u8],
-        data: Option<Payload>,
-    ) {
-        let packet = Event::Packet {
-            peer,
-            session,
-            link,
-            header,
-            body,
-            data,
-        };
-        self.0.feed(packet, Patience::Hurry);
-    }
-
-    fn session_down(&self, peer: NodeId, session: SessionId, reason: &str) {
-        let mut turn = Turn::begin(&self.0);
-        turn.session_down(peer, session, reason);
-        turn.end(Patience::Hurry);
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Full);
     }
 }

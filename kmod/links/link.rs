@@ -59,21 +59,19 @@ impl Link {
         self.queued_bytes.load(ordering::Relaxed)
     }
 
-    /// Queues a packet unless the session is down. The daemon is woken when the queue was empty; it reads until `EAGAIN`
-    /// before it sleeps.
-    pub(super) fn enqueue(&self, session: &Session, packet: Packet) {
+    /// Queues a packet unless the session is down. Returns whether the daemon is to be woken for it: when the queue was
+    /// empty. When it has taken only a part it is woken again, since it does not ask whether there is more.
+    #[must_use]
+    pub(super) fn enqueue(&self, session: &Session, packet: Packet) -> bool {
         let mut outgoing = self.outgoing.lock();
         // Looked at under the lock: what comes before the end is dropped by `hang_up`.
         if session.is_down() {
-            return;
+            return false;
         }
         let was_empty = outgoing.is_empty();
         outgoing.push(packet);
         self.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
-        drop(outgoing);
-        if was_empty {
-            self.poll.wake(Readiness::IN);
-        }
+        was_empty
     }
 
     /// The session is down: drops what is queued and wakes everybody.
@@ -201,7 +199,12 @@ impl SpliceOps for LinkFile {
         // Packets are queued under the engine's lock: nobody who has this one may wait for memory.
         let _no_wait = NoWait::enter();
         let moved = outgoing.splice(pipe, bytes_max);
-        link.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
+        let left = outgoing.bytes();
+        link.queued_bytes.store(left, ordering::Relaxed);
+        drop(outgoing);
+        if left > 0 && moved.is_ok() {
+            link.poll.wake(Readiness::IN);
+        }
         moved
     }
 

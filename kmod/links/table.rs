@@ -7,6 +7,7 @@
 
 use super::send::Queued;
 use super::{DownReason, Offers, Session, SessionOwner};
+use crate::sys::file::Readiness;
 use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
 use weft_uapi::limits::NODES_MAX;
@@ -26,6 +27,9 @@ struct Slot {
     session: Arc<Session>,
     /// The session ended because of something that happened under the engine's lock; the engine is to be told.
     broken: Option<DownReason>,
+    /// The daemon is to be told that there is something on the data link, or on the meta link.
+    wakes_data: bool,
+    wakes_meta: bool,
 }
 
 impl Sessions {
@@ -60,6 +64,8 @@ impl Sessions {
             *slot = Some(Slot {
                 session,
                 broken: None,
+                wakes_data: false,
+                wakes_meta: false,
             });
         }
         Ok(())
@@ -93,7 +99,14 @@ impl Sessions {
             return;
         };
         match Queued::new(header, body, data) {
-            Ok(packet) => slot.session.link(link).enqueue(&slot.session, packet),
+            Ok(packet) => {
+                let is_first = slot.session.link(link).enqueue(&slot.session, packet);
+                let wanted = match link {
+                    LinkKind::Data => &mut slot.wakes_data,
+                    LinkKind::Meta => &mut slot.wakes_meta,
+                };
+                *wanted |= is_first;
+            }
             Err(_) => {
                 if slot.session.end() {
                     slot.broken = Some(DownReason::NoMemory);
@@ -105,6 +118,19 @@ impl Sessions {
     /// Whether there is a session with anybody.
     pub(crate) fn any(&self) -> bool {
         self.slots.iter().any(Option::is_some)
+    }
+
+    /// Tells the daemon of what was queued for `peer`: once for all that one turn has led to.
+    pub(crate) fn wake(&mut self, peer: NodeId) {
+        let Some(slot) = self.slots.get_mut(peer.index()).and_then(Option::as_mut) else {
+            return;
+        };
+        if core::mem::take(&mut slot.wakes_data) {
+            slot.session.data.poll.wake(Readiness::IN);
+        }
+        if core::mem::take(&mut slot.wakes_meta) {
+            slot.session.meta.poll.wake(Readiness::IN);
+        }
     }
 
     /// Whether `peer` may send one more packet on its data link; wakes the daemon when that becomes true, and when there may
@@ -121,7 +147,9 @@ impl Sessions {
             .slots
             .iter_mut()
             .find(|slot| slot.as_ref().is_some_and(|slot| slot.broken.is_some()))?;
-        let Slot { session, broken } = slot.take()?;
+        let Slot {
+            session, broken, ..
+        } = slot.take()?;
         Some((session.peer, session.id, broken?))
     }
 

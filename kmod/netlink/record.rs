@@ -32,6 +32,9 @@ impl Record {
             Object::Volume(volume) => {
                 let mut info =
                     resource.with_engine(|engine, now| engine.volume_info(volume, now))?;
+                info.read_sectors = info
+                    .read_sectors
+                    .saturating_add(resource.sectors_read(volume));
                 if let Some((disk, meta)) = resource.volume_paths(volume) {
                     (info.disk, info.meta) = (disk, meta);
                 }

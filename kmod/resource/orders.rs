@@ -10,7 +10,7 @@ use super::down::Down;
 use super::{Resource, Volume};
 use crate::block::Device;
 use crate::disk::attach::{attach, Backing, Loaded};
-use crate::disk::{Disk, Patience};
+use crate::disk::{Disk, Issue, Patience};
 use crate::error::Failure;
 use crate::fifo::{Fifo, Place, Places};
 use crate::netlink::{self, Answer, Known};
@@ -27,6 +27,7 @@ use kernel::{
         atomic::{Atomic, Full, Relaxed},
         Arc, Mutex,
     },
+    time::{delay::fsleep, Delta},
 };
 use weft_engine::effect::Object;
 use weft_engine::event::{Command, Event, Token};
@@ -34,6 +35,10 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::status::Name;
 use weft_uapi::units::{Minor, NodeId, VolumeId};
+
+/// How often, and how many milliseconds apart, is looked whether reads of a disk have ended that is to be closed.
+const CLOSE_LOOKS: usize = 250;
+const CLOSE_LOOK_MS: i64 = 20;
 
 /// One thing to do.
 pub(crate) enum Order {
@@ -185,6 +190,18 @@ impl Resource {
         SlowQueue::enqueue::<_, { super::SLOW }>(self.clone());
     }
 
+    /// Closes a disk after the last read that went there past the engine. One that hangs must not hold other actions up for
+    /// long: then it is closed later.
+    fn close_disk(self: &Arc<Self>, disk: Arc<Disk>) {
+        for _ in 0..CLOSE_LOOKS {
+            if !disk.is_lent() {
+                return drop(disk);
+            }
+            fsleep(Delta::from_millis(CLOSE_LOOK_MS));
+        }
+        self.issue_later(Issue::Close(disk));
+    }
+
     pub(super) fn carry_out_orders(self: &Arc<Self>) {
         while let Some(order) = self.orders.pop() {
             match order {
@@ -195,7 +212,7 @@ impl Resource {
                     }
                 }
                 Order::Resize { volume, sectors } => self.resize(volume, sectors),
-                Order::Close(disk) => drop(disk),
+                Order::Close(disk) => self.close_disk(disk),
                 Order::Tell { object, line } => {
                     let line = line.as_ref().and_then(|line| line.to_str().ok());
                     self.announce(object, line);
@@ -308,6 +325,7 @@ impl Resource {
             disk: None,
             device,
             gendisk,
+            shortcut: None,
             _minor: lease,
         };
         let volumes = self.state.lock().rest.volumes.len();

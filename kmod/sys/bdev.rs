@@ -6,6 +6,10 @@
 //! comes in any context, is put on the sink's [`DoneList`] without a lock; the sink's worker takes the list.
 //! Everything that a request needs is in front of its bio, in memory of the device's own reserve.
 
+mod direct;
+
+pub(crate) use direct::Loan;
+
 use super::{
     bindings,
     bio::{Bio, BioOp},
@@ -39,6 +43,9 @@ pub(crate) trait Sink: Send + Sync + Sized + 'static {
     /// The list was empty and is not any more. Called in any context, also hard irq; the last reference to the sink
     /// is never dropped by it.
     fn wake(this: ArcBorrow<'_, Self>);
+
+    /// A read by a [`Loan`] failed. Same context as [`wake`](Self::wake).
+    fn refused(this: ArcBorrow<'_, Self>, bio: Bio);
 }
 
 /// What a request does.
@@ -106,6 +113,8 @@ pub(crate) struct Bdev<S: Sink> {
     /// Its address tells the holders of block devices apart.
     _holder: KBox<u8>,
     sink: Arc<S>,
+    /// How many [`Loan`]s there are.
+    loans: Atomic<i32>,
     #[pin]
     bios: Opaque<bindings::bio_set>,
 }
@@ -174,6 +183,7 @@ impl<S: Sink> Bdev<S> {
             bdev: NonNull::new(unsafe { bindings::file_bdev(file.as_ptr()) }).ok_or(ENODEV)?,
             _holder: holder,
             sink,
+            loans: Atomic::new(0),
             bios <- Opaque::try_ffi_init(|bios: *mut bindings::bio_set| {
                 // SAFETY: `bios` is valid and not used yet.
                 unsafe { bios.write(pin_init::zeroed()) };
@@ -229,6 +239,16 @@ impl<S: Sink> Bdev<S> {
     /// Whether both are the same device.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.bdev == other.bdev
+    }
+
+    /// The use of the device for one read, which the drop of the device waits for.
+    pub(crate) fn lend(&self) -> Loan<S> {
+        Loan::new(self)
+    }
+
+    /// Whether there is a loan.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.loans.load(Relaxed) != 0
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::block_device {
@@ -395,9 +415,10 @@ impl<S: Sink> Bdev<S> {
 #[pinned_drop]
 impl<S: Sink> PinnedDrop for Bdev<S> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: No request is in flight, since each holds the device; both are initialised. The sink, a field, stays
-        // until the sections of `end_io` have ended.
+        // SAFETY: No request is in flight, since each holds the device and there is no loan any more; both are initialised.
+        // The sink and the counter, fields, stay until the sections of those who end have ended.
         unsafe {
+            bindings::weft_wait_for_zero(self.loans.as_ptr());
             bindings::bioset_exit(self.bios.get());
             bindings::bdev_fput(self.file.as_ptr());
             bindings::synchronize_rcu();
@@ -478,6 +499,11 @@ impl<S: Sink> DoneList<S> {
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// Whether nothing is on the list.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Relaxed).is_null()
     }
 
     /// Takes all that ended, in the order in which it did.

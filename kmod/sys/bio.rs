@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use kernel::{
     ffi::{c_uint, c_ulong},
     prelude::*,
+    sync::atomic::{Atomic, Full, Relaxed},
 };
 
 /// Operation of a bio.
@@ -107,6 +108,12 @@ impl Bio {
         Started(unsafe { bindings::bio_start_io_acct(self.as_ptr()) })
     }
 
+    /// Ends its accounting, but not the bio.
+    pub(crate) fn end_accounting(&self, Started(start): Started) {
+        // SAFETY: The bio is valid, by the type's invariant, and `start` came from its start.
+        unsafe { bindings::weft_bio_end_io_acct(self.as_ptr(), start) };
+    }
+
     /// Copies the data of a write out. `EINVAL` when `to` has another length.
     pub(crate) fn copy_out(&self, to: &mut Pages) -> Result {
         if self.op() != Some(BioOp::Write) || to.bytes() != self.bytes() {
@@ -130,12 +137,11 @@ impl Bio {
 
     /// Completes the bio; `started` ends its accounting.
     pub(crate) fn complete(self, result: Result, started: Option<Started>) {
-        let bio = ManuallyDrop::new(self).as_ptr();
-        if let Some(Started(start)) = started {
-            // SAFETY: The bio is valid, by the type's invariant, and `start` came from its start.
-            unsafe { bindings::weft_bio_end_io_acct(bio, start) };
+        let bio = ManuallyDrop::new(self);
+        if let Some(started) = started {
+            bio.end_accounting(started);
         }
-        finish(bio, result);
+        finish(bio.as_ptr(), result);
     }
 }
 
@@ -227,5 +233,55 @@ impl BioQueue {
 impl Drop for BioQueue {
     fn drop(&mut self) {
         while self.pop().is_some() {}
+    }
+}
+
+/// Bios that are put aside in any context and taken all at once. Takes no memory of its own.
+///
+/// # Invariants
+/// A list through `bi_next` of bios that belong to this stack.
+pub(crate) struct BioStack(Atomic<*mut bindings::bio>);
+
+impl BioStack {
+    /// An empty stack.
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(core::ptr::null_mut()))
+    }
+
+    /// Adds a bio.
+    pub(crate) fn push(&self, bio: Bio) {
+        let bio = ManuallyDrop::new(bio).as_ptr();
+        let mut head = self.0.load(Relaxed);
+        loop {
+            // SAFETY: The bio is ours until the exchange below succeeds.
+            unsafe { (*bio).bi_next = head };
+            // INVARIANT: The bio points to the rest of the list.
+            match self.0.cmpxchg(head, bio, Full) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes all bios, the last one first.
+    pub(crate) fn take(&self) -> BioQueue {
+        let mut queue = BioQueue::new();
+        if self.0.load(Relaxed).is_null() {
+            return queue;
+        }
+        let mut next = self.0.xchg(core::ptr::null_mut(), Full);
+        while let Some(bio) = NonNull::new(next) {
+            // SAFETY: The bio belonged to the stack, by the invariant.
+            next = unsafe { (*bio.as_ptr()).bi_next };
+            // INVARIANT: It was taken out.
+            queue.push(Bio(bio));
+        }
+        queue
+    }
+}
+
+impl Drop for BioStack {
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }

@@ -141,6 +141,12 @@ impl<T: BlockDevice> Gendisk<T> {
         write!(name, "weft{minor}").map_err(|_| EINVAL)
     }
 
+    /// Whether the bio is for this device.
+    pub(crate) fn is_asked(&self, bio: &Bio) -> bool {
+        // SAFETY: The bio is valid, and so is its device until it is completed.
+        unsafe { (*(*bio.as_ptr()).bi_bdev).bd_disk == self.disk.as_ptr() }
+    }
+
     /// Changes the size and tells the world. May sleep.
     pub(crate) fn set_sectors(&self, sectors: u64) {
         // SAFETY: The disk was added, by the type's invariant.
@@ -160,6 +166,9 @@ impl<T: BlockDevice> Gendisk<T> {
                 Major::NAME.as_char_ptr(),
             );
         }
+        // Whatever is too long for the lower device is split there; a disk that takes a sector less than we do would else
+        // make two writes of each of the longest ones.
+        limits.max_hw_sectors = IO_BYTES_MAX / SECTOR_BYTES;
         // Below, a discard becomes a zeroing, so that all replicas read the same afterwards.
         let discard = lower.can_zero() && lower.can_discard();
         limits.max_hw_discard_sectors = if discard {
@@ -265,6 +274,8 @@ fn limits(block_bytes: u32) -> bindings::queue_limits {
         physical_block_size: block_bytes,
         io_min: block_bytes,
         max_hw_sectors: IO_BYTES_MAX / SECTOR_BYTES,
+        // Not zero, of which stacking makes a single page, so that every request would come in pieces of that.
+        max_dev_sectors: u32::MAX,
         max_write_zeroes_sectors: DISCARD_BYTES_MAX / SECTOR_BYTES,
         max_user_discard_sectors: u32::MAX,
         max_user_wzeroes_unmap_sectors: u32::MAX,

@@ -5,17 +5,23 @@
 //! The pipe is filled only when it is empty. So "would block" from the source means that the source is empty (and not
 //! that the pipe is full, which the kernel reports in the same way), and a sink that takes nothing stops its own source
 //! and nobody else's.
+//!
+//! Nor is a source asked again that has just given very little: it had no more, and what comes later makes it ready again.
 
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, splice, FcntlArg, OFlag, SpliceFFlags};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use weft_uapi::wire::HEADER_BYTES;
 
 /// Wanted pipe size: 256 slots hold several of the largest messages, each page in a slot of its own.
 const PIPE_BYTES: i32 = 1 << 20;
 /// Bytes asked for at once.
 const FILL_BYTES: usize = 256 << 10;
+/// A source that gives less has no more. The pipe, which takes up to 256 pieces, was not what stopped it: pieces are as long
+/// as the smallest packet, [`HEADER_BYTES`], but for where a page or a segment ends.
+const DRAINED_BYTES: usize = 64 * HEADER_BYTES;
 /// System calls that fill or drain in one step: at most 1 MiB of one direction before everybody else has a turn, so that
 /// neither acknowledgements nor heartbeats wait long behind bulk data.
 const MOVES_PER_STEP: usize = 8;
@@ -46,6 +52,8 @@ impl fmt::Display for FlowEnd {
 pub struct Flow {
     pipe_out: OwnedFd,
     pipe_in: OwnedFd,
+    /// The pipe has as many places as wanted.
+    is_roomy: bool,
     held: usize,
     readable: bool,
     writable: bool,
@@ -61,12 +69,14 @@ impl Flow {
     pub fn new() -> io::Result<Self> {
         let (pipe_out, pipe_in) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // A smaller pipe only costs more system calls; the kernel's limit for users without privilege may say no.
-        if let Err(error) = fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        let resized = fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        if let Err(error) = resized {
             log::debug!("a pipe keeps its default size: {error}");
         }
         Ok(Self {
             pipe_out,
             pipe_in,
+            is_roomy: resized.is_ok(),
             held: 0,
             readable: true,
             writable: true,
@@ -118,6 +128,7 @@ impl Flow {
             Ok(0) => Err(FlowEnd::Source(None)),
             Ok(count) => {
                 self.held += count;
+                self.readable = !self.is_roomy || count >= DRAINED_BYTES;
                 Ok(count)
             }
             Err(Errno::EAGAIN) => {
@@ -214,6 +225,8 @@ mod tests {
         let mut flow = Flow::new().unwrap();
         writer.write_all(b"last words").unwrap();
         drop(writer);
+        assert_eq!(flow.step(&source, &sink).unwrap(), 10);
+        flow.source_ready();
         let end = flow.step(&source, &sink).unwrap_err();
         assert!(matches!(end, FlowEnd::Source(None)), "{end:?}");
         let mut buffer = [0; 32];

@@ -16,6 +16,7 @@
 //! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
 //! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
 //! | `fencing` | peers out of reach |
+//! | `shortcut` | reads that need nothing of the engine |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
 
@@ -54,6 +55,7 @@ mod role;
 mod said;
 mod server;
 mod session;
+mod shortcut;
 mod slots;
 mod source;
 mod split_brain;

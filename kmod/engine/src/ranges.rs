@@ -57,9 +57,15 @@ struct Place<T> {
     blockers: Option<u32>,
 }
 
-/// The ranges of one volume. Every operation looks at all places once, so there should be no more than some hundred.
+/// The ranges of one volume. Every operation looks at all that are taken once, so there should be no more than some
+/// hundred.
+///
+/// # Invariants
+/// No place from `end` on is taken.
 pub struct Ranges<H: Host, T: Copy> {
     places: H::Slab<Option<Place<T>>>,
+    /// The first free place is always the next one used, so what is taken stays at the front.
+    end: usize,
     next_order: u64,
     used: usize,
     ready: usize,
@@ -70,6 +76,7 @@ impl<H: Host, T: Copy> Ranges<H, T> {
     pub fn new(capacity: usize) -> Result<Self, NoMemory> {
         Ok(Self {
             places: H::slab(capacity, || None)?,
+            end: 0,
             next_order: 0,
             used: 0,
             ready: 0,
@@ -78,14 +85,14 @@ impl<H: Host, T: Copy> Ranges<H, T> {
 
     /// Takes a range for `owner`; `None`: no room.
     pub fn enter(&mut self, span: Span, owner: T) -> Option<Entered> {
-        let at = self.places.iter().position(Option::is_none)?;
-        let in_the_way = self
-            .places
-            .iter()
-            .flatten()
-            .filter(|place| place.span.overlaps(span))
-            .count();
-        let blockers = u32::try_from(in_the_way).ok()?;
+        let (mut at, mut blockers) = (self.end, 0u32);
+        for (index, place) in self.places.iter().enumerate().take(self.end) {
+            match place {
+                Some(place) if place.span.overlaps(span) => blockers = blockers.checked_add(1)?,
+                Some(_) => {}
+                None => at = at.min(index),
+            }
+        }
         let is_ready = blockers == 0;
         let order = self.next_order;
         *self.places.get_mut(at)? = Some(Place {
@@ -94,6 +101,7 @@ impl<H: Host, T: Copy> Ranges<H, T> {
             order,
             blockers: (!is_ready).then_some(blockers),
         });
+        self.end = self.end.max(at.saturating_add(1));
         self.next_order = order.saturating_add(1);
         self.used = self.used.saturating_add(1);
         Some(Entered {
@@ -110,12 +118,14 @@ impl<H: Host, T: Copy> Ranges<H, T> {
             .and_then(|at| self.places.get_mut(at))?
             .take()?;
         self.used = self.used.saturating_sub(1);
+        self.shrink();
         if gone.blockers == Some(0) {
             self.ready = self.ready.saturating_sub(1);
         }
         let later = self
             .places
             .iter_mut()
+            .take(self.end)
             .flatten()
             .filter(|place| place.order > gone.order);
         for place in later.filter(|place| place.span.overlaps(gone.span)) {
@@ -137,6 +147,7 @@ impl<H: Host, T: Copy> Ranges<H, T> {
         let waiting = self
             .places
             .iter_mut()
+            .take(self.end)
             .enumerate()
             .filter_map(|(at, place)| Some((at, place.as_mut()?)));
         let ready = waiting.filter(|(_, place)| place.blockers == Some(0));
@@ -150,17 +161,30 @@ impl<H: Host, T: Copy> Ranges<H, T> {
     pub fn is_taken(&self, span: Span) -> bool {
         self.places
             .iter()
+            .take(self.end)
             .flatten()
             .any(|place| place.span.overlaps(span))
     }
 
+    /// Lets the scans end earlier where that has become possible.
+    fn shrink(&mut self) {
+        while let Some(last) = self.end.checked_sub(1) {
+            if !matches!(self.places.get(last), Some(None)) {
+                return;
+            }
+            self.end = last;
+        }
+    }
+
     /// All who hold or wait for a range, in no particular order.
     pub fn owners(&self) -> impl Iterator<Item = (RangeId, Span, T)> + '_ {
-        (0u32..).zip(self.places.iter()).filter_map(|(at, place)| {
-            place
-                .as_ref()
-                .map(|place| (RangeId(at), place.span, place.owner))
-        })
+        (0u32..)
+            .zip(self.places.iter().take(self.end))
+            .filter_map(|(at, place)| {
+                place
+                    .as_ref()
+                    .map(|place| (RangeId(at), place.span, place.owner))
+            })
     }
 
     /// Number of ranges held or waited for.

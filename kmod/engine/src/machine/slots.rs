@@ -7,11 +7,13 @@ use crate::host::{Host, NoMemory};
 /// A table with a fixed number of slots.
 ///
 /// # Invariants
-/// The first `free_count` entries of `free` are exactly the numbers of the empty slots.
+/// The first `free_count` entries of `free` are exactly the numbers of the empty slots. No slot from `end` on is used.
 pub(super) struct Slots<H: Host, T> {
     items: H::Slab<Option<T>>,
     free: H::Slab<u32>,
     free_count: usize,
+    /// The slot that was emptied last is the next one used, so scans need not go far.
+    end: u32,
 }
 
 impl<H: Host, T> Slots<H, T> {
@@ -22,6 +24,7 @@ impl<H: Host, T> Slots<H, T> {
             items: H::slab(len as usize, || None)?,
             free: H::slab(len as usize, || numbers.next().unwrap_or(0))?,
             free_count: len as usize,
+            end: 0,
         })
     }
 
@@ -46,6 +49,7 @@ impl<H: Host, T> Slots<H, T> {
         };
         *slot = Some(item);
         self.free_count = self.free_count.saturating_sub(1);
+        self.end = self.end.max(number.saturating_add(1));
         Ok(number)
     }
 
@@ -56,7 +60,18 @@ impl<H: Host, T> Slots<H, T> {
             *entry = number;
             self.free_count = self.free_count.saturating_add(1);
         }
+        self.shrink();
         Some(item)
+    }
+
+    /// Lets the scans end earlier where that has become possible.
+    fn shrink(&mut self) {
+        while let Some(last) = self.end.checked_sub(1) {
+            if !matches!(self.items.get(last as usize), Some(None)) {
+                return;
+            }
+            self.end = last;
+        }
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&T> {
@@ -67,20 +82,20 @@ impl<H: Host, T> Slots<H, T> {
         self.items.get_mut(number as usize)?.as_mut()
     }
 
-    /// Numbers of all slots, used or not; for loops that change the table.
+    /// Numbers of all slots that may be used; for loops that take items out.
     pub(super) fn numbers(&self) -> core::ops::Range<u32> {
-        0..u32::try_from(self.items.len()).unwrap_or(0)
+        0..self.end
     }
 
     /// The items with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..)
-            .zip(self.items.iter())
+            .zip(self.items.iter().take(self.end as usize))
             .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
     /// The items.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.items.iter_mut().flatten()
+        self.items.iter_mut().take(self.end as usize).flatten()
     }
 }

@@ -18,8 +18,10 @@ use weft_uapi::state::ReplicationState;
 use weft_uapi::units::{NodeId, Sector};
 use weft_uapi::wire::{Header, PacketKind};
 
-/// Ranges asked for at the same time.
-const WINDOW: usize = 16;
+/// Ranges asked for at the same time: as many small ones as keep both sides busy…
+const WINDOW: usize = 32;
+/// …and of long ones so many bytes.
+const WINDOW_BYTES: u64 = 2 << 20;
 /// Blocks of one range.
 const RUN_BITS: u64 = (IO_BYTES_MAX / BITMAP_BLOCK_BYTES) as u64;
 /// Bytes after which what was fetched is made stable.
@@ -42,6 +44,7 @@ pub(super) struct Target {
     /// The bitmap was searched to its end.
     is_searched: bool,
     outstanding: [Option<Span>; WINDOW],
+    outstanding_bytes: u64,
     unflushed_bytes: u64,
     /// Nothing is left; the source was told.
     pub(super) is_finished: bool,
@@ -79,6 +82,7 @@ impl Target {
             .find(|place| **place == Some(span))
         {
             *place = None;
+            self.outstanding_bytes = self.outstanding_bytes.saturating_sub(span.bytes.into());
             self.unflushed_bytes = self.unflushed_bytes.saturating_add(span.bytes.into());
         }
     }
@@ -131,7 +135,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         target.is_scanning = false;
-        while !target.is_searched {
+        while !target.is_searched && target.outstanding_bytes < WINDOW_BYTES {
             let Some(place) = target.outstanding.iter_mut().find(|place| place.is_none()) else {
                 return;
             };
@@ -145,6 +149,8 @@ impl<H: Host> Volume<H> {
                             .saturating_mul(BITMAP_BLOCK_BYTES),
                     };
                     *place = Some(span);
+                    target.outstanding_bytes =
+                        target.outstanding_bytes.saturating_add(span.bytes.into());
                     let mut header = Header::new(PacketKind::ResyncRequest, Some(id));
                     (header.sector, header.bytes, header.arg) = (span.sector, span.bytes, bit);
                     cx.send(line, header, &[]);

@@ -25,6 +25,7 @@ mod quorum;
 mod recovery;
 mod resync;
 mod rig;
+mod shortcut;
 mod split_brain;
 mod suspend;
 mod table;

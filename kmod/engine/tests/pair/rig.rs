@@ -323,6 +323,8 @@ impl Rig {
     fn begin(&mut self, number: usize, io: Io, buffer: Rc<[u8]>) -> u64 {
         let request = self.buffers.len() as u64;
         self.buffers.push(buffer);
+        let goes_past = io.op == Op::Read && self.serves_reads(number);
+        let backlog = self.backlog(number);
         self.feed(
             number,
             Event::Request {
@@ -331,6 +333,8 @@ impl Rig {
                 io,
             },
         );
+        // INVARIANT of `Engine::serves_reads`, wherever a test reads.
+        assert!(!goes_past || self.effects_since(number, backlog).contains(&"reads"));
         request
     }
 

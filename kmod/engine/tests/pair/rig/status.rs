@@ -46,6 +46,11 @@ impl Rig {
         DiskState::from_number(info.disk_state).unwrap()
     }
 
+    /// Whether the host may read past the engine.
+    pub(crate) fn serves_reads(&self, number: usize) -> bool {
+        self.nodes[number].engine.serves_reads(VOLUME).is_some()
+    }
+
     pub(crate) fn role(&self, number: usize) -> Role {
         Role::from_number(self.resource(number).role).unwrap()
     }
