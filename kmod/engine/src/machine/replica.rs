@@ -13,6 +13,7 @@
 
 use super::negotiate::Round;
 use super::received::Received;
+use super::said::Said;
 use super::source::Source;
 use super::target::Target;
 use crate::host::{Host, NoMemory, Time};
@@ -163,6 +164,11 @@ impl<H: Host> Replica<H> {
             received_sectors: 0,
             progress: Progress::default(),
         })
+    }
+
+    /// What the peer told last in this session.
+    pub(super) fn told(&self) -> Option<&Said> {
+        self.round.peer.as_ref().filter(|_| self.session.is_some())
     }
 
     /// Whether a round is open, or the bits that it led to have not all been sent.

@@ -13,6 +13,7 @@
 //! is lost, a forced promotion, takes it back.
 
 use super::context::{Context, Facts, Fault};
+use super::replica::Replica;
 use super::said::Said;
 use super::volume::Volume;
 use super::Engine;
@@ -34,6 +35,9 @@ const ASK_AGAIN_MS: u64 = 2_000;
 pub(super) struct Witness {
     /// `None`: the host has not handed back what it keeps.
     known: Option<Kept>,
+    /// The newest generation in the line of the record that is known in which data may have been written; not kept, and
+    /// [`GenerationId::NONE`] while it is not known.
+    written: GenerationId,
     /// Number of what is known; one more with each change.
     wanted: u64,
     /// The last number that the host was told.
@@ -103,6 +107,7 @@ impl Witness {
                 term: known.generation.term,
                 ..Generation::default()
             };
+            self.written = line.written();
             self.wanted = self.wanted.saturating_add(1);
             self.owed = NodeSet::EMPTY;
         }
@@ -110,9 +115,11 @@ impl Witness {
 
     /// These peers, a majority of the voters, agree on a line in which the record that is known does not occur. If its maker
     /// is one of them it has given it up: nothing was ever written in it.
-    fn overrule(&mut self, line: &Ancestry, agree: NodeSet) {
+    /// Nor does it count when all other voters agree, new disks as well, and have all that was written before it.
+    fn overrule(&mut self, line: &Ancestry, agree: NodeSet, is_unanimous: bool) {
         let maker = self.known().generation.writer;
-        let has_given_up = maker.is_some_and(|maker| agree.contains(maker));
+        let has_given_up = (is_unanimous && line.contains(self.written))
+            || maker.is_some_and(|maker| agree.contains(maker));
         if has_given_up && agree.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
             self.fall_back(line);
         }
@@ -131,6 +138,10 @@ impl Witness {
         } else if record.id != GenerationId::NONE && follows && record.term >= known.generation.term
         {
             known.generation = record;
+            self.written = match record.writer {
+                Some(_) => record.id,
+                None => line.written(),
+            };
             self.told_since = NodeSet::EMPTY;
             self.wanted = self.wanted.saturating_add(1);
             self.owed = NodeSet::of(peer);
@@ -210,15 +221,16 @@ impl<H: Host> Volume<H> {
         let Some(said) = said else {
             return;
         };
+        let alike =
+            self.peers_that(|_, replica| replica.told().is_some_and(|it| is_same(it, &said)));
+        let voters = facts.quorum.voters.without(facts.node);
+        let is_unanimous = voters.0 & !alike.0 == 0;
         // A disk that took the place of another one has forgotten what its node knew.
-        let agree = self.peers_that(|_, replica| {
-            let theirs = replica
-                .round
-                .peer
-                .as_ref()
-                .filter(|_| replica.session.is_some());
-            theirs.is_some_and(|theirs| is_same(theirs, &said) && !theirs.side.is_newcomer)
-        });
+        let is_new = |_, replica: &Replica<H>| replica.told().is_some_and(|it| it.side.is_newcomer);
+        let agree = match is_unanimous {
+            true => alike,
+            false => NodeSet(alike.0 & !self.peers_that(is_new).0),
+        };
         let Some(witness) = self.witness.as_mut() else {
             return;
         };
@@ -235,7 +247,7 @@ impl<H: Host> Volume<H> {
         } else if said.role != Role::Primary && line.current().writer == Some(peer) {
             witness.take_back(&line);
         } else if facts.quorum.is_on() && facts.quorum.has_majority(agree) {
-            witness.overrule(&line, agree);
+            witness.overrule(&line, agree, is_unanimous);
         }
         self.recheck = true;
     }
