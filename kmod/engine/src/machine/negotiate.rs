@@ -219,8 +219,13 @@ impl<H: Host> Volume<H> {
             is_left_out || disk.has_flag(FLAG_INCONSISTENT) || (is_alone && disk.marked(peer) > 0)
         });
         let is_better = own.disk == DiskState::Outdated && self.disk_state() == DiskState::UpToDate;
+        // Once all members of a record say that they have it, none of them is outdated.
+        let has_joined = self.disk_state() == DiskState::Outdated
+            && self.disk.as_ref().is_some_and(|disk| {
+                disk.superblock.generation.id != own.side.ancestry.current().id
+            });
         if is_equal || !replica.is_waiting {
-            return is_equal && (has_slipped || is_better);
+            return is_equal && (has_slipped || is_better || has_joined);
         }
         let body = self.state_body(&cx.facts, peer, own.round);
         Said::from_body(&body, self.left().0.into(), cx.facts.node, cx.facts.role)
