@@ -262,6 +262,14 @@ impl<H: Host> Volume<H> {
             replica.adopting = None;
             return;
         }
+        let told = replica.round.own.as_ref();
+        let told = told.map(|own| own.side.ancestry.current().id);
+        if told != Some(disk.superblock.generation.id) && !replica.adopting.is_some_and(is_begun) {
+            // A leader's record has come meanwhile. The line that was decided upon is of the past.
+            replica.adopting = None;
+            replica.round.renew(cx.now);
+            return;
+        }
         match replica.adopting {
             None => {
                 disk.wants_bitmaps = true;
