@@ -91,7 +91,7 @@ pub(super) struct Request<H: Host> {
     pub(super) sent: NodeSet,
     /// Peers that have it, as far as the protocol demands.
     pub(super) acked: NodeSet,
-    /// An error of the disk.
+    /// An error of the disk, or the disk was given up meanwhile.
     pub(super) has_failed: bool,
     /// What the disk read for a client.
     pub(super) buffer: Option<H::Buffer>,
@@ -310,7 +310,7 @@ impl<H: Host> Volume<H> {
             .read_sectors
             .saturating_add(u64::from(request.io.bytes / 512));
         disk.io_pending = disk.io_pending.saturating_add(1);
-        request.is_local_done = false;
+        (request.is_local_done, request.has_failed) = (false, false);
         let data = match &request.origin {
             Origin::Own(handle) => Data::Request(handle.clone()),
             Origin::Client { .. } => Data::None,
@@ -528,7 +528,7 @@ impl<H: Host> Volume<H> {
         };
         request.is_local_done = true;
         request.buffer = buffer;
-        request.has_failed = result.is_err();
+        request.has_failed |= result.is_err();
         let (io, stage, seq) = (request.io, request.stage, request.seq);
         if result.is_err() {
             self.fail_disk(cx, "the disk reported an error");

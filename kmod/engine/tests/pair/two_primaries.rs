@@ -3,7 +3,7 @@
 //! Two primaries at the same time, where that was asked for: the second one is served by the first.
 
 use crate::rig::{Rig, VOLUME};
-use weft_engine::event::{Command, Options};
+use weft_engine::event::{Command, Op, Options};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Role;
 use weft_uapi::status::SUSPENDED_NO_SERVER;
@@ -146,4 +146,25 @@ fn the_role_moves_over_without_a_moment_in_which_nobody_has_it() {
         );
         rig.assert_whole();
     }
+}
+
+/// The read had begun when the disk was given up.
+#[test]
+fn the_second_primary_is_shown_nothing_of_a_disk_that_is_given_up() {
+    let mut rig = both_lead(Rig::pair(), 2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.idle();
+    rig.lose_cache(1, 0, 4096);
+    rig.set_slow(1, true);
+    let read = rig.begin_op(1, Op::Read, 0, 4096);
+    let give_up = Command::Invalidate {
+        volume: VOLUME,
+        from: None,
+    };
+    assert_eq!(rig.command(1, give_up), Ok(()));
+    rig.set_slow(1, false);
+    rig.run_until(|rig| rig.is_complete(read));
+    assert_eq!(rig.result(read), Some(Ok(())));
+    assert_eq!(rig.content(read), [1; 4096]);
+    rig.assert_whole();
 }
