@@ -158,7 +158,8 @@ impl<H: Host> Volume<H> {
         origin: Origin<H>,
         io: Io,
     ) {
-        let is_serving = cx.facts.is_primary() || cx.facts.is_client;
+        // A promotion may yet be refused, and then nobody would fail what had come before it.
+        let is_serving = cx.facts.is_primary() || cx.facts.is_served_once;
         let refused = if !is_serving || self.sectors() == 0 {
             Some(IoError::NoData)
         } else if io.op != Op::Flush && !self.is_on_device(io.sector, io.bytes) {

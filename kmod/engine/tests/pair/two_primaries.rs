@@ -3,6 +3,7 @@
 //! Two primaries at the same time, where that was asked for: the second one is served by the first.
 
 use crate::rig::{Rig, VOLUME};
+use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Op, Options};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Role;
@@ -39,6 +40,19 @@ fn a_second_primary_is_refused_unless_that_was_asked_for_on_both_sides() {
     assert_eq!(rig.promote(1), Ok(()));
     assert_eq!(rig.open(1), Ok(()));
     assert_eq!(rig.open(0), Ok(()));
+}
+
+#[test]
+fn nothing_is_taken_from_an_application_before_the_second_one_is_primary() {
+    let mut rig = Rig::pair();
+    for node in 0..2 {
+        assert_eq!(rig.set_options(node, TWO), Ok(()));
+    }
+    let order = rig.order(1, Command::Primary { force: false });
+    let write = rig.begin_write(1, 0, 1, 4096);
+    assert_eq!(rig.result(write), Some(Err(IoError::NoData)));
+    assert_eq!(rig.reply(order), Ok(()));
+    assert_eq!(rig.write(1, 0, 2, 4096), Ok(()));
 }
 
 #[test]
