@@ -288,7 +288,9 @@ impl<H: Host> Volume<H> {
         } else if self.lacks_quorum(cx) {
             // Another majority may have written meanwhile.
         } else if io.op == Op::Read {
-            self.start_read(cx, number);
+            if self.may_show(number) {
+                self.start_read(cx, number);
+            }
         } else if io.op == Op::Flush || io.preflush {
             self.start_flush(cx, number);
         } else if self.may_write(cx, number) {
@@ -573,9 +575,6 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
-        if self.is_orphan(request) {
-            return self.forget_request(number);
-        }
         if request.has_failed {
             return self.fail_request(cx, number);
         }
@@ -652,6 +651,7 @@ impl<H: Host> Volume<H> {
         }
         self.leave(request.range.take());
         self.cool(span_of(&request.io), &mut request.log);
+        self.feed_starved();
         Some(request)
     }
 

@@ -182,3 +182,26 @@ fn the_second_primary_is_shown_nothing_of_a_disk_that_is_given_up() {
     assert_eq!(rig.content(read), [1; 4096]);
     rig.assert_whole();
 }
+
+/// Else it could have read what nobody has any more after its own end.
+#[test]
+fn a_primary_is_shown_what_a_lost_one_was_writing_once_that_stays() {
+    let mut rig = both_lead(Rig::synced(3), 3);
+    rig.set_late(2, true);
+    rig.begin_write(1, 0, 2, 4096);
+    while rig.read_disk(0, 0, 4096) != [2; 4096] {
+        assert!(rig.steps(1));
+    }
+    rig.crash(1);
+    let read = rig.begin_op(0, Op::Read, 0, 4096);
+    let other = rig.begin_op(0, Op::Read, 8, 4096);
+    rig.idle();
+    assert!(rig.is_complete(other));
+    assert!(!rig.is_complete(read), "node 1 may lack it");
+    rig.set_late(2, false);
+    rig.run_until(|rig| rig.is_complete(read));
+    assert_eq!(rig.result(read), Some(Ok(())));
+    assert_eq!(rig.content(read), [2; 4096]);
+    rig.restart(1);
+    rig.assert_whole();
+}
