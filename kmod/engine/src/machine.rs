@@ -332,6 +332,7 @@ impl<H: Host> Engine<H> {
                 false => Protocol::C,
             },
             is_client: self.client.is_some(),
+            is_served_once: self.is_served_once(),
             server: self.server(),
             clients: self.clients,
             is_suspended: self.suspension.is_wanted(),

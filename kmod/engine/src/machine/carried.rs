@@ -4,10 +4,11 @@
 //!
 //! On the client a request is *carried* from the moment it was sent until the server answers, or is lost; then it is held
 //! again, for the next server. On the server it is a request like those of its own applications, but for where its data
-//! are and whom it is answered to. What was begun for a client that is gone is finished for nobody.
+//! are and whom it is answered to. What was begun for a client that is gone is finished for nobody: until all members have
+//! it, it could disappear again, so no other application may be shown it before ([`Volume::may_show`]).
 
 use super::context::{ensure, Context, Fault, Line};
-use super::request::{Origin, Request, Stage};
+use super::request::{span_of, Origin, Request, Stage};
 use super::volume::Volume;
 use crate::effect::{Data, IoError};
 use crate::event::{Io, Op};
@@ -61,6 +62,16 @@ fn io_of(header: &Header) -> Option<Io> {
         fua: has(FLAG_FUA),
         preflush: has(FLAG_PREFLUSH),
     })
+}
+
+impl<H: Host> Request<H> {
+    /// On which peer its application is; none: on this node.
+    fn client(&self) -> Option<NodeId> {
+        match &self.origin {
+            Origin::Own(_) => None,
+            Origin::Client { line, .. } => Some(line.peer),
+        }
+    }
 }
 
 impl<H: Host> Volume<H> {
@@ -170,7 +181,6 @@ impl<H: Host> Volume<H> {
         }
         self.carried = self.carried.saturating_sub(1);
         self.complete(cx, number, result, data);
-        self.feed_starved();
         Ok(())
     }
 
@@ -271,6 +281,26 @@ impl<H: Host> Volume<H> {
             }
         }
         self.recheck = true;
+    }
+
+    /// Whether something that a peer asked for as a client is not finished.
+    pub(super) fn works_for(&self, peer: NodeId) -> bool {
+        self.requests.iter().any(|(_, request)| request.is_of(peer))
+    }
+
+    /// Whether a read would show nothing that another application has under way.
+    pub(super) fn may_show(&mut self, number: u32) -> bool {
+        let Some(read) = self.requests.get(number).filter(|_| self.theirs > 0) else {
+            return true;
+        };
+        let is_shown = |write: &Request<H>| {
+            write.stage == Stage::Writing
+                && write.client() != read.client()
+                && span_of(&write.io).overlaps(span_of(&read.io))
+        };
+        let may_show = !self.requests.iter().any(|(_, write)| is_shown(write));
+        self.is_starved |= !may_show;
+        may_show
     }
 
     /// Whether a request is of a client that is gone.

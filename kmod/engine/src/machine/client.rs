@@ -95,6 +95,11 @@ impl<H: Host> Engine<H> {
         self.client.is_some()
     }
 
+    /// Whether this node is primary by way of others.
+    pub(super) fn is_served_once(&self) -> bool {
+        self.client.as_ref().is_some_and(Client::is_served_once)
+    }
+
     /// When the search for a server goes on.
     pub(super) fn client_deadline(&self) -> Option<Time> {
         self.client.as_ref().and_then(Client::deadline)
@@ -102,8 +107,7 @@ impl<H: Host> Engine<H> {
 
     /// The role that people see: primary is who has an application.
     pub(super) fn shown_role(&self) -> Role {
-        let is_client = self.client.as_ref().is_some_and(Client::is_served_once);
-        match is_client || (self.role == Role::Primary && self.is_claimed) {
+        match self.is_served_once() || (self.role == Role::Primary && self.is_claimed) {
             true => Role::Primary,
             false => Role::Secondary,
         }
@@ -138,11 +142,7 @@ impl<H: Host> Engine<H> {
         to: Option<NodeId>,
     ) {
         let mut header = Header::new(PacketKind::Claimed, None);
-        header.arg = self
-            .client
-            .as_ref()
-            .is_some_and(Client::is_served_once)
-            .into();
+        header.arg = self.is_served_once().into();
         for id in self.connected().iter() {
             let is_meant = to.is_none_or(|peer| peer == id)
                 && self.peer(id).is_some_and(|peer| peer.may_serve);

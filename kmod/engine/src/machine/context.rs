@@ -27,8 +27,10 @@ pub(super) struct Facts {
     pub(super) is_suspended: bool,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
-    /// This node has an application whose requests a peer carries out.
+    /// This node has an application whose requests a peer carries out, or is to.
     pub(super) is_client: bool,
+    /// One did already, so this node is primary.
+    pub(super) is_served_once: bool,
     /// That peer, while there is one.
     pub(super) server: Option<NodeId>,
     /// Peers whose requests this node carries out.

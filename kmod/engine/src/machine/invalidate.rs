@@ -14,6 +14,7 @@
 use super::context::{Context, Facts};
 use super::disk::{Disk, Stage};
 use super::replica::Replica;
+use super::request;
 use super::said::Said;
 use super::target::Target;
 use super::volume::Volume;
@@ -282,6 +283,14 @@ impl<H: Host> Volume<H> {
             disk.set_flag(FLAG_INCONSISTENT | FLAG_INVALIDATED, true);
             disk.given_up_by = Some(disk.touch());
             self.set_disk_state(cx, DiskState::Inconsistent);
+            self.void_reads();
+        }
+    }
+
+    /// What the disk answers from now on is not what the application is to see.
+    fn void_reads(&mut self) {
+        for request in self.requests.iter_mut() {
+            request.has_failed |= request.stage == request::Stage::Reading;
         }
     }
 

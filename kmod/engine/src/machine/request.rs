@@ -91,7 +91,7 @@ pub(super) struct Request<H: Host> {
     pub(super) sent: NodeSet,
     /// Peers that have it, as far as the protocol demands.
     pub(super) acked: NodeSet,
-    /// An error of the disk.
+    /// An error of the disk, or the disk was given up meanwhile.
     pub(super) has_failed: bool,
     /// What the disk read for a client.
     pub(super) buffer: Option<H::Buffer>,
@@ -158,7 +158,8 @@ impl<H: Host> Volume<H> {
         origin: Origin<H>,
         io: Io,
     ) {
-        let is_serving = cx.facts.is_primary() || cx.facts.is_client;
+        // A promotion may yet be refused, and then nobody would fail what had come before it.
+        let is_serving = cx.facts.is_primary() || cx.facts.is_served_once;
         let refused = if !is_serving || self.sectors() == 0 {
             Some(IoError::NoData)
         } else if io.op != Op::Flush && !self.is_on_device(io.sector, io.bytes) {
@@ -287,7 +288,9 @@ impl<H: Host> Volume<H> {
         } else if self.lacks_quorum(cx) {
             // Another majority may have written meanwhile.
         } else if io.op == Op::Read {
-            self.start_read(cx, number);
+            if self.may_show(number) {
+                self.start_read(cx, number);
+            }
         } else if io.op == Op::Flush || io.preflush {
             self.start_flush(cx, number);
         } else if self.may_write(cx, number) {
@@ -310,7 +313,7 @@ impl<H: Host> Volume<H> {
             .read_sectors
             .saturating_add(u64::from(request.io.bytes / 512));
         disk.io_pending = disk.io_pending.saturating_add(1);
-        request.is_local_done = false;
+        (request.is_local_done, request.has_failed) = (false, false);
         let data = match &request.origin {
             Origin::Own(handle) => Data::Request(handle.clone()),
             Origin::Client { .. } => Data::None,
@@ -528,7 +531,7 @@ impl<H: Host> Volume<H> {
         };
         request.is_local_done = true;
         request.buffer = buffer;
-        request.has_failed = result.is_err();
+        request.has_failed |= result.is_err();
         let (io, stage, seq) = (request.io, request.stage, request.seq);
         if result.is_err() {
             self.fail_disk(cx, "the disk reported an error");
@@ -572,9 +575,6 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
-        if self.is_orphan(request) {
-            return self.forget_request(number);
-        }
         if request.has_failed {
             return self.fail_request(cx, number);
         }
@@ -651,6 +651,7 @@ impl<H: Host> Volume<H> {
         }
         self.leave(request.range.take());
         self.cool(span_of(&request.io), &mut request.log);
+        self.feed_starved();
         Some(request)
     }
 

@@ -54,6 +54,10 @@ impl<H: Host> Engine<H> {
         {
             return cx.deny(asker, (Refusal::PeerPrimary, Some(other)));
         }
+        if asker.client().is_some_and(|peer| self.works_for(peer)) {
+            // What was begun for its former application comes first.
+            return cx.deny(asker, (Refusal::InTransition, None));
+        }
         for volume in self.each_volume_mut() {
             // It may be waiting for votes that only a person can do without.
             volume.insists |= force;
@@ -63,6 +67,10 @@ impl<H: Host> Engine<H> {
         self.tell_leading(cx);
         self.expose(cx);
         cx.reply(asker, Ok(()));
+    }
+
+    fn works_for(&self, peer: NodeId) -> bool {
+        self.each_volume().any(|volume| volume.works_for(peer))
     }
 
     /// Whose applications are served by this node's disk.

@@ -7,7 +7,6 @@
 //! two that have asked each other the one with the lower number goes first; so of several promotions at once one comes
 //! to its end.
 
-use super::client::Client;
 use super::context::{ensure, Context, Fault};
 use super::disk::Disk;
 use super::role::Transition;
@@ -95,7 +94,7 @@ impl<H: Host> Engine<H> {
     /// What to say to a peer's question.
     fn vote(&self, id: NodeId, question: Question) -> Vote {
         let others = || self.each_peer();
-        let is_client = self.client.as_ref().is_some_and(Client::is_served_once);
+        let is_client = self.is_served_once();
         let has_primary = self.role == Role::Primary
             || others().any(|peer| peer.role == Role::Primary)
             || (is_client && question.client != Some(self.config.node))

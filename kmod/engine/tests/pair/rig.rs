@@ -59,6 +59,8 @@ struct Node {
     fence: Option<(NodeId, u64)>,
     /// Metadata writes, and what is to be kept, are set aside.
     is_late: bool,
+    /// Reads of the disk are set aside.
+    is_slow: bool,
     late: Vec<Act>,
     queue: VecDeque<Act>,
     /// Per peer: the session offered and not yet connected.
@@ -153,6 +155,7 @@ impl Rig {
             forced: Vec::new(),
             is_failing: false,
             is_late: false,
+            is_slow: false,
             late: Vec::new(),
             queue: VecDeque::new(),
             offers: BTreeMap::new(),
@@ -410,6 +413,11 @@ impl Rig {
         Ok(self.buffers[at].to_vec())
     }
 
+    /// What a request read.
+    pub(crate) fn content(&self, request: u64) -> &[u8] {
+        &self.buffers[request as usize]
+    }
+
     pub(crate) fn open(&mut self, number: usize) -> Result<(), Refusal> {
         self.nodes[number].engine.open(VOLUME, true)
     }
@@ -449,6 +457,9 @@ impl Rig {
             return false;
         };
         match act {
+            act @ Act::Disk(_, Io { op: Op::Read, .. }, _) if self.nodes[number].is_slow => {
+                self.nodes[number].late.push(act);
+            }
             Act::Disk(cookie, io, data) => {
                 let result = if self.nodes[number].is_failing && io.op.changes_data() {
                     Err(DiskError)
@@ -568,6 +579,15 @@ impl Rig {
         let node = &mut self.nodes[number];
         node.is_late = is_late;
         if !is_late {
+            node.queue.extend(node.late.drain(..));
+        }
+    }
+
+    /// The disk reads nothing from now on, or all that it was asked for.
+    pub(crate) fn set_slow(&mut self, number: usize, is_slow: bool) {
+        let node = &mut self.nodes[number];
+        node.is_slow = is_slow;
+        if !is_slow {
             node.queue.extend(node.late.drain(..));
         }
     }

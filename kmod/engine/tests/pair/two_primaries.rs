@@ -3,7 +3,8 @@
 //! Two primaries at the same time, where that was asked for: the second one is served by the first.
 
 use crate::rig::{Rig, VOLUME};
-use weft_engine::event::{Command, Options};
+use weft_engine::effect::IoError;
+use weft_engine::event::{Command, Op, Options};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Role;
 use weft_uapi::status::SUSPENDED_NO_SERVER;
@@ -39,6 +40,19 @@ fn a_second_primary_is_refused_unless_that_was_asked_for_on_both_sides() {
     assert_eq!(rig.promote(1), Ok(()));
     assert_eq!(rig.open(1), Ok(()));
     assert_eq!(rig.open(0), Ok(()));
+}
+
+#[test]
+fn nothing_is_taken_from_an_application_before_the_second_one_is_primary() {
+    let mut rig = Rig::pair();
+    for node in 0..2 {
+        assert_eq!(rig.set_options(node, TWO), Ok(()));
+    }
+    let order = rig.order(1, Command::Primary { force: false });
+    let write = rig.begin_write(1, 0, 1, 4096);
+    assert_eq!(rig.result(write), Some(Err(IoError::NoData)));
+    assert_eq!(rig.reply(order), Ok(()));
+    assert_eq!(rig.write(1, 0, 2, 4096), Ok(()));
 }
 
 #[test]
@@ -146,4 +160,48 @@ fn the_role_moves_over_without_a_moment_in_which_nobody_has_it() {
         );
         rig.assert_whole();
     }
+}
+
+/// The read had begun when the disk was given up.
+#[test]
+fn the_second_primary_is_shown_nothing_of_a_disk_that_is_given_up() {
+    let mut rig = both_lead(Rig::pair(), 2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.idle();
+    rig.lose_cache(1, 0, 4096);
+    rig.set_slow(1, true);
+    let read = rig.begin_op(1, Op::Read, 0, 4096);
+    let give_up = Command::Invalidate {
+        volume: VOLUME,
+        from: None,
+    };
+    assert_eq!(rig.command(1, give_up), Ok(()));
+    rig.set_slow(1, false);
+    rig.run_until(|rig| rig.is_complete(read));
+    assert_eq!(rig.result(read), Some(Ok(())));
+    assert_eq!(rig.content(read), [1; 4096]);
+    rig.assert_whole();
+}
+
+/// Else it could have read what nobody has any more after its own end.
+#[test]
+fn a_primary_is_shown_what_a_lost_one_was_writing_once_that_stays() {
+    let mut rig = both_lead(Rig::synced(3), 3);
+    rig.set_late(2, true);
+    rig.begin_write(1, 0, 2, 4096);
+    while rig.read_disk(0, 0, 4096) != [2; 4096] {
+        assert!(rig.steps(1));
+    }
+    rig.crash(1);
+    let read = rig.begin_op(0, Op::Read, 0, 4096);
+    let other = rig.begin_op(0, Op::Read, 8, 4096);
+    rig.idle();
+    assert!(rig.is_complete(other));
+    assert!(!rig.is_complete(read), "node 1 may lack it");
+    rig.set_late(2, false);
+    rig.run_until(|rig| rig.is_complete(read));
+    assert_eq!(rig.result(read), Some(Ok(())));
+    assert_eq!(rig.content(read), [2; 4096]);
+    rig.restart(1);
+    rig.assert_whole();
 }
