@@ -336,7 +336,13 @@ fn carry_out(resource: &Arc<Resource>, actions: &mut Fifo<Action>, patience: Pat
     let _no_io = NoIo::enter();
     while let Some(action) = actions.pop() {
         match action {
-            Action::Disk(disk, job) => crate::disk::start(resource, disk, job, patience),
+            Action::Disk(disk, job) => {
+                if patience == Patience::Hurry && !resource.done.is_empty() {
+                    // The next disk may hold this thread up, and what ended must not wait for it.
+                    resource.wake();
+                }
+                crate::disk::start(resource, disk, job, patience)
+            }
             Action::Request(request, buffer) => crate::disk::go_on(resource, request, buffer),
             Action::Complete(request, result, data) => request.complete(result, data.as_ref()),
         }

@@ -20,6 +20,7 @@
 mod down;
 mod orders;
 mod session;
+mod taker;
 
 use crate::block::{AppRequest, Device, Request};
 use crate::disk::{Disk, DiskRequest, Issue, Patience};
@@ -51,6 +52,7 @@ use kernel::{
 pub(crate) use orders::Order;
 use orders::Orders;
 pub(crate) use session::SessionEnd;
+use taker::{Taker, Taking};
 use weft_engine::effect::Object;
 use weft_engine::event::{Event, Io, Kept, Options};
 use weft_engine::host::Time;
@@ -95,8 +97,8 @@ pub(crate) struct Resource {
     pub(crate) queue: OrderedQueue,
     issuing: OrderedQueue,
     pub(crate) done: DoneList<Resource>,
-    /// Threads that are about to look at `done` by themselves.
-    takers: Atomic<usize>,
+    /// Who looks at `done` by itself.
+    taker: Taker,
     /// Reads that failed on the way past the engine.
     refused: BioStack,
     /// Requests of applications in flight.
@@ -304,7 +306,7 @@ impl Resource {
             queue: OrderedQueue::new(&queue)?,
             issuing: OrderedQueue::new(&issuing)?,
             done: DoneList::new(),
-            takers: Atomic::new(0),
+            taker: Taker::new(),
             refused: BioStack::new(),
             admitted: Quota::new(REQUESTS_MAX),
             waiting: Atomic::new(false),
@@ -488,10 +490,9 @@ impl Resource {
         self.mirrored.store(mirrored, Relaxed);
     }
 
-    /// From now on until the answer is dropped nobody is woken for ends of disk requests. The caller takes them afterwards.
+    /// The calling thread takes the ends of what it submits until the answer is dropped, and looks at `done` then.
     pub(crate) fn begin_taking(&self) -> Taking<'_> {
-        self.takers.fetch_add(1, Full);
-        Taking(&self.takers)
+        self.taker.begin()
     }
 
     /// Lets [`run`](WorkItem::run) of the resource's own queue happen. Any context.
@@ -617,9 +618,9 @@ impl Sink for Resource {
         &self.done
     }
 
-    fn wake(this: ArcBorrow<'_, Self>) {
+    fn wake(this: ArcBorrow<'_, Self>, is_first: bool) {
         // The end stands on the list already: a thread that stops taking now sees it.
-        if this.takers.load(Relaxed) == 0 {
+        if this.taker.leaves(is_first) {
             this.queue.enqueue::<_, WORK>(Arc::from(this));
         }
     }
@@ -677,14 +678,5 @@ impl WorkItem<SLOW> for Resource {
 
     fn run(this: Arc<Self>) {
         this.carry_out_orders();
-    }
-}
-
-/// See [`Resource::begin_taking`].
-pub(crate) struct Taking<'a>(&'a Atomic<usize>);
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Full);
     }
 }

@@ -25,6 +25,13 @@ void *weft_page_address(struct page *page)
 	return page_address(page);
 }
 
+/* Tasks */
+
+unsigned long weft_running_task(void)
+{
+	return in_task() ? (unsigned long)current : 0;
+}
+
 /* Block devices */
 
 void weft_wait_for_zero(int *counter)

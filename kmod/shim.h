@@ -38,12 +38,18 @@ void weft_memalloc_end(unsigned int flags);
 bool weft_page_is_shared(struct page *page);
 void *weft_page_address(struct page *page);
 
+/* Tasks */
+
+/* The task that runs, to be compared; 0 in an interrupt. */
+unsigned long weft_running_task(void);
+
 /* Block devices */
 
 static const blk_opf_t WEFT_REQ_OP_MASK = REQ_OP_MASK;
 static const blk_opf_t WEFT_REQ_PREFLUSH = REQ_PREFLUSH;
 static const blk_opf_t WEFT_REQ_FUA = REQ_FUA;
 static const blk_opf_t WEFT_REQ_SYNC = REQ_SYNC;
+static const blk_opf_t WEFT_REQ_IDLE = REQ_IDLE;
 static const blk_opf_t WEFT_REQ_NOUNMAP = REQ_NOUNMAP;
 static const blk_opf_t WEFT_REQ_NOWAIT = REQ_NOWAIT;
 static const blk_mode_t WEFT_OPEN_READ = BLK_OPEN_READ;

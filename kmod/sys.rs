@@ -18,4 +18,5 @@ pub(crate) mod module;
 pub(crate) mod pages;
 pub(crate) mod pipe;
 pub(crate) mod random;
+pub(crate) mod task;
 pub(crate) mod work;

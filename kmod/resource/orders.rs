@@ -202,6 +202,27 @@ impl Resource {
         self.issue_later(Issue::Close(disk));
     }
 
+    /// Waits for reads that went past the engine before requests were suspended; not for long if a disk hangs, from which
+    /// nothing is read any more then.
+    fn await_reads(&self) {
+        for _ in 0..CLOSE_LOOKS {
+            // Who holds the lock has not let go of the shortcut yet.
+            let is_reading =
+                |volume: &mut Volume| volume.disk.as_ref().is_some_and(|disk| disk.is_lent());
+            if !self
+                .state
+                .lock()
+                .rest
+                .volumes_mut()
+                .iter_mut()
+                .any(is_reading)
+            {
+                return;
+            }
+            fsleep(Delta::from_millis(CLOSE_LOOK_MS));
+        }
+    }
+
     pub(super) fn carry_out_orders(self: &Arc<Self>) {
         while let Some(order) = self.orders.pop() {
             match order {
@@ -284,6 +305,7 @@ impl Resource {
     fn replied(self: &Arc<Self>, waiter: Waiter, result: Result<(), Failure>) {
         let Waiter { command, purpose } = waiter;
         match (command, &result) {
+            (Some(Command::SuspendIo), Ok(())) => self.await_reads(),
             (Some(Command::NewDevice { volume, .. }), Err(_)) => self.drop_volume(volume),
             (Some(Command::DelDevice { volume }), Ok(())) => self.drop_volume(volume),
             _ => {}

@@ -40,9 +40,9 @@ pub(crate) trait Sink: Send + Sync + Sized + 'static {
     /// Where ends are put.
     fn done(&self) -> &DoneList<Self>;
 
-    /// The list was empty and is not any more. Called in any context, also hard irq; the last reference to the sink
-    /// is never dropped by it.
-    fn wake(this: ArcBorrow<'_, Self>);
+    /// An end was put on the list; `is_first`: it was empty. Called in any context, also hard irq; the last reference to
+    /// the sink is never dropped by it.
+    fn wake(this: ArcBorrow<'_, Self>, is_first: bool);
 
     /// A read by a [`Loan`] failed. Same context as [`wake`](Self::wake).
     fn refused(this: ArcBorrow<'_, Self>, bio: Bio);
@@ -406,9 +406,8 @@ impl<S: Sink> Bdev<S> {
         // SAFETY: The device lives as long as the request, and its drop keeps the sink until this section ends.
         let sink = unsafe { ArcBorrow::from_raw(Arc::as_ptr(&(*in_flight).device.sink)) };
         // SAFETY: The request ended; from here on it belongs to the list.
-        if unsafe { sink.done().push(in_flight) } {
-            S::wake(sink);
-        }
+        let is_first = unsafe { sink.done().push(in_flight) };
+        S::wake(sink, is_first);
     }
 }
 
@@ -462,7 +461,10 @@ fn flags(request: &LowerRequest) -> c_uint {
     let when = |condition, flag| if condition { flag } else { 0 };
     let op = match request.op {
         LowerOp::Read => bindings::req_op_REQ_OP_READ,
-        LowerOp::Write => bindings::req_op_REQ_OP_WRITE | bindings::WEFT_REQ_SYNC,
+        LowerOp::Write => {
+            // As direct I/O: a disk's throttle on writeback does not put the submitting thread to sleep.
+            bindings::req_op_REQ_OP_WRITE | bindings::WEFT_REQ_SYNC | bindings::WEFT_REQ_IDLE
+        }
         LowerOp::Flush => bindings::req_op_REQ_OP_WRITE | bindings::WEFT_REQ_PREFLUSH,
         LowerOp::WriteZeroes { no_unmap } => {
             bindings::req_op_REQ_OP_WRITE_ZEROES | when(no_unmap, bindings::WEFT_REQ_NOUNMAP)

@@ -10,11 +10,14 @@
 
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, splice, FcntlArg, OFlag, SpliceFFlags};
+use nix::unistd::{sysconf, SysconfVar};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use weft_uapi::wire::HEADER_BYTES;
 
+/// Pieces that come at once at most, see [`DRAINED_BYTES`].
+const PIECES: i64 = 256;
 /// Wanted pipe size: 256 slots hold several of the largest messages, each page in a slot of its own.
 const PIPE_BYTES: i32 = 1 << 20;
 /// Bytes asked for at once.
@@ -61,6 +64,12 @@ pub struct Flow {
     pub moved: u64,
 }
 
+/// Whether a pipe of so many bytes has a slot for each piece of [`DRAINED_BYTES`], however small: a slot holds a page.
+fn has_room(pipe_bytes: i32) -> bool {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    page.is_some_and(|page| i64::from(pipe_bytes) / page >= PIECES)
+}
+
 impl Flow {
     /// A flow with an empty pipe.
     ///
@@ -76,7 +85,7 @@ impl Flow {
         Ok(Self {
             pipe_out,
             pipe_in,
-            is_roomy: resized.is_ok(),
+            is_roomy: resized.is_ok_and(has_room),
             held: 0,
             readable: true,
             writable: true,
