@@ -115,12 +115,19 @@ impl Witness {
 
     /// These peers, a majority of the voters, agree on a line in which the record that is known does not occur. If its maker
     /// is one of them it has given it up: nothing was ever written in it.
-    /// Nor does it count when all other voters agree, new disks as well, and have all that was written before it.
-    fn overrule(&mut self, line: &Ancestry, agree: NodeSet, is_unanimous: bool) {
+    fn overrule(&mut self, line: &Ancestry, agree: NodeSet) {
         let maker = self.known().generation.writer;
-        let has_given_up = (is_unanimous && line.contains(self.written))
-            || maker.is_some_and(|maker| agree.contains(maker));
+        let has_given_up = maker.is_some_and(|maker| agree.contains(maker));
         if has_given_up && agree.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
+            self.fall_back(line);
+        }
+    }
+
+    /// All other voters, new disks as well, agree on a line in which the record that is known does not occur, and which has
+    /// all that was written before it.
+    fn concede(&mut self, line: &Ancestry, others: NodeSet) {
+        let has_all = line.contains(self.written);
+        if has_all && others.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
             self.fall_back(line);
         }
     }
@@ -224,13 +231,9 @@ impl<H: Host> Volume<H> {
         let alike =
             self.peers_that(|_, replica| replica.told().is_some_and(|it| is_same(it, &said)));
         let voters = facts.quorum.voters.without(facts.node);
-        let is_unanimous = voters.0 & !alike.0 == 0;
         // A disk that took the place of another one has forgotten what its node knew.
         let is_new = |_, replica: &Replica<H>| replica.told().is_some_and(|it| it.side.is_newcomer);
-        let agree = match is_unanimous {
-            true => alike,
-            false => NodeSet(alike.0 & !self.peers_that(is_new).0),
-        };
+        let agree = NodeSet(alike.0 & !self.peers_that(is_new).0);
         let Some(witness) = self.witness.as_mut() else {
             return;
         };
@@ -246,8 +249,13 @@ impl<H: Host> Volume<H> {
             witness.learn(peer, line.current(), &line, is_certain);
         } else if said.role != Role::Primary && line.current().writer == Some(peer) {
             witness.take_back(&line);
-        } else if facts.quorum.is_on() && facts.quorum.has_majority(agree) {
-            witness.overrule(&line, agree, is_unanimous);
+        } else if facts.quorum.is_on() {
+            if facts.quorum.has_majority(agree) {
+                witness.overrule(&line, agree);
+            }
+            if voters.0 & !alike.0 == 0 {
+                witness.concede(&line, alike);
+            }
         }
         self.recheck = true;
     }
