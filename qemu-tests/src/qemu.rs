@@ -76,7 +76,9 @@ impl Qemu {
             .stdin(Stdio::null());
         match accelerator {
             "kvm" => command.args(["-accel", "kvm", "-cpu", "host"]),
-            _ => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            // One thread for all processors of a machine. With one for each, code that a kernel changes is not always seen by
+            // the others, and now and then a processor's timer stands still for good.
+            _ => command.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
         };
         Qemu {
             command,
