@@ -41,13 +41,8 @@ impl<H: Host> Engine<H> {
     /// Wants this node to be secondary at once: whatever was asked of it and is not complete fails.
     #[inline(never)]
     pub(super) fn on_quit<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
-        match self.transition {
-            Some(Transition::Draining { asker: other }) => {
-                self.transition = None;
-                cx.reply(other, Ok(()));
-            }
-            Some(_) => return cx.reply(asker, Err(Refusal::InTransition)),
-            None => {}
+        if !matches!(self.transition, None | Some(Transition::Draining { .. })) {
+            return cx.reply(asker, Err(Refusal::InTransition));
         }
         if self.client.is_some() {
             return self.quit_server(cx, asker);

@@ -473,6 +473,10 @@ impl<H: Host> Engine<H> {
             Level::Error,
             format_args!("{why}: it is primary no more, and its requests fail"),
         );
+        if let Some(Transition::Draining { asker }) = self.transition {
+            self.transition = None;
+            cx.reply(asker, Ok(()));
+        }
         for volume in self.each_volume_mut() {
             volume.is_overtaken = true;
             volume.stalled = None;

@@ -102,3 +102,20 @@ fn a_demotion_that_takes_long_ends_when_a_person_does_not_wait() {
     rig.assert_equal();
     assert_eq!(rig.disk_state(0), DiskState::UpToDate);
 }
+
+#[test]
+fn a_demotion_that_takes_long_ends_when_a_majority_goes_on() {
+    let mut rig = Rig::voting(3);
+    rig.isolate(0);
+    let write = rig.begin_write(0, 0, 1, 4096);
+    let gentle = rig.order(0, GENTLY);
+    rig.idle();
+    assert_eq!(rig.answered(gentle), None);
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.write(1, 0, 2, 4096), Ok(()));
+    rig.heal();
+    assert_eq!(rig.answered(gentle), Some(Ok(())));
+    assert_eq!(rig.result(write), Some(Err(IoError::NoQuorum)));
+    assert_eq!(rig.role(0), Role::Secondary);
+    rig.assert_equal();
+}
