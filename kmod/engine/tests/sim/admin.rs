@@ -307,6 +307,16 @@ impl World {
     fn repair(&mut self, node: usize) {
         self.nodes[node].dies_after = None;
         self.take_orders_back(node);
+        let is_late = self
+            .calm_since
+            .is_some_and(|since| self.now > since + GIVE_UP_AFTER);
+        let mut pending = self.nodes[node].tokens.values();
+        let waits =
+            |command: &Option<Command>| *command == Some(Command::Secondary { force: false });
+        if is_late && pending.any(waits) {
+            // Alone and without a majority it would wait for ever.
+            return self.command(node, Command::Secondary { force: true });
+        }
         if self.nodes[node].engine.is_none() || !self.nodes[node].tokens.is_empty() {
             return;
         }
