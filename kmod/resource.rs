@@ -236,6 +236,11 @@ impl Rest {
     }
 
     /// All volumes.
+    pub(crate) fn volumes(&self) -> &[Volume] {
+        &self.volumes
+    }
+
+    /// All volumes, to be changed.
     pub(crate) fn volumes_mut(&mut self) -> &mut [Volume] {
         &mut self.volumes
     }

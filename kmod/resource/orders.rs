@@ -36,9 +36,21 @@ use weft_uapi::state::{DiskState, Role};
 use weft_uapi::status::Name;
 use weft_uapi::units::{Minor, NodeId, VolumeId};
 
-/// How often, and how many milliseconds apart, is looked whether reads of a disk have ended that is to be closed.
-const CLOSE_LOOKS: usize = 250;
-const CLOSE_LOOK_MS: i64 = 20;
+/// How often, and how many milliseconds apart, is looked whether reads past the engine have ended.
+const LOOKS: usize = 250;
+const LOOK_MS: i64 = 20;
+
+/// Waits until something is not so any more, but not for long, since a disk that hangs must not hold other actions up.
+/// Returns whether that came about.
+fn is_soon_over(is_so: impl Fn() -> bool) -> bool {
+    for _ in 0..LOOKS {
+        if !is_so() {
+            return true;
+        }
+        fsleep(Delta::from_millis(LOOK_MS));
+    }
+    false
+}
 
 /// One thing to do.
 pub(crate) enum Order {
@@ -190,37 +202,28 @@ impl Resource {
         SlowQueue::enqueue::<_, { super::SLOW }>(self.clone());
     }
 
-    /// Closes a disk after the last read that went there past the engine. One that hangs must not hold other actions up for
-    /// long: then it is closed later.
+    /// Closes a disk after the last read that went there past the engine; one that hangs is closed later.
     fn close_disk(self: &Arc<Self>, disk: Arc<Disk>) {
-        for _ in 0..CLOSE_LOOKS {
-            if !disk.is_lent() {
-                return drop(disk);
-            }
-            fsleep(Delta::from_millis(CLOSE_LOOK_MS));
+        if is_soon_over(|| disk.is_lent()) {
+            drop(disk);
+        } else {
+            self.issue_later(Issue::Close(disk));
         }
-        self.issue_later(Issue::Close(disk));
     }
 
-    /// Waits for reads that went past the engine before requests were suspended; not for long if a disk hangs, from which
-    /// nothing is read any more then.
+    /// Waits for reads that went past the engine before requests were suspended. What a disk that hangs still owes it does
+    /// not wait for: nothing more is read from it.
     fn await_reads(&self) {
-        for _ in 0..CLOSE_LOOKS {
+        is_soon_over(|| {
             // Who holds the lock has not let go of the shortcut yet.
-            let is_reading =
-                |volume: &mut Volume| volume.disk.as_ref().is_some_and(|disk| disk.is_lent());
-            if !self
-                .state
-                .lock()
+            let state = self.state.lock();
+            let mut disks = state
                 .rest
-                .volumes_mut()
-                .iter_mut()
-                .any(is_reading)
-            {
-                return;
-            }
-            fsleep(Delta::from_millis(CLOSE_LOOK_MS));
-        }
+                .volumes()
+                .iter()
+                .filter_map(|volume| volume.disk.as_ref());
+            disks.any(|disk| disk.is_lent())
+        });
     }
 
     pub(super) fn carry_out_orders(self: &Arc<Self>) {

@@ -36,9 +36,9 @@ use crate::{
 /// How long a machine may take to boot or to switch itself off; on an emulated
 /// processor and a busy host that is much longer than usual.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// How often it is tried. About one of some hundred machines that go on from a template
-/// stands still while its devices are found: its processors are idle, and an interrupt
-/// does not come. The product is not loaded then, nor has anything been written.
+/// How often it is tried. Machines emulated with a thread for each processor stood still now and then while their devices
+/// were found, see [`crate::qemu`]; should one do so again, it is said, and where it stands is kept. The product is not
+/// loaded then, nor has anything been written.
 const ATTEMPTS: u32 = 3;
 /// How long QEMU may take to tell where a machine stands.
 const MONITOR_LIMIT: Duration = Duration::from_secs(20);

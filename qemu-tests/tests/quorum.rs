@@ -8,7 +8,7 @@ use weft_qemu_tests::mirror::{
     self, ensure_equal_disks, ensure_records, ensure_refused, wait_for, wait_lost, wait_uptodate,
     Scribe, DEVICE,
 };
-use weft_qemu_tests::{Command, Machine, View};
+use weft_qemu_tests::{Cluster, Command, Machine, View};
 
 const DISK_MIB: u64 = 32;
 
@@ -19,18 +19,25 @@ fn let_requests_wait(machine: &Machine) -> Result<()> {
         .map(drop)
 }
 
+/// Weaves the mirror, and cuts its primary, the first node, off when that many records are written.
+fn isolate_writer(cluster: &Cluster, records: u64) -> Result<Scribe> {
+    let alpha = cluster.node(0);
+    mirror::weave_and_mount(cluster)?;
+    let_requests_wait(alpha)?;
+    let mut scribe = Scribe::start(alpha, "/mnt/records")?;
+    scribe.wait_for(records)?;
+    cluster.network().isolate(0);
+    wait_for(alpha, "the lack of a majority to be noticed", |view| {
+        view.waits_for("quorum")
+    })?;
+    Ok(scribe)
+}
+
 #[test]
 fn r8_an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
-        mirror::weave_and_mount(cluster)?;
-        let_requests_wait(alpha)?;
-        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
-        scribe.wait_for(40)?;
-        cluster.network().isolate(0);
-        wait_for(alpha, "the lack of a majority to be noticed", |view| {
-            view.waits_for("quorum")
-        })?;
+        let mut scribe = isolate_writer(cluster, 40)?;
         let told = alpha.sh("weft status r0")?;
         for text in [
             "quorum no  1 of 3 voters present",
@@ -77,14 +84,7 @@ fn r8_an_isolated_primary_waits_and_says_why_and_the_majority_goes_on() {
 fn r8_a_primary_that_waits_for_a_majority_is_demoted_by_force() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta, gamma) = (cluster.node(0), cluster.node(1), cluster.node(2));
-        mirror::weave_and_mount(cluster)?;
-        let_requests_wait(alpha)?;
-        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
-        scribe.wait_for(10)?;
-        cluster.network().isolate(0);
-        wait_for(alpha, "the lack of a majority to be noticed", |view| {
-            view.waits_for("quorum")
-        })?;
+        let mut scribe = isolate_writer(cluster, 10)?;
         ensure_refused(alpha, "weft secondary r0", &["device-open"])?;
         alpha.sh("weft secondary r0 --force")?;
         ensure!(scribe.wait_for_end()? != 0, "what waited did not fail");
@@ -110,14 +110,7 @@ fn r8_a_primary_that_waits_for_a_majority_is_demoted_by_force() {
 fn r8_a_primary_that_waits_goes_on_when_one_voter_is_back() {
     mirror::trio(DISK_MIB).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
-        mirror::weave_and_mount(cluster)?;
-        let_requests_wait(alpha)?;
-        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
-        scribe.wait_for(10)?;
-        cluster.network().isolate(0);
-        wait_for(alpha, "the lack of a majority to be noticed", |view| {
-            view.waits_for("quorum")
-        })?;
+        let mut scribe = isolate_writer(cluster, 10)?;
         let before = scribe.acknowledged();
         wait_lost(beta, alpha)?;
         cluster.network().heal(0, 1);

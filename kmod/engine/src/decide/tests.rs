@@ -226,6 +226,26 @@ fn an_older_image_of_a_disk_is_overwritten_in_full() {
 }
 
 #[test]
+fn an_unfinished_target_that_a_person_gives_up_fetches_from_an_older_image() {
+    let mut restored = side(0, &[1, 2], 1);
+    restored.attach_id = 51;
+    let mut unfinished = side(1, &[1], 1);
+    unfinished.is_inconsistent = true;
+    check(
+        &restored,
+        &unfinished,
+        Rule::RolledBack,
+        Outcome::SplitBrain,
+    );
+    unfinished.discards = true;
+    check(&unfinished, &restored, Rule::RolledBack, FULL_TARGET);
+    // What it was fetching is newer than all that the image has: that is somebody else's to give.
+    let mut newer = side(1, &[1, 2, 3], 1);
+    (newer.is_inconsistent, newer.discards) = (true, true);
+    check(&restored, &newer, Rule::RolledBack, Outcome::NoSource);
+}
+
+#[test]
 fn a_disk_is_known_by_its_attaches_and_not_by_their_number() {
     let peer = side(1, &[1], 1);
     let attached = |former: &[u64], incarnation| {

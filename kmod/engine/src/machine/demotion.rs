@@ -49,9 +49,6 @@ impl<H: Host> Engine<H> {
         }
         if self.role == Role::Primary {
             self.is_claimed = false;
-            for volume in self.each_volume_mut() {
-                volume.is_overtaken = true;
-            }
             self.step_down(cx, "by command");
         }
         cx.reply(asker, Ok(()));

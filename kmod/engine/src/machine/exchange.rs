@@ -235,9 +235,7 @@ impl<H: Host> Volume<H> {
         if self.disk_state() == DiskState::Failed || self.is_half_given_up(peer) {
             return;
         }
-        let is_told = self
-            .each_replica()
-            .any(|(_, replica)| replica.session.is_some() && replica.round.is_told());
+        let is_told = self.has_told();
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),

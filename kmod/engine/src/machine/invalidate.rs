@@ -265,10 +265,7 @@ impl<H: Host> Volume<H> {
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
     ) {
-        // What was told to a peer stays true until it is decided upon.
-        let is_told = self
-            .each_replica()
-            .any(|(_, replica)| replica.session.is_some() && replica.round.is_told());
+        let is_told = self.has_told();
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),

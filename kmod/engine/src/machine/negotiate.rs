@@ -111,6 +111,12 @@ impl<H: Host> Volume<H> {
             .any(|(_, replica)| replica.is_negotiating())
     }
 
+    /// Whether something was told to a peer that stays true until it is decided upon.
+    pub(super) fn has_told(&self) -> bool {
+        let mut replicas = self.each_replica();
+        replicas.any(|(_, replica)| replica.session.is_some() && replica.round.is_told())
+    }
+
     /// As [`Self::is_negotiating`], with anybody but this peer.
     pub(super) fn is_negotiating_beside(&self, peer: NodeId) -> bool {
         let mut others = self.each_replica().filter(|(other, _)| *other != peer);

@@ -9,8 +9,9 @@
 //! Before it knows what it said in an earlier life it talks to nobody ([`Engine::is_recalled`]).
 //!
 //! INVARIANT (I3): a record that it has acknowledged may be in force, and it is told of no fork by that: it goes on only to a
-//! record that comes after that one, and promises nothing to a node that does not know it. Only a person's word that it
-//! is lost, a forced promotion, takes it back.
+//! record that comes after that one, and promises nothing to a node that does not know it. It is taken
+//! back by its maker, who knows that it never came into force, by others who are enough and have given it up
+//! ([`Witness::overrule`], [`Witness::concede`]), and by a person's word that it is lost, a forced promotion.
 
 use super::context::{Context, Facts, Fault};
 use super::replica::Replica;

@@ -21,6 +21,21 @@ fn led_without_disk() -> Rig {
     rig
 }
 
+/// Three disks that vote and a primary without disk, node 3; and its server.
+fn led_with_voters() -> (Rig, usize) {
+    let mut rig = Rig::configured(4, 131_072, all_vote(3));
+    (0..3).for_each(|disk| rig.attach(disk));
+    rig.connect();
+    rig.idle();
+    rig.command(0, Command::Primary { force: true }).unwrap();
+    rig.idle();
+    rig.demote(0);
+    assert_eq!(rig.promote(3), Ok(()));
+    assert_eq!(rig.write(3, 0, 1, 4096), Ok(()));
+    let server = (rig.resource(3).server - 1) as usize;
+    (rig, server)
+}
+
 /// The node that carries out the client's requests.
 fn server(rig: &Rig) -> Option<usize> {
     (rig.resource(CLIENT).server as usize).checked_sub(1)
@@ -238,16 +253,7 @@ fn an_unfinished_target_is_primary_with_the_data_of_its_source() {
 
 #[test]
 fn r8_a_client_goes_on_with_the_majority_of_the_voters() {
-    let mut rig = Rig::configured(4, 131_072, all_vote(3));
-    (0..3).for_each(|disk| rig.attach(disk));
-    rig.connect();
-    rig.idle();
-    rig.command(0, Command::Primary { force: true }).unwrap();
-    rig.idle();
-    rig.demote(0);
-    assert_eq!(rig.promote(3), Ok(()));
-    assert_eq!(rig.write(3, 0, 1, 4096), Ok(()));
-    let first = (rig.resource(3).server - 1) as usize;
+    let (mut rig, first) = led_with_voters();
     // The server is alone with its client: no majority.
     for other in (0..3).filter(|other| *other != first) {
         rig.cut_pair(first, other);
@@ -302,16 +308,7 @@ fn a_client_stands_alone_from_one_that_leads_beside_its_server() {
 /// Its server waits for a majority that has elected somebody else.
 #[test]
 fn a_client_ends_when_it_meets_a_majority_that_went_on_without_its_server() {
-    let mut rig = Rig::configured(4, 131_072, all_vote(3));
-    (0..3).for_each(|disk| rig.attach(disk));
-    rig.connect();
-    rig.idle();
-    rig.command(0, Command::Primary { force: true }).unwrap();
-    rig.idle();
-    rig.demote(0);
-    assert_eq!(rig.promote(3), Ok(()));
-    assert_eq!(rig.write(3, 0, 1, 4096), Ok(()));
-    let first = (rig.resource(3).server - 1) as usize;
+    let (mut rig, first) = led_with_voters();
     let others = [(first + 1) % 3, (first + 2) % 3];
     for other in others {
         rig.cut_pair(first, other);
