@@ -29,14 +29,6 @@ impl World {
             Command::Primary { force: true } | Command::NewGeneration => {
                 self.nodes[node].is_forcing = true
             }
-            Command::Connect {
-                peer,
-                discard_my_data: true,
-            } => {
-                self.nodes[node].give_up();
-                let [mine, theirs] = [node, peer.index()].map(|it| self.nodes[it].written());
-                self.history.discard(mine, theirs);
-            }
             Command::Secondary { force: true } => self.nodes[node].app.is_ended = true,
             Command::ResumeIo => self.nodes[node].is_suspended = false,
             _ => {}
@@ -379,6 +371,13 @@ impl World {
         match result {
             Ok(()) => {
                 self.nodes[node].is_suspended |= command == Some(Command::SuspendIo);
+                if let Some(Command::Connect {
+                    peer,
+                    discard_my_data: true,
+                }) = command
+                {
+                    self.discard(node, peer.index());
+                }
                 note!(self, "n{node} {command:?}: done");
             }
             Err((refusal, detail)) => {
@@ -392,6 +391,13 @@ impl World {
         ) {
             self.nodes[node].is_forcing = false;
         }
+    }
+
+    /// A person said that the data of `node` are worth less than those of `peer`.
+    fn discard(&mut self, node: usize, peer: usize) {
+        self.nodes[node].give_up();
+        let [mine, theirs] = [node, peer].map(|it| self.nodes[it].written());
+        self.history.discard(mine, theirs);
     }
 
     pub(crate) fn remember_resync(&mut self, node: usize, content: &Content) {
