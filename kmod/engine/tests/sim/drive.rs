@@ -132,7 +132,8 @@ impl World {
         };
         let replications: Vec<(usize, ReplicationState, bool)> =
             self.peers(node).map(towards).collect();
-        self.nodes[node].server = (info.server as usize).checked_sub(1);
+        let server = (info.server as usize).checked_sub(1);
+        let was_served = std::mem::replace(&mut self.nodes[node].server, server).is_some();
         let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
         let roles = [was_role, info.role].map(Role::from_number);
         if let ([Some(old), Some(new)], true) = (roles, was_role != info.role) {
@@ -142,7 +143,9 @@ impl World {
         let this = &mut self.nodes[node];
         let is_wanted =
             |command: &Option<Command>| *command == Some(Command::Secondary { force: false });
-        if is_demoted && !this.tokens.values().any(is_wanted) {
+        // Nobody could make stable what a primary without any disk wrote while it had one.
+        let is_bare = !this.is_attached && !was_served;
+        if is_demoted && (is_bare || !this.tokens.values().any(is_wanted)) {
             note!(self, "n{node} lost its role");
             self.nodes[node].tenure += 1;
         }

@@ -49,8 +49,8 @@ pub(crate) struct Node {
     pub app: App,
     pub tokens: BTreeMap<u64, Option<Command>>,
     pub role: u32,
-    /// Counts the times that the role was taken from a primary, or its data were given up: what it wrote before, no later
-    /// flush makes good.
+    /// Counts the times that the role was taken from a primary, or given up by one without a disk to work on, or its data
+    /// were given up: what it wrote before, no later flush makes good.
     pub tenure: u32,
     /// What the administrator wants after a boot.
     pub wants_disk: bool,
