@@ -17,7 +17,7 @@ use super::replica::Replica;
 use super::volume::Volume;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
-use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
+use weft_uapi::ondisk::{Generation, FLAG_INCONSISTENT, FLAG_OUTDATED};
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
 use weft_uapi::wire::{GenerationBody, Header, InForceBody, PacketKind, FLAG_YES};
@@ -165,8 +165,11 @@ impl<H: Host> Volume<H> {
             }
         } else if change.record.writer.is_none() || self.has_votes(&cx.facts, knowers) {
             self.stalled = None;
-            if let Some(disk) = self.disk.as_mut() {
-                disk.confirm();
+            let is_promotion = matches!(change.reason, Reason::Promotion { .. });
+            match self.disk.as_mut() {
+                Some(disk) if is_promotion => disk.begin_writing(),
+                Some(disk) => disk.confirm(),
+                None => {}
             }
             self.change = Some(Change {
                 progress: Progress::Confirming,
@@ -321,7 +324,6 @@ impl<H: Host> Volume<H> {
         }
         if let Reason::Promotion { force, .. } = reason {
             self.insists = force;
-            disk.set_flag(FLAG_WRITER_ACTIVE, true);
             disk.set_flag(FLAG_OUTDATED, false);
         }
         let number = disk.touch();

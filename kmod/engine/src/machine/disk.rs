@@ -271,6 +271,14 @@ impl<H: Host> Disk<H> {
         }
     }
 
+    /// As [`Self::confirm`], of the record by which this node becomes primary: from now on a crash may take what was
+    /// answered. An election that comes to nothing takes nothing.
+    pub(super) fn begin_writing(&mut self) {
+        self.confirm();
+        self.set_flag(FLAG_WRITER_ACTIVE, true);
+        self.confirmed_by = self.touch();
+    }
+
     /// Whether the line of generations is on disk, and what was said of the disk together with it.
     pub(super) fn has_line_durable(&self) -> bool {
         self.is_durable(self.line_by)

@@ -7,7 +7,7 @@ use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Options};
 use weft_engine::quorum::OnNoQuorum;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{DiskState, ReplicationState, Role};
+use weft_uapi::state::{DiskState, Protocol, ReplicationState, Role};
 use weft_uapi::status::SUSPENDED_QUORUM;
 use weft_uapi::units::NodeSet;
 
@@ -427,4 +427,30 @@ fn a_record_that_is_not_on_disk_yet_is_not_told_in_a_new_session() {
     assert_eq!(rig.result(request), Some(Ok(())));
     rig.heal();
     rig.assert_whole();
+}
+
+#[test]
+fn an_election_that_waits_for_votes_is_no_crash() {
+    let mut rig = Rig::voting(3);
+    (0..3).for_each(|number| rig.set_protocol(number, Protocol::A));
+    rig.isolate(2);
+    assert_eq!(rig.write(0, 8, 2, 4096), Ok(()));
+    rig.idle();
+    rig.break_pair(0, 1);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.cut_pair_at_once(0, 1);
+    rig.demote(0);
+    // Node 2 has a vote, and does not know the newest record before it has all data of node 1.
+    rig.set_slow(1, true);
+    rig.heal_pair(1, 2);
+    assert_eq!(rig.disk_state(2), DiskState::Inconsistent);
+    rig.heal_pair(0, 2);
+    let promotion = rig.order(0, PROMOTE);
+    rig.idle();
+    assert_eq!(rig.answered(promotion), None);
+    rig.heal_pair(0, 1);
+    rig.set_slow(1, false);
+    rig.idle();
+    assert_eq!(rig.rule(1, 0), "same-data");
+    assert_eq!(rig.read_disk(1, 0, 4096), vec![1; 4096], "it was fetched");
 }
