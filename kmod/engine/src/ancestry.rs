@@ -85,6 +85,13 @@ impl Ancestry {
         id != GenerationId::NONE && (self.current.id == id || self.former.contains(&id))
     }
 
+    /// Whether `id` came later in this line than `other`, as far as is known.
+    pub fn is_newer(&self, id: GenerationId, other: GenerationId) -> bool {
+        let mut line = core::iter::once(&self.current.id).chain(&self.former);
+        let newest = line.find(|&&one| one == id || one == other);
+        id != GenerationId::NONE && id != other && newest == Some(&id)
+    }
+
     /// Whether all data of this line are also of `other`'s past, as far as `other` remembers. Both may be true of each
     /// other: then they hold the same.
     pub fn precedes(&self, other: &Self) -> bool {
@@ -160,6 +167,14 @@ mod tests {
         assert_eq!(child.current().parent, GenerationId(2));
         assert!(line(&[1, 2]).precedes(&child) && child.precedes(&child));
         assert!(!child.precedes(&line(&[1, 2])));
+    }
+
+    #[test]
+    fn of_two_generations_one_is_newer() {
+        let line = line(&[1, 2, 3]);
+        let is_newer = |one, other| line.is_newer(GenerationId(one), GenerationId(other));
+        assert!(is_newer(3, 2) && is_newer(2, 1) && !is_newer(1, 2) && !is_newer(2, 2));
+        assert!(!is_newer(0, 1) && !is_newer(9, 1) && is_newer(1, 9));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(super) struct Disk<H: Host> {
     pub(super) wants_bitmaps: bool,
     /// Extents are hot, but nothing has referred to one since.
     calm_since: Option<Time>,
+    /// The record by which this disk was complete again, if it was a sync target since it was attached.
+    pub(super) joined: GenerationId,
     /// Number of the superblock which says that somebody may write in the current generation.
     confirmed_by: u64,
     /// Number of the superblock with this line of generations.
@@ -132,6 +134,7 @@ impl<H: Host> Disk<H> {
             wants_clean: false,
             wants_bitmaps: false,
             calm_since: None,
+            joined: GenerationId::NONE,
             confirmed_by: 0,
             line_by: 0,
             changes_done: superblock.changes,

@@ -6,7 +6,7 @@
 //! answered. A server tells its clients each record that is in force and who holds it ([`PacketKind::Exposed`]), on the
 //! link that its answers travel on and before the first answer that depends on it. INVARIANT: when a write is answered,
 //! every holder that the client was told of has it, in its cache at least. So the next server is
-//! * a holder whose disk was never let go since: it has all of it, or
+//! * a holder whose disk was never let go since, nor made a sync target: it has all of it, or
 //! * any disk of that line if nothing was answered that no later flush covers: it lost nothing in a power cut.
 //!
 //! A higher term in the line is somebody else's promotion: then the application has missed writes, and has to end.
@@ -14,6 +14,7 @@
 use super::context::{ensure, Context, Facts, Fault};
 use super::said::Said;
 use super::volume::Volume;
+use crate::ancestry::Ancestry;
 use crate::host::{Host, Output};
 use core::cmp::Ordering;
 use weft_uapi::limits::NODES_MAX;
@@ -61,12 +62,19 @@ impl Exposure {
             return true;
         }
         let line = &said.side.ancestry;
-        let is_same_disk = self.holders.contains(peer)
-            && self.attach_ids.get(peer.index()) == Some(&said.side.attach_id);
         line.current().term == self.term
-            && line.contains(self.generation)
-            && (is_same_disk || self.flushed == self.answered)
+            && self.is_in(peer, line, said.side.attach_id, said.joined)
             && (self.sectors, self.block_bytes) == (said.sectors, said.block_bytes)
+    }
+
+    /// Whether a disk with this line has all that was answered: nothing that a flush does not cover has to be on it, or it
+    /// is a holder's and holds what it held. One that was complete again by a later record than was shown may have been
+    /// given up meanwhile for one that lacks something.
+    fn is_in(&self, node: NodeId, line: &Ancestry, attach_id: u64, joined: GenerationId) -> bool {
+        let is_same_attach =
+            self.holders.contains(node) && self.attach_ids.get(node.index()) == Some(&attach_id);
+        let is_same_disk = is_same_attach && !line.is_newer(joined, self.generation);
+        line.contains(self.generation) && (is_same_disk || self.flushed == self.answered)
     }
 }
 
@@ -101,12 +109,10 @@ impl<H: Host> Volume<H> {
         let Some(disk) = self.disk.as_ref() else {
             return false;
         };
-        let is_same_disk = shown.holders.contains(node)
-            && shown.attach_ids.get(node.index()) == Some(&disk.superblock.attach_id);
+        let superblock = &disk.superblock;
         shown.generation == GenerationId::NONE
-            || (disk.superblock.generation.term == shown.term
-                && disk.ancestry().contains(shown.generation)
-                && (is_same_disk || shown.flushed == shown.answered))
+            || (superblock.generation.term == shown.term
+                && shown.is_in(node, &disk.ancestry(), superblock.attach_id, disk.joined))
     }
 
     /// Whether a peer's data go on from what the application was shown, by somebody else's promotion.
@@ -149,11 +155,9 @@ impl<H: Host> Volume<H> {
                 .filter(|replica| replica.session.is_some() && !replica.round.is_open())
                 .and_then(|replica| replica.round.peer);
             said.is_some_and(|said| {
-                let is_same_disk =
-                    shown.attach_ids.get(holder.index()) == Some(&said.side.attach_id);
-                let keeps = is_same_disk || shown.flushed == shown.answered;
+                let side = &said.side;
                 said.disk != DiskState::Diskless
-                    && !(keeps && said.side.ancestry.contains(shown.generation))
+                    && !shown.is_in(holder, &side.ancestry, side.attach_id, said.joined)
             })
         };
         shown.generation != GenerationId::NONE && shown.holders.iter().all(has_lost)

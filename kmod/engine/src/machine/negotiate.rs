@@ -25,7 +25,7 @@ use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_LEFT, FLAG_OUTDATED, FLAG_WRITER
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId};
-use weft_uapi::wire::{FullStateBody, Header, PacketKind};
+use weft_uapi::wire::{FullStateBody, Header};
 use zerocopy::IntoBytes;
 
 /// How long a peer may take to answer a state, in milliseconds.
@@ -234,7 +234,7 @@ impl<H: Host> Volume<H> {
             return is_equal && (has_slipped || is_better || has_joined);
         }
         let body = self.state_body(&cx.facts, peer, own.round);
-        Said::from_body(&body, self.left().0.into(), cx.facts.node, cx.facts.role)
+        Said::from_body(&body, &self.state_header(), cx.facts.node, cx.facts.role)
             .is_some_and(|said| said.gist() != own.gist())
     }
 
@@ -267,8 +267,8 @@ impl<H: Host> Volume<H> {
             return;
         };
         let body = self.state_body(&cx.facts, peer, round);
-        let left = self.left().0.into();
-        let Some(said) = Said::from_body(&body, left, cx.facts.node, cx.facts.role) else {
+        let header = self.state_header();
+        let Some(said) = Said::from_body(&body, &header, cx.facts.node, cx.facts.role) else {
             self.break_down(cx, "this node's own state is malformed");
             return;
         };
@@ -281,8 +281,6 @@ impl<H: Host> Volume<H> {
         } else {
             body.state.as_bytes()
         };
-        let mut header = Header::new(PacketKind::State, Some(self.id));
-        header.arg = left;
         cx.send(line, header, bytes);
     }
 
@@ -298,7 +296,7 @@ impl<H: Host> Volume<H> {
         let malformed = Fault("the peer sent a malformed state");
         let body = FullStateBody::parse(body).ok_or(malformed)?;
         let role = Role::from_number(body.state.role.get().into()).ok_or(malformed)?;
-        let said = Said::from_body(&body, header.arg, peer, role)
+        let said = Said::from_body(&body, header, peer, role)
             .filter(|_| body.state.is_valid())
             .ok_or(malformed)?;
         let replica = self.replica_mut(peer).ok_or(malformed)?;

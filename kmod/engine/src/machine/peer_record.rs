@@ -124,6 +124,7 @@ impl<H: Host> Volume<H> {
         if adopting.joins {
             // INVARIANT: inconsistency ends only with the record that makes this node a member (G3).
             disk.set_flag(FLAG_INCONSISTENT, false);
+            disk.joined = record.id;
         }
         if !disk.has_flag(FLAG_INCONSISTENT) {
             // A copy is as good as the disk that it was made from.

@@ -15,11 +15,11 @@ use weft_uapi::ondisk::{
 };
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Role};
-use weft_uapi::units::{GenerationId, Incarnation, NodeId};
+use weft_uapi::units::{GenerationId, Incarnation, NodeId, Seq};
 use weft_uapi::wire::{
-    FullStateBody, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_INVALIDATED, STATE_INVALIDATES, STATE_LED, STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED,
-    STATE_STALLED,
+    FullStateBody, Header, PacketKind, StateAgesBody, STATE_CRASHED, STATE_DISCARDS,
+    STATE_INCONSISTENT, STATE_INVALIDATED, STATE_INVALIDATES, STATE_LED, STATE_LEFT,
+    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -38,16 +38,18 @@ pub(super) struct Said {
     pub(super) is_led: bool,
     /// It left in order, and was not taken in since.
     pub(super) has_left: bool,
+    /// The record by which its disk was complete again, if it was a sync target in this attach.
+    pub(super) joined: GenerationId,
     pub(super) side: Side,
     pub(super) stance: Stance,
     pub(super) claim: Claim,
 }
 
 impl Said {
-    /// `left`: who left before the record that is told, as the packet's header says.
+    /// `header`: of the packet. It names who left before the record that is told, and by which one the disk was complete.
     pub(super) fn from_body(
         told: &FullStateBody,
-        left: u64,
+        header: &Header,
         peer: NodeId,
         role: Role,
     ) -> Option<Self> {
@@ -55,7 +57,7 @@ impl Said {
         let disk = DiskState::from_number(body.disk_state.get().into())?;
         let flag = |bit| body.flags.get() & bit != 0;
         let line = Ancestry::new(
-            body.generation.decode()?.with_left(left)?,
+            body.generation.decode()?.with_left(header.arg)?,
             body.ancestry.map(|id| GenerationId(id.get())),
             GenerationId(body.written.get()),
         );
@@ -102,6 +104,7 @@ impl Said {
             is_stalled: flag(STATE_STALLED),
             is_led: flag(STATE_LED),
             has_left: flag(STATE_LEFT),
+            joined: GenerationId(header.seq.0),
             side,
             stance,
             claim,
@@ -180,6 +183,15 @@ impl<H: Host> Volume<H> {
     pub(super) fn source_node(&self) -> Option<NodeId> {
         self.each_replica()
             .find_map(|(node, replica)| replica.target.is_some().then_some(node))
+    }
+
+    /// The header of the packet that tells [`Self::state_body`].
+    pub(super) fn state_header(&self) -> Header {
+        let mut header = Header::new(PacketKind::State, Some(self.id));
+        header.arg = self.left().0.into();
+        let joined = self.disk.as_ref().map(|disk| disk.joined);
+        header.seq = Seq(joined.unwrap_or_default().0);
+        header
     }
 
     /// What is told to a peer in a round.
