@@ -334,12 +334,27 @@ impl World {
                     self.complete(node);
                 }
                 checkers::claims(self, node);
+                if new.flags & !old.flags & FLAG_GIVEN_UP != 0 && self.is_victim(node) {
+                    // Perhaps for the second time, while the first decision was carried out.
+                    self.nodes[node].give_up();
+                }
                 if old.flags & !new.flags & FLAG_GIVEN_UP != 0 {
                     // It is done, or will not be.
                     self.nodes[node].may_lose_line = false;
                 }
             }
         }
+    }
+
+    /// Whether `node` says that its data were given up for those of a peer.
+    fn is_victim(&self, node: usize) -> bool {
+        let Some(engine) = &self.nodes[node].engine else {
+            return false;
+        };
+        self.peers(node).any(|peer| {
+            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            info.is_some_and(|info| info.victim == node as u32 + 1)
+        })
     }
 
     /// The disk of `node` has all that its source had.
