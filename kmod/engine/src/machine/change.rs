@@ -406,6 +406,13 @@ impl<H: Host> Volume<H> {
         let holders = change.holders.intersection(change.record.members);
         // One that was lost since may have lost more than that.
         let holders = holders.intersection(self.receivers());
+        // Where nobody writes, every bit stands for a difference, such as what a writer that was lost had under way.
+        let is_equal = |peer: &NodeId| {
+            let is_marked = |disk: &Disk<H>| disk.marked(*peer) > 0;
+            change.record.writer.is_some() || !self.disk.as_ref().is_some_and(is_marked)
+        };
+        let holders = holders.iter().filter(is_equal);
+        let holders = holders.fold(NodeSet::EMPTY, NodeSet::with);
         let knowers = change.knowers.with(cx.facts.node);
         let is_elected = self.has_votes(&cx.facts, knowers);
         if is_elected {
