@@ -189,6 +189,12 @@ impl<H: Host> Volume<H> {
         self.ops.room() == 0 && self.replica(peer).is_some_and(is_early)
     }
 
+    /// Whether the disk that was here is gone, or of no use any more.
+    fn has_lost_disk(&self) -> bool {
+        let gone = [DiskState::Failed, DiskState::Diskless, DiskState::Attaching];
+        gone.contains(&self.disk_state())
+    }
+
     /// Ends the session with a peer, to be tried again.
     pub(super) fn condemn(&mut self, peer: NodeId, sentence: &'static str) {
         if let Some(replica) = self.replica_mut(peer) {
@@ -343,6 +349,10 @@ impl<H: Host> Volume<H> {
             replica.forget_decision();
         }
         self.recheck = true;
+        if own.disk != DiskState::Diskless && self.has_lost_disk() {
+            // Nothing is decided about a disk that failed since: the peer has to hear that.
+            return self.meet_again(peer, cx.now);
+        }
         let have_disks = own.disk != DiskState::Diskless && said.disk != DiskState::Diskless;
         let writes = |said: &Said| said.role == Role::Primary && !said.is_stalled;
         if (writes(own) && writes(said)) || self.is_rival(&cx.facts, peer, said) {
