@@ -300,6 +300,7 @@ impl<H: Host> Volume<H> {
                     ..adopting
                 });
                 self.required = line.current().members;
+                self.lapse_words(peer);
                 self.set_disk_state(cx, DiskState::Inconsistent);
                 self.recheck = true;
             }
@@ -315,6 +316,16 @@ impl<H: Host> Volume<H> {
                 self.recheck = true;
             }
             Some(_) => {}
+        }
+    }
+
+    /// What a person said of the data that were here is not said of those that this disk takes over from a peer.
+    fn lapse_words(&mut self, source: NodeId) {
+        for other in self.known.without(source).iter() {
+            if let Some(replica) = self.replica_mut(other) {
+                replica.has_word_lapsed = true;
+                replica.round.discards = false;
+            }
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) is_leaving: bool,
     /// It has the record that unites new disks, and may have told before that its disk is blank.
     pub(super) is_united: bool,
+    /// What a person said when it was to be connected, that this side's data are given up, was of data that are here no more.
+    pub(super) has_word_lapsed: bool,
     /// The last decision was to wait for something else.
     pub(super) is_waiting: bool,
     /// Acknowledgements of what was sent before this number mean nothing any more.
@@ -140,6 +142,7 @@ impl<H: Host> Replica<H> {
             is_rejoining: false,
             is_leaving: false,
             is_united: false,
+            has_word_lapsed: false,
             is_waiting: false,
             void_before: Seq(0),
             receives: false,

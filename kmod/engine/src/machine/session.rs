@@ -205,6 +205,11 @@ impl<H: Host> Engine<H> {
         }
         peer.discards = discards;
         peer.set_reason("");
+        for volume in self.each_volume_mut() {
+            if let Some(replica) = volume.replica_mut(id) {
+                replica.has_word_lapsed = false;
+            }
+        }
         self.offer(cx, id);
         Ok(())
     }
@@ -527,7 +532,8 @@ impl<H: Host> Volume<H> {
     pub(super) fn begin_session(&mut self, peer: NodeId, session: SessionId, first: Round) {
         if let Some(replica) = self.replica_mut(peer) {
             replica.session = Some(session);
-            replica.round = first;
+            let discards = first.discards && !replica.has_word_lapsed;
+            replica.round = Round { discards, ..first };
         }
         self.recheck = true;
     }

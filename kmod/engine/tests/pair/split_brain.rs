@@ -212,3 +212,34 @@ fn a_promotion_by_force_that_is_on_record_is_not_refused_any_more() {
     assert!(rig.is_stand_alone(1, 0), "{}", rig.reason(1, 0));
     assert_eq!(rig.read_disk(1, 0, 4096), [0; 4096]);
 }
+
+#[test]
+fn r5_data_are_given_up_once_and_not_those_that_took_their_place() {
+    let mut rig = Rig::synced(3);
+    rig.cut();
+    rig.demote(0);
+    for number in 0..3 {
+        assert_eq!(
+            rig.command(number, Command::Primary { force: false }),
+            Ok(())
+        );
+        assert_eq!(rig.write(number, 8 * number as u64, 3, 4096), Ok(()));
+        rig.demote(number);
+    }
+    for peer in [0, 2] {
+        rig.command(
+            1,
+            Command::Disconnect {
+                peer: node(peer),
+                force: false,
+            },
+        )
+        .unwrap();
+        rig.dial(1, peer, true);
+    }
+    rig.heal_pair(1, 2);
+    assert_eq!(rig.read_disk(1, 16, 4096), [3; 4096]);
+    rig.heal_pair(0, 1);
+    assert!(rig.is_stand_alone(0, 1) && rig.is_stand_alone(1, 0));
+    assert_eq!(rig.read_disk(1, 16, 4096), [3; 4096]);
+}
