@@ -26,11 +26,11 @@ pub(crate) fn equality(world: &mut World) -> bool {
 /// Whether `node` and `peer` should be equal, and nothing is on its way to the disk of `node`.
 fn is_well(world: &World, node: usize, peer: usize) -> bool {
     let this = &world.nodes[node];
-    // Who has not noticed yet that the writer is gone may hold more than who has, or less.
-    let has_noticed = this
-        .sessions
-        .values()
-        .all(|&(connection, _)| world.connections[connection].is_whole());
+    // Who has not noticed yet that the writer is gone may hold more than who has, or less. So may who is gone for the
+    // writer before that one has noticed.
+    let sessions = world.nodes.iter().flat_map(|node| node.sessions.values());
+    let mut connections = sessions.map(|&(number, _)| &world.connections[number]);
+    let has_noticed = connections.all(|it| it.is_whole() || !it.has(node));
     let is_idle = this.is_attached && this.ops.is_empty() && has_noticed;
     let is_quiet = |connection: &Connection| !connection.has(node) || connection.is_quiet();
     let mut connections = world.live.iter().map(|&number| &world.connections[number]);
