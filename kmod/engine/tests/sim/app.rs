@@ -294,11 +294,22 @@ impl World {
     /// The machine of the application died.
     pub(crate) fn abandon_app(&mut self, node: usize) {
         let app = std::mem::take(&mut self.nodes[node].app);
-        for stamp in app
-            .outstanding
-            .values()
-            .filter_map(|outstanding| outstanding.stamp)
-        {
+        let outstanding = app.outstanding.values();
+        let stamps: Vec<Stamp> = outstanding.filter_map(|it| it.stamp).collect();
+        let server = self.nodes[node].server.map(|it| &mut self.nodes[it]);
+        if let Some(server) = server.filter(|it| it.engine.is_some()) {
+            let mut sessions = server.sessions.keys().copied();
+            if let Some(session) = sessions.find(|&(peer, _)| peer == node) {
+                server.late.insert(session, stamps);
+                return;
+            }
+        }
+        self.give_up_writes(&stamps);
+    }
+
+    /// Nothing that happens from now on is the doing of these writes.
+    pub(crate) fn give_up_writes(&mut self, stamps: &[Stamp]) {
+        for &stamp in stamps {
             debug_assert!(stamp >= FIRST_WRITE);
             self.history.give_up(stamp, self.moment);
         }

@@ -297,9 +297,10 @@ impl World {
         if std::mem::replace(&mut end.is_closed, true) {
             return;
         }
-        self.nodes[end.node]
-            .sessions
-            .remove(&(end.peer, end.session));
+        let (node, session) = (end.node, (end.peer, end.session));
+        self.nodes[node].sessions.remove(&session);
+        let late = self.nodes[node].late.remove(&session);
+        self.give_up_writes(&late.unwrap_or_default());
         if self.connections[connection].is_over() {
             self.live.remove(&connection);
         }

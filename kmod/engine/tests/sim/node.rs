@@ -5,7 +5,7 @@
 use crate::app::App;
 use crate::disk::{Disk, Op};
 use crate::history::Writer;
-use crate::host::{Content, SimHost};
+use crate::host::{Content, SimHost, Stamp};
 use crate::io::{Doing, Pending};
 use crate::random::Random;
 use std::collections::BTreeMap;
@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub offers: BTreeMap<usize, SessionId>,
     /// Connection and side of the open sessions of this life.
     pub sessions: BTreeMap<(usize, SessionId), (usize, usize)>,
+    /// By session, writes of a client that died: they may be carried out here until that is over.
+    pub late: BTreeMap<(usize, SessionId), Vec<Stamp>>,
     pub ops: BTreeMap<u64, Pending>,
     pub app: App,
     pub tokens: BTreeMap<u64, Option<Command>>,
@@ -151,6 +153,7 @@ impl Node {
             serves: false,
             offers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            late: BTreeMap::new(),
             ops: BTreeMap::new(),
             app: App::default(),
             tokens: BTreeMap::new(),
