@@ -32,8 +32,12 @@ pub(super) fn disk_of(world: &World, node: usize) -> usize {
 /// The generation in force on the disk that a node works on. A record that a member has not made durable is not in
 /// force; its parent is.
 pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
-    let at = disk_of(world, node);
-    let superblock = world.nodes[at].superblock();
+    generation_on(world, disk_of(world, node))
+}
+
+/// As [`generation_of`], by the disk of `node`.
+pub(super) fn generation_on(world: &World, node: usize) -> Generation {
+    let superblock = world.nodes[node].superblock();
     let written = superblock.map_or(0, |block| written_on(block));
     let mut generation = world.history.generation(written).unwrap_or_default();
     while !world.history.is_in_force(generation.id.0) {

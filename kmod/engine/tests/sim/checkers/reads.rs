@@ -2,7 +2,7 @@
 
 //! An application reads what it wrote last, or what it may not have written yet; never less, never something else.
 
-use super::durability::{disk_of, generation_of};
+use super::durability::{disk_of, generation_on};
 use crate::history::FIRST_WRITE;
 use crate::host::Stamp;
 use crate::world::World;
@@ -15,11 +15,16 @@ pub(crate) fn read_done(
     content: &[Stamp],
     moment: u64,
 ) {
-    let disk = disk_of(world, node);
+    let mut disk = disk_of(world, node);
+    let knows = |&(peer, _): &(usize, _)| peer == node;
+    if world.nodes[node].is_attached && !world.nodes[disk].sessions.keys().any(knows) {
+        // Its server goes on without it, and it has not noticed: it reads what it was sent until then.
+        disk = node;
+    }
     if world.nodes[disk].is_void {
         return;
     }
-    let generation = generation_of(world, node).id.0;
+    let generation = generation_on(world, disk).id.0;
     let duties = world.history.duties(generation);
     let writer = world.nodes[node].writer();
     for (sector, &value) in (sector..).zip(content) {
