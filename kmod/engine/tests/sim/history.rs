@@ -217,9 +217,14 @@ impl History {
         self.known.insert(generation);
     }
 
+    /// Whether a majority of the voters knew `generation` at some time.
+    pub(crate) fn is_known(&self, generation: u64) -> bool {
+        self.known.contains(&generation)
+    }
+
     /// Whether `generation` is one that others have to follow.
     pub(crate) fn counts(&self, generation: u64) -> bool {
-        let is_in_chain = self.written.contains(&generation) && self.known.contains(&generation);
+        let is_in_chain = self.written.contains(&generation) && self.is_known(generation);
         is_in_chain && !self.is_overruled(generation)
     }
 

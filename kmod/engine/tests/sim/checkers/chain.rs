@@ -85,7 +85,11 @@ fn follows(history: &History, generation: u64, tip: u64) -> bool {
 
 /// The application on `node` was told that something written in `generation` is done.
 pub(crate) fn acknowledged_in(world: &mut World, node: usize, generation: u64) {
-    if world.quorum.is_on() && !world.history.line(world.tip).contains(&generation) {
+    let history = &world.history;
+    // What a person gave up or broke with may be in force all the same, where that came to nothing or is not known yet.
+    let is_outside = history.is_overruled(generation) && history.is_known(generation);
+    let is_in_chain = history.line(world.tip).contains(&generation);
+    if world.quorum.is_on() && !is_in_chain && !is_outside {
         let text = format!(
             "n{node} acknowledged a write in generation {generation:016x}, which no majority knows"
         );
