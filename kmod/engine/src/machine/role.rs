@@ -481,6 +481,7 @@ impl<H: Host> Engine<H> {
             volume.is_overtaken = true;
             volume.stalled = None;
             volume.recheck = true;
+            volume.leave_tail();
         }
         self.set_role(cx, Role::Secondary);
         self.tell_peers(cx, PacketKind::Demoted, 0);
@@ -590,6 +591,17 @@ impl<H: Host> Engine<H> {
 }
 
 impl<H: Host> Volume<H> {
+    /// This node writes no more, and not all peers may have got the last writes. While its sessions last nobody takes them for
+    /// lost: those who have them and those who have not would call each other equal.
+    fn leave_tail(&mut self) {
+        if self.tail.is_empty() {
+            return;
+        }
+        for peer in self.sessions().iter() {
+            self.condemn(peer, "it was primary, and its last writes are under way");
+        }
+    }
+
     pub(super) fn has_running_disk(&self) -> bool {
         self.disk
             .as_ref()
