@@ -642,6 +642,9 @@ impl<H: Host> Volume<H> {
         self.stop_sources(cx.now);
         // A primary that may not write, while the others went on.
         self.is_overtaken |= cx.facts.is_primary();
+        // INVARIANT (I3): this disk has said that nothing was written in its record, and the source goes on from that.
+        // So no vote that comes later puts it in force.
+        self.stalled = None;
         let now = cx.now;
         if let Some(replica) = self.replica_mut(peer) {
             replica.peer_disk = DiskState::UpToDate;
