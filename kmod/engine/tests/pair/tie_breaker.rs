@@ -215,3 +215,26 @@ fn a_record_is_not_put_in_force_by_a_vote_that_comes_after_it_was_given_up() {
     assert_eq!(rig.command(1, PRIMARY), Ok(()));
     rig.assert_equal();
 }
+
+#[test]
+fn a_record_that_its_maker_gave_up_for_that_of_a_new_disk_holds_nobody_back() {
+    let mut rig = Rig::with_tie_breaker();
+    rig.crash(1);
+    rig.idle();
+    rig.replace_disk(1);
+    rig.set_late(2, true);
+    rig.restart(1);
+    assert_eq!(rig.members(1), 0b011, "nobody has counted its vote yet");
+    rig.cut_pair_at_once(1, 2);
+    rig.cut_pair(0, 1);
+    assert_eq!(rig.members(0), 0b001);
+    rig.cut_pair_at_once(0, 2);
+    rig.set_late(2, false);
+    rig.crash(0);
+    rig.heal_pair_at_once(0, 1);
+    rig.restart(0);
+    assert_eq!(rig.members(0), 0b011, "it took over the former record");
+    rig.heal();
+    assert_eq!(rig.command(1, PRIMARY), Ok(()));
+    rig.assert_equal();
+}
