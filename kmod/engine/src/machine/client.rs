@@ -205,12 +205,14 @@ impl<H: Host> Engine<H> {
     /// Whether this node may be the second primary beside `first`.
     pub(super) fn may_be_second(&self, asker: Asker, first: NodeId) -> bool {
         let is_first = |id: NodeId| id == first;
-        let leads_for_one = self
-            .peer(first)
-            .is_some_and(|peer| peer.role == Role::Primary && peer.leads_for.len() == 1);
+        let leader = self.peer(first).filter(|peer| peer.role == Role::Primary);
+        let served = leader.map_or(NodeSet::EMPTY, |peer| peer.leads_for);
+        // One may have lost its server for a while, and has a place there all the same.
+        let applications = self.other_clients(None).fold(served, NodeSet::with);
         matches!(asker, Asker::Person(_))
             && self.two_primaries
-            && leads_for_one
+            && !served.is_empty()
+            && applications.len() == 1
             && self.peers().any(|id| is_first(id) && self.could_serve(id))
     }
 
@@ -350,6 +352,9 @@ impl<H: Host> Engine<H> {
     ) {
         if self.is_left_behind() {
             return self.lose_application(cx, "others went on without this node");
+        }
+        if self.is_displaced(&client) {
+            return self.lose_application(cx, "another application took its place");
         }
         let node = self.config.node;
         if self.each_volume().any(|volume| volume.is_bereft(node)) {
@@ -608,6 +613,18 @@ impl<H: Host> Engine<H> {
                 .any(|volume| volume.is_left_behind_by(id))
         };
         self.peers().any(by)
+    }
+
+    /// Whether a node that could serve this primary again leads for as many others as there may be: they came while it was
+    /// out of reach.
+    fn is_displaced(&self, client: &Client) -> bool {
+        let (node, most) = (self.config.node, u32::from(self.two_primaries));
+        let is_full = |id: NodeId| {
+            let leader = self.peer(id).filter(|peer| peer.role == Role::Primary);
+            let served = leader.map_or(NodeSet::EMPTY, |peer| peer.leads_for);
+            served.len() > most && !served.contains(node)
+        };
+        client.is_served_once() && self.peers().any(|id| is_full(id) && self.could_serve(id))
     }
 
     /// The application cannot go on from what it was shown: all that it asks for has to fail.
