@@ -51,7 +51,12 @@ fn advance(
         if quorum.has_majority(holders) || is_majority_of_the_rest(quorum, record, holders) {
             history.learn(generation);
         }
-        if !history.counts(generation) || history.line(tip).contains(&generation) {
+        // What a person gave up on one node may come into force by the others all the same.
+        let is_kept = !history.is_overruled(generation)
+            || tip == 0
+            || history.line(generation).contains(&tip);
+        let is_in_chain = history.line(tip).contains(&generation);
+        if !history.has_come_into_force(generation) || is_in_chain || !is_kept {
             continue;
         }
         if is_beside(history, lines, generation, tip) {
@@ -205,6 +210,18 @@ mod tests {
             assert_eq!(result.is_ok(), !has_heard);
             assert_eq!(history.is_apart(3), !has_heard);
         }
+    }
+
+    #[test]
+    fn a_record_that_was_given_up_on_one_node_is_in_the_chain_when_others_put_it_in_force() {
+        let mut history = forked(&[1, 2]);
+        history.discard(2, 0);
+        let lines = [2, 2, 1].map(|end| history.line(end));
+        let quorum = Quorum {
+            voters: NodeSet(0b111),
+            ..Quorum::default()
+        };
+        assert_eq!(advance(&mut history, quorum, 0, &lines, 0), Ok(2));
     }
 
     #[test]
