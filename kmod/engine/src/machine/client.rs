@@ -334,9 +334,7 @@ impl<H: Host> Engine<H> {
         if client.has_returned || !is_for_us || !self.each_volume().all(is_equal) {
             return;
         }
-        if let Some(line) = self.line_to(server) {
-            cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
-        }
+        self.end_service_by(cx, server);
         self.client = Some(Client {
             has_returned: true,
             ..client
@@ -448,8 +446,8 @@ impl<H: Host> Engine<H> {
             |client: &Client| matches!(client.stage, Stage::Asking { server, .. } if server == id);
         let Some(client) = self.client.filter(asked) else {
             // It took too long.
-            if let Some(line) = self.line_to(id).filter(|_| is_served) {
-                cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
+            if is_served {
+                self.end_service_by(cx, id);
             }
             return Ok(());
         };
@@ -461,6 +459,14 @@ impl<H: Host> Engine<H> {
         }
         let is_shown = self.each_volume().all(|volume| volume.is_shown_by(id));
         ensure(is_shown, "the peer serves without having said what")?;
+        let leads = |peer: &Peer| peer.has_session() && peer.role == Role::Primary;
+        let is_rival = |peer: &NodeId| *peer != id && self.peer(*peer).is_some_and(leads);
+        if client.asker != Asker::Nobody && self.peers().any(|peer| is_rival(&peer)) {
+            // It came into reach meanwhile, and leads another line.
+            self.end_service_by(cx, id);
+            self.lose_server(cx, id, Some(Refusal::PeerPrimary));
+            return Ok(());
+        }
         self.client = Some(Client {
             asker: Asker::Nobody,
             refusal: None,
@@ -584,7 +590,13 @@ impl<H: Host> Engine<H> {
 
     /// Tells the server that nothing more is asked of it.
     fn end_service<O: Output<H>>(&self, cx: &mut Context<'_, H, O>) {
-        if let Some(line) = self.server().and_then(|server| self.line_to(server)) {
+        if let Some(server) = self.server() {
+            self.end_service_by(cx, server);
+        }
+    }
+
+    fn end_service_by<O: Output<H>>(&self, cx: &mut Context<'_, H, O>, server: NodeId) {
+        if let Some(line) = self.line_to(server) {
             cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
         }
     }

@@ -338,3 +338,17 @@ fn nobody_is_served_over_a_session_that_is_about_to_end_for_a_split_brain() {
     rig.idle();
     assert!(rig.is_stand_alone(1, 0));
 }
+
+#[test]
+fn a_server_is_declined_when_another_primary_has_come_into_reach() {
+    let mut rig = with_client();
+    rig.cut_pair(0, 1);
+    rig.cut_pair(0, CLIENT);
+    rig.set_late(1, true);
+    let promotion = rig.order(CLIENT, Command::Primary { force: false });
+    rig.heal_pair(0, CLIENT);
+    rig.set_late(1, false);
+    assert_eq!(rig.reply(promotion), Err(Refusal::PeerPrimary));
+    rig.idle();
+    assert_eq!(rig.primaries(), [0]);
+}
