@@ -527,7 +527,8 @@ impl<H: Host> Volume<H> {
     /// Starts flushes for peers, where it is time.
     #[inline(never)]
     pub(super) fn run_received<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let needs_log = self.is_starved && !cx.facts.is_primary();
+        // Also on a primary, which may have what a former one wrote and never told to forget.
+        let needs_log = self.is_starved;
         for peer in self.sessions().iter() {
             if needs_log {
                 self.yield_log(peer);
