@@ -403,11 +403,9 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(op.peer) {
             replica.received.on_done(op.seq);
-            if let Some(target) = replica
-                .target
-                .as_mut()
-                .filter(|_| op.kind == Kind::ResyncWrite)
-            {
+            // What was fetched before the last decision may be asked for once more.
+            let is_asked = op.kind == Kind::ResyncWrite && op.round == replica.round.decided;
+            if let Some(target) = replica.target.as_mut().filter(|_| is_asked) {
                 target.on_done(span_of(&op.io));
             }
         }
