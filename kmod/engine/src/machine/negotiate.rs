@@ -404,6 +404,7 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
+            replica.knows_less = own.side.would_forget(&said.side);
             let is_blank = lines[1].is_blank() && !lines[0].is_blank();
             replica.is_newcomer = said.side.is_newcomer || is_rolled_back || is_blank;
             replica.has_left = said.has_left;
