@@ -98,6 +98,14 @@ impl Ancestry {
         other.contains(self.written()) || other.contains(self.current.id)
     }
 
+    /// Whether there are records between the newest one in which somebody could write and the current one that `other` does
+    /// not have.
+    pub fn goes_beyond(&self, other: &Self) -> bool {
+        let is_former = |id: &&GenerationId| **id != self.written && **id != GenerationId::NONE;
+        let mut between = self.former.iter().take_while(is_former);
+        self.written != GenerationId::NONE && between.any(|&id| !other.contains(id))
+    }
+
     /// Whether this line has the data of `id`, or broke off from it before it had them all.
     pub fn knows(&self, id: GenerationId) -> bool {
         self.contains(id) || (id != GenerationId::NONE && self.former.contains(&inverted(id)))

@@ -307,7 +307,7 @@ impl Side {
     /// Whether this side would forget a record that it has acknowledged and that may be in force, for nothing that was
     /// written since: `peer` knows neither. Whoever counted on this side's knowledge may have had the only copy. Its maker
     /// knows whether it came into force: also when that is this side, or has it no more.
-    fn would_forget(&self, peer: &Self) -> bool {
+    pub(crate) fn would_forget(&self, peer: &Self) -> bool {
         let current = self.ancestry.current();
         let is_known = peer.ancestry.contains(current.id) || peer.since == current.id;
         let makers = [self.node, peer.node];
@@ -318,6 +318,20 @@ impl Side {
             && !is_known
             && !self.is_newcomer
             && !self.is_abandoned(peer)
+    }
+
+    /// How much of what may be in force this side knows and `other` does not, of two that hold the same data. What an
+    /// application writes and what a crash took count for more than that.
+    fn knowledge_beside(&self, other: &Self) -> u8 {
+        if other.is_writer || (self.has_crashed && !other.has_crashed) {
+            0
+        } else if self.would_forget(other) {
+            2
+        } else {
+            // Nobody remembers whether the records in between had a writer.
+            let may_know = !other.is_primary && self.ancestry.goes_beyond(&other.ancestry);
+            u8::from(may_know)
+        }
     }
 
     /// Whether the bitmaps name every difference once `self` becomes target of `source`.
@@ -494,7 +508,8 @@ fn same_generation(own: &Side, peer: &Side) -> Option<Decision> {
     })
 }
 
-/// Each has all that was ever written on the other: the one whose line goes on takes over the other's.
+/// Each has all that was ever written on the other: who would forget a record that may be in force is source, unless an
+/// application writes on the other one; else the one whose line goes on.
 fn same_data(own: &Side, peer: &Side) -> Option<Decision> {
     if !(own.precedes(peer) && peer.precedes(own)) {
         return None;
@@ -504,6 +519,7 @@ fn same_data(own: &Side, peer: &Side) -> Option<Decision> {
         let goes_on = side.ancestry.contains(other.ancestry.current().id);
         // A primary that waits for votes has what was written, and an application that need not hear of it.
         (
+            side.knowledge_beside(other),
             side.is_writer,
             side.is_primary,
             !side.has_crashed,

@@ -4,7 +4,7 @@
 
 use super::*;
 use weft_uapi::ondisk::Generation;
-use weft_uapi::units::NodeSet;
+use weft_uapi::units::{NodeSet, Term};
 
 const BOTH: NodeSet = NodeSet(3);
 
@@ -484,6 +484,41 @@ fn generations_without_a_writer_fork_nothing() {
         ..member
     };
     check(&only(0, 5), &writer, Rule::SameData, TARGET);
+}
+
+#[test]
+fn a_record_of_a_third_node_that_may_be_in_force_is_not_forgotten_for_one_in_which_nothing_was_written(
+) {
+    let mut own = side(0, &[1, 2], 1);
+    own.ancestry.push(Generation {
+        id: GenerationId(5),
+        term: Term(1),
+        writer: Some(node(2)),
+        ..Generation::default()
+    });
+    let peer = Side {
+        ancestry: unwritten(line(&[1, 2], BOTH), 6, BOTH),
+        ..side(1, &[], 1)
+    };
+    let source = Outcome::SyncSource { full: false };
+    check(&own, &peer, Rule::SameData, source);
+    // A target has joined since.
+    let goes_on = Side {
+        ancestry: unwritten(own.ancestry, 3, BOTH),
+        ..own
+    };
+    check(&goes_on, &peer, Rule::SameData, source);
+    // A primary that waits for votes.
+    let waits = Side {
+        is_primary: true,
+        ..side(1, &[1, 2], 1)
+    };
+    check(&own, &waits, Rule::SameData, source);
+    let writes = Side {
+        is_writer: true,
+        ..waits
+    };
+    check(&own, &writes, Rule::SameData, TARGET);
 }
 
 fn stance(id: u32, leader: Option<u32>, source: Option<u32>) -> Stance {

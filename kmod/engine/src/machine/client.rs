@@ -205,12 +205,14 @@ impl<H: Host> Engine<H> {
     /// Whether this node may be the second primary beside `first`.
     pub(super) fn may_be_second(&self, asker: Asker, first: NodeId) -> bool {
         let is_first = |id: NodeId| id == first;
-        let leads_for_one = self
-            .peer(first)
-            .is_some_and(|peer| peer.role == Role::Primary && peer.leads_for.len() == 1);
+        let leader = self.peer(first).filter(|peer| peer.role == Role::Primary);
+        let served = leader.map_or(NodeSet::EMPTY, |peer| peer.leads_for);
+        // One may have lost its server for a while, and has a place there all the same.
+        let applications = self.other_clients(None).fold(served, NodeSet::with);
         matches!(asker, Asker::Person(_))
             && self.two_primaries
-            && leads_for_one
+            && !served.is_empty()
+            && applications.len() == 1
             && self.peers().any(|id| is_first(id) && self.could_serve(id))
     }
 
@@ -332,9 +334,7 @@ impl<H: Host> Engine<H> {
         if client.has_returned || !is_for_us || !self.each_volume().all(is_equal) {
             return;
         }
-        if let Some(line) = self.line_to(server) {
-            cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
-        }
+        self.end_service_by(cx, server);
         self.client = Some(Client {
             has_returned: true,
             ..client
@@ -350,6 +350,9 @@ impl<H: Host> Engine<H> {
     ) {
         if self.is_left_behind() {
             return self.lose_application(cx, "others went on without this node");
+        }
+        if self.is_displaced(&client) {
+            return self.lose_application(cx, "another application took its place");
         }
         let node = self.config.node;
         if self.each_volume().any(|volume| volume.is_bereft(node)) {
@@ -443,8 +446,8 @@ impl<H: Host> Engine<H> {
             |client: &Client| matches!(client.stage, Stage::Asking { server, .. } if server == id);
         let Some(client) = self.client.filter(asked) else {
             // It took too long.
-            if let Some(line) = self.line_to(id).filter(|_| is_served) {
-                cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
+            if is_served {
+                self.end_service_by(cx, id);
             }
             return Ok(());
         };
@@ -456,6 +459,14 @@ impl<H: Host> Engine<H> {
         }
         let is_shown = self.each_volume().all(|volume| volume.is_shown_by(id));
         ensure(is_shown, "the peer serves without having said what")?;
+        let leads = |peer: &Peer| peer.has_session() && peer.role == Role::Primary;
+        let is_rival = |peer: &NodeId| *peer != id && self.peer(*peer).is_some_and(leads);
+        if client.asker != Asker::Nobody && self.peers().any(|peer| is_rival(&peer)) {
+            // It came into reach meanwhile, and leads another line.
+            self.end_service_by(cx, id);
+            self.lose_server(cx, id, Some(Refusal::PeerPrimary));
+            return Ok(());
+        }
         self.client = Some(Client {
             asker: Asker::Nobody,
             refusal: None,
@@ -579,7 +590,13 @@ impl<H: Host> Engine<H> {
 
     /// Tells the server that nothing more is asked of it.
     fn end_service<O: Output<H>>(&self, cx: &mut Context<'_, H, O>) {
-        if let Some(line) = self.server().and_then(|server| self.line_to(server)) {
+        if let Some(server) = self.server() {
+            self.end_service_by(cx, server);
+        }
+    }
+
+    fn end_service_by<O: Output<H>>(&self, cx: &mut Context<'_, H, O>, server: NodeId) {
+        if let Some(line) = self.line_to(server) {
             cx.send(line, Header::new(PacketKind::ServeEnd, None), &[]);
         }
     }
@@ -608,6 +625,18 @@ impl<H: Host> Engine<H> {
                 .any(|volume| volume.is_left_behind_by(id))
         };
         self.peers().any(by)
+    }
+
+    /// Whether a node that could serve this primary again leads for as many others as there may be: they came while it was
+    /// out of reach.
+    fn is_displaced(&self, client: &Client) -> bool {
+        let (node, most) = (self.config.node, u32::from(self.two_primaries));
+        let is_full = |id: NodeId| {
+            let leader = self.peer(id).filter(|peer| peer.role == Role::Primary);
+            let served = leader.map_or(NodeSet::EMPTY, |peer| peer.leads_for);
+            served.len() > most && !served.contains(node)
+        };
+        client.is_served_once() && self.peers().any(|id| is_full(id) && self.could_serve(id))
     }
 
     /// The application cannot go on from what it was shown: all that it asks for has to fail.

@@ -12,6 +12,7 @@
 //! A higher term in the line is somebody else's promotion: then the application has missed writes, and has to end.
 
 use super::context::{ensure, Context, Facts, Fault};
+use super::replica::Replica;
 use super::said::Said;
 use super::volume::Volume;
 use crate::ancestry::Ancestry;
@@ -95,11 +96,14 @@ impl<H: Host> Volume<H> {
             .filter(|said| is_good && said.sectors > 0 && !said.has_left)
     }
 
-    /// Whether a peer has all that the application was shown, and follows nobody else.
+    /// Whether a peer has all that the application was shown, and follows nobody else. One that this node is about to part
+    /// from has nothing to offer.
     pub(super) fn may_serve(&self, peer: NodeId) -> bool {
+        let is_parting = |replica: &Replica<H>| replica.verdict.is_some();
+        let stays = !self.replica(peer).is_some_and(is_parting);
         self.told_by(peer).is_some_and(|said| {
             let is_free = said.stance.leader.is_none_or(|leader| leader == peer);
-            is_free && self.exposure.is_kept_by(peer, said)
+            stays && is_free && self.exposure.is_kept_by(peer, said)
         })
     }
 

@@ -412,6 +412,7 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });
+            replica.knows_less = own.side.would_forget(&said.side);
             let is_blank = lines[1].is_blank() && !lines[0].is_blank();
             replica.is_newcomer = said.side.is_newcomer || is_rolled_back || is_blank;
             replica.has_left = said.has_left;
@@ -650,6 +651,9 @@ impl<H: Host> Volume<H> {
         self.stop_sources(cx.now);
         // A primary that may not write, while the others went on.
         self.is_overtaken |= cx.facts.is_primary();
+        // INVARIANT (I3): this disk has said that nothing was written in its record, and the source goes on from that.
+        // So no vote that comes later puts it in force.
+        self.stalled = None;
         let now = cx.now;
         if let Some(replica) = self.replica_mut(peer) {
             replica.peer_disk = DiskState::UpToDate;

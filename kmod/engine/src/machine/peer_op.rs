@@ -403,11 +403,9 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(op.peer) {
             replica.received.on_done(op.seq);
-            if let Some(target) = replica
-                .target
-                .as_mut()
-                .filter(|_| op.kind == Kind::ResyncWrite)
-            {
+            // What was fetched before the last decision may be asked for once more.
+            let is_asked = op.kind == Kind::ResyncWrite && op.round == replica.round.decided;
+            if let Some(target) = replica.target.as_mut().filter(|_| is_asked) {
                 target.on_done(span_of(&op.io));
             }
         }
@@ -527,7 +525,8 @@ impl<H: Host> Volume<H> {
     /// Starts flushes for peers, where it is time.
     #[inline(never)]
     pub(super) fn run_received<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let needs_log = self.is_starved && !cx.facts.is_primary();
+        // Also on a primary, which may have what a former one wrote and never told to forget.
+        let needs_log = self.is_starved;
         for peer in self.sessions().iter() {
             if needs_log {
                 self.yield_log(peer);

@@ -38,6 +38,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) paused: u32,
     /// By the last decision this disk's data are newer.
     pub(super) is_behind: bool,
+    /// It does not know a record that this disk has acknowledged, and that may be in force.
+    pub(super) knows_less: bool,
     /// By the last decision its disk took the place of another one: its node forgot what it promised.
     pub(super) is_newcomer: bool,
     /// As far as is known it left in order, and was not taken in since.
@@ -137,6 +139,7 @@ impl<H: Host> Replica<H> {
             round: Round::default(),
             paused: 0,
             is_behind: false,
+            knows_less: false,
             is_newcomer: false,
             has_left: false,
             is_rejoining: false,
@@ -184,7 +187,7 @@ impl<H: Host> Replica<H> {
         self.session = None;
         self.peer_disk = DiskState::Unknown;
         self.round = Round::default();
-        self.is_behind = false;
+        (self.is_behind, self.knows_less) = (false, false);
         self.is_rejoining = false;
         self.is_leaving = false;
         self.is_united = false;

@@ -624,8 +624,9 @@ impl<H: Host> Volume<H> {
             let generation = disk.superblock.generation;
             (generation.writer, generation.term) == (Some(node), term)
         };
-        if !is_under_way && !self.disk.as_ref().is_some_and(is_of_it) {
-            // The disk took another line over.
+        let is_kept = self.disk.as_ref().is_some_and(is_of_it) && self.source_node().is_none();
+        if !is_under_way && !is_kept {
+            // The disk took another line over, or is about to.
             return Some(Refusal::ElectionLost);
         }
         let promotion = self.wants_promotion?;

@@ -46,6 +46,9 @@ impl<H: Host> Engine<H> {
             Asker::Person(_) => self.clients,
             _ => self.leads_for(),
         };
+        // One that was served before is about to ask again.
+        let waiting = self.other_clients(asker.client());
+        let others = waiting.fold(others, NodeSet::with);
         let most = usize::from(self.two_primaries);
         if let Some(other) = others
             .iter()
@@ -125,6 +128,10 @@ impl<H: Host> Engine<H> {
             }
             cx.facts = self.facts();
             cx.notify(Object::Resource);
+            if self.role == Role::Primary && !self.leads_for().is_empty() {
+                // Another one may come in its place.
+                self.tell_leading(cx);
+            }
         }
     }
 

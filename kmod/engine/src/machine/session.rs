@@ -24,7 +24,7 @@ use crate::event::Token;
 use crate::host::{Host, Output, Time};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
-use weft_uapi::units::{NodeId, NodeSet, SessionId, Term};
+use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::version::{
     FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_LEAVE, FEATURE_ORDERS, FEATURE_SPLIT_BRAIN,
     PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
@@ -64,7 +64,7 @@ pub(super) struct Peer {
     /// It wants to be primary and has not been answered.
     pub(super) asked: Option<Question>,
     /// A promise to be answered once it is durable.
-    pub(super) granting: Option<Term>,
+    pub(super) granting: Option<Question>,
     /// It was promised to be the next primary, and has not said what became of that.
     pub(super) is_promised: bool,
     pub(super) reason: [u8; REASON_MAX],

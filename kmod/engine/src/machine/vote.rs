@@ -168,7 +168,7 @@ impl<H: Host> Engine<H> {
         self.yield_to(cx, id);
         if let Some(peer) = self.peer_mut(id) {
             peer.asked = None;
-            peer.granting = Some(question.term);
+            peer.granting = Some(question);
             peer.is_promised = true;
         }
         self.promise(question.term);
@@ -188,11 +188,27 @@ impl<H: Host> Engine<H> {
             return;
         }
         for id in self.peers() {
-            if let Some(term) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
-                // Who cannot keep a promise does not object, but has no vote.
-                let abstains = (!self.keeps_promises()).then_some(Refusal::NoDisk);
+            if let Some(question) = self.peer_mut(id).and_then(|peer| peer.granting.take()) {
+                let term = question.term;
+                let abstains = self.abstention(id, question.force);
                 self.answer_promotion(cx, id, [term, term], true, abstains);
             }
+        }
+    }
+
+    /// Why this node has no vote, although it does not object: it cannot keep what it promises, or it knows of a record that
+    /// the peer does not, and has not all data itself to be the one that leads.
+    fn abstention(&self, id: NodeId, is_forced: bool) -> Option<Refusal> {
+        let knows_less = |volume: &Volume<H>| {
+            let replica = volume.replica(id);
+            replica.is_some_and(|replica| replica.knows_less)
+        };
+        if !self.keeps_promises() {
+            Some(Refusal::NoDisk)
+        } else if self.quorum.is_on() && !is_forced && self.each_volume().any(knows_less) {
+            Some(Refusal::NoUpToDateDisk)
+        } else {
+            None
         }
     }
 

@@ -114,20 +114,26 @@ impl Witness {
         }
     }
 
-    /// These peers, a majority of the voters, agree on a line in which the record that is known does not occur. If its maker
-    /// is one of them it has given it up: nothing was ever written in it.
-    fn overrule(&mut self, line: &Ancestry, agree: NodeSet) {
+    /// Whether the maker of the record that is known is one of these, who do not know it: it has given it up, so nothing was
+    /// ever written in it.
+    fn is_given_up_by(&self, agree: NodeSet) -> bool {
         let maker = self.known().generation.writer;
-        let has_given_up = maker.is_some_and(|maker| agree.contains(maker));
-        if has_given_up && agree.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
+        maker.is_some_and(|maker| agree.contains(maker))
+    }
+
+    /// These peers, a majority of the voters, agree on a line in which the record that is known does not occur, its maker as
+    /// well.
+    fn overrule(&mut self, line: &Ancestry, agree: NodeSet) {
+        let is_given_up = self.is_given_up_by(agree);
+        if is_given_up && agree.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
             self.fall_back(line);
         }
     }
 
     /// All other voters, new disks as well, agree on a line in which the record that is known does not occur, and which has
-    /// all that was written before it.
-    fn concede(&mut self, line: &Ancestry, others: NodeSet) {
-        let has_all = line.contains(self.written);
+    /// all that was written: the line reaches back to that, or the maker is one of those whose disks are not new.
+    fn concede(&mut self, line: &Ancestry, others: NodeSet, agree: NodeSet) {
+        let has_all = line.contains(self.written) || self.is_given_up_by(agree);
         if has_all && others.0 & !self.told_since.0 == 0 && self.is_ahead_of(line) {
             self.fall_back(line);
         }
@@ -255,7 +261,7 @@ impl<H: Host> Volume<H> {
                 witness.overrule(&line, agree);
             }
             if voters.0 & !alike.0 == 0 {
-                witness.concede(&line, alike);
+                witness.concede(&line, alike, agree);
             }
         }
         self.recheck = true;

@@ -320,3 +320,35 @@ fn a_client_ends_when_it_meets_a_majority_that_went_on_without_its_server() {
     assert_eq!(rig.result(write), Some(Err(IoError::NoData)));
     assert_eq!(rig.primaries(), [others[0]]);
 }
+
+#[test]
+fn nobody_is_served_over_a_session_that_is_about_to_end_for_a_split_brain() {
+    let mut rig = Rig::pair();
+    rig.cut();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.write(1, 0, 2, 4096), Ok(()));
+    rig.demote(0);
+    rig.demote(1);
+    assert_eq!(rig.command(1, Command::Outdate), Ok(()));
+    rig.detach(1);
+    rig.heal();
+    rig.attach(1);
+    assert_eq!(rig.promote(1), Err(Refusal::NoUpToDateDisk));
+    rig.idle();
+    assert!(rig.is_stand_alone(1, 0));
+}
+
+#[test]
+fn a_server_is_declined_when_another_primary_has_come_into_reach() {
+    let mut rig = with_client();
+    rig.cut_pair(0, 1);
+    rig.cut_pair(0, CLIENT);
+    rig.set_late(1, true);
+    let promotion = rig.order(CLIENT, Command::Primary { force: false });
+    rig.heal_pair(0, CLIENT);
+    rig.set_late(1, false);
+    assert_eq!(rig.reply(promotion), Err(Refusal::PeerPrimary));
+    rig.idle();
+    assert_eq!(rig.primaries(), [0]);
+}

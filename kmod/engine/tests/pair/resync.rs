@@ -110,3 +110,27 @@ fn a_clean_stop_leaves_nothing_suspicious() {
     assert_eq!(rig.rule(0, 1), "same-generation");
     assert_eq!(rig.disk_state(0), DiskState::UpToDate);
 }
+
+#[test]
+fn what_a_target_still_writes_when_it_asks_anew_ends_no_session() {
+    let mut rig = Rig::pair();
+    rig.cut();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    assert_eq!(rig.write(0, 8192, 1, 4096), Ok(()));
+    rig.demote(0);
+    rig.set_stuck(1, true);
+    rig.heal_at_once();
+    rig.run_until(|rig| rig.late(1) == 2);
+    let session = rig.session(0, 1);
+    rig.set_slow(0, true);
+    rig.order(0, Command::Primary { force: false });
+    rig.run_until(|rig| rig.late(0) == 2);
+    rig.release(1);
+    rig.idle();
+    rig.set_slow(0, false);
+    rig.idle();
+    rig.set_stuck(1, false);
+    rig.idle();
+    assert_eq!(rig.session(0, 1), session);
+    rig.assert_mirrored();
+}

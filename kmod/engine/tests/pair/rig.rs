@@ -61,6 +61,8 @@ struct Node {
     is_late: bool,
     /// Reads of the disk are set aside.
     is_slow: bool,
+    /// Writes to the disk are set aside.
+    is_stuck: bool,
     late: Vec<Act>,
     queue: VecDeque<Act>,
     /// Per peer: the session offered and not yet connected.
@@ -156,6 +158,7 @@ impl Rig {
             is_failing: false,
             is_late: false,
             is_slow: false,
+            is_stuck: false,
             late: Vec::new(),
             queue: VecDeque::new(),
             offers: BTreeMap::new(),
@@ -460,6 +463,9 @@ impl Rig {
             act @ Act::Disk(_, Io { op: Op::Read, .. }, _) if self.nodes[number].is_slow => {
                 self.nodes[number].late.push(act);
             }
+            act @ Act::Disk(_, Io { op: Op::Write, .. }, _) if self.nodes[number].is_stuck => {
+                self.nodes[number].late.push(act);
+            }
             Act::Disk(cookie, io, data) => {
                 let result = if self.nodes[number].is_failing && io.op.changes_data() {
                     Err(DiskError)
@@ -590,6 +596,27 @@ impl Rig {
         if !is_slow {
             node.queue.extend(node.late.drain(..));
         }
+    }
+
+    /// The disk writes no data from now on, or all that it was given.
+    pub(crate) fn set_stuck(&mut self, number: usize, is_stuck: bool) {
+        let node = &mut self.nodes[number];
+        node.is_stuck = is_stuck;
+        if !is_stuck {
+            node.queue.extend(node.late.drain(..));
+        }
+    }
+
+    /// How much of the node was set aside.
+    pub(crate) fn late(&self, number: usize) -> usize {
+        self.nodes[number].late.len()
+    }
+
+    /// The first of what was set aside goes on, and nothing more is set aside.
+    pub(crate) fn release(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        node.queue.push_back(node.late.remove(0));
+        (node.is_late, node.is_slow, node.is_stuck) = (false, false, false);
     }
 
     /// Metadata writes that waited fail; `false`: none did.

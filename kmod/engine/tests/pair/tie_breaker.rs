@@ -6,7 +6,7 @@ use crate::rig::Rig;
 use weft_engine::effect::IoError;
 use weft_engine::event::Command;
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{DiskState, Role};
+use weft_uapi::state::{DiskState, ReplicationState, Role};
 use weft_uapi::status::SUSPENDED_QUORUM;
 
 const PRIMARY: Command = Command::Primary { force: false };
@@ -194,4 +194,47 @@ fn a_tie_breaker_that_was_away_for_longer_than_lines_reach_follows_who_agree() {
     rig.demote(0);
     rig.restart_diskless(2);
     assert_eq!(rig.command(1, PRIMARY), Ok(()));
+}
+
+#[test]
+fn a_record_is_not_put_in_force_by_a_vote_that_comes_after_it_was_given_up() {
+    let mut rig = Rig::with_tie_breaker();
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    rig.crash(0);
+    rig.isolate(1);
+    rig.restart(0);
+    let promotion = rig.order(0, PRIMARY);
+    rig.run_until(|rig| rig.members(0) == 0b001);
+    rig.set_late(2, true);
+    rig.heal_pair_at_once(0, 1);
+    rig.run_until(|rig| rig.replication(0, 1) == ReplicationState::BitmapTarget);
+    rig.break_pair(0, 1);
+    rig.set_late(2, false);
+    assert_eq!(rig.reply(promotion), Err(Refusal::ElectionLost));
+    rig.heal();
+    assert_eq!(rig.command(1, PRIMARY), Ok(()));
+    rig.assert_equal();
+}
+
+#[test]
+fn a_record_that_its_maker_gave_up_for_that_of_a_new_disk_holds_nobody_back() {
+    let mut rig = Rig::with_tie_breaker();
+    rig.crash(1);
+    rig.idle();
+    rig.replace_disk(1);
+    rig.set_late(2, true);
+    rig.restart(1);
+    assert_eq!(rig.members(1), 0b011, "nobody has counted its vote yet");
+    rig.cut_pair_at_once(1, 2);
+    rig.cut_pair(0, 1);
+    assert_eq!(rig.members(0), 0b001);
+    rig.cut_pair_at_once(0, 2);
+    rig.set_late(2, false);
+    rig.crash(0);
+    rig.heal_pair_at_once(0, 1);
+    rig.restart(0);
+    assert_eq!(rig.members(0), 0b011, "it took over the former record");
+    rig.heal();
+    assert_eq!(rig.command(1, PRIMARY), Ok(()));
+    rig.assert_equal();
 }

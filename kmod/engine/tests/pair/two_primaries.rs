@@ -62,6 +62,27 @@ fn a_third_primary_is_refused() {
     assert_eq!(rig.primaries(), [0, 1]);
 }
 
+#[test]
+fn a_third_primary_is_refused_while_the_second_one_waits_for_the_first() {
+    let mut rig = both_lead(Rig::synced(3), 3);
+    rig.cut_pair(0, 1);
+    assert_eq!(rig.promote(2), Err(Refusal::PeerPrimary));
+    rig.heal();
+    assert_eq!(rig.primaries(), [0, 1]);
+}
+
+#[test]
+fn a_second_primary_whose_place_was_taken_while_it_was_out_of_reach_ends() {
+    let mut rig = both_lead(Rig::synced(3), 3);
+    rig.isolate(1);
+    let write = rig.begin_write(1, 0, 2, 4096);
+    assert_eq!(rig.promote(2), Ok(()));
+    rig.heal();
+    assert_eq!(rig.result(write), Some(Err(IoError::NoData)));
+    assert_eq!(rig.primaries(), [0, 2]);
+    rig.assert_whole();
+}
+
 /// Whatever the interleaving.
 #[test]
 fn writes_to_one_block_from_both_sides_end_in_one_order_everywhere() {

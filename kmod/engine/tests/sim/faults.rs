@@ -211,6 +211,10 @@ impl World {
             return;
         }
         self.crash_by_fault(node);
+        if !self.has_good_peer(node) {
+            // What was under way put a record in force that nobody has heard of.
+            return;
+        }
         note!(self, "n{node} gets a new disk");
         self.part_from_disk(node);
         self.nodes[node].replace_disk(&mut self.random, self.moment);
@@ -239,6 +243,9 @@ impl World {
             return;
         };
         self.crash_by_fault(node);
+        if !self.has_good_peer(node) {
+            return;
+        }
         note!(self, "n{node} is rolled back");
         let attach = |disk: &Disk| disk.superblock().map(|block| block.attach_id);
         let is_same = attach(&image) == attach(&self.nodes[node].disk);

@@ -67,6 +67,8 @@ pub(crate) struct History {
     known: HashSet<u64>,
     /// Generations that somebody broke with by force.
     overruled: HashSet<u64>,
+    /// Generations of those who did not hear of that.
+    apart: HashSet<u64>,
     /// Generations whose past was given up by force.
     amnesties: HashSet<u64>,
     /// Nodes that had it on record that they left, and the newest record that they knew then.
@@ -222,10 +224,23 @@ impl History {
         self.known.contains(&generation)
     }
 
+    /// Whether `generation` was in force, and somebody knew.
+    pub(crate) fn has_come_into_force(&self, generation: u64) -> bool {
+        self.written.contains(&generation) && self.is_known(generation)
+    }
+
     /// Whether `generation` is one that others have to follow.
     pub(crate) fn counts(&self, generation: u64) -> bool {
-        let is_in_chain = self.written.contains(&generation) && self.is_known(generation);
-        is_in_chain && !self.is_overruled(generation)
+        self.has_come_into_force(generation) && !self.is_overruled(generation)
+    }
+
+    /// Takes note that `generation` goes on from where somebody broke with by force.
+    pub(crate) fn set_apart(&mut self, generation: u64) {
+        self.apart.insert(generation);
+    }
+
+    pub(crate) fn is_apart(&self, generation: u64) -> bool {
+        self.apart.contains(&generation)
     }
 
     /// Whether somebody used force against `generation`, or gave it up.

@@ -19,13 +19,18 @@ pub(crate) fn one_chain(world: &mut World, node: usize) {
         return;
     }
     world.history.write_in(world.nodes[node].written());
-    let nodes = world.nodes.iter();
-    let lines: Vec<_> = nodes.map(|node| world.history.line(node.known())).collect();
+    let lines = lines_of(world);
     let result = advance(&mut world.history, world.quorum, world.tip, &lines, node);
     match result {
         Ok(tip) => world.tip = tip,
         Err(text) => world.fail("chain", text),
     }
+}
+
+/// The lines of all nodes.
+fn lines_of(world: &World) -> Vec<BTreeSet<u64>> {
+    let nodes = world.nodes.iter();
+    nodes.map(|node| world.history.line(node.known())).collect()
 }
 
 /// The newest generation with data that a majority knew at some time, now that the line of a node has changed; `lines`
@@ -42,14 +47,20 @@ fn advance(
         if record.is_none_or(|record| record.writer.is_none()) {
             continue;
         }
-        let knows = |node: &usize| lines[*node].contains(&generation);
-        let holders = (0..lines.len()).filter(knows).map(node_id);
-        // A disk may be replaced while its acknowledgement is on the way; the new one has no vote against it.
-        let holders = holders.fold(history.holders(generation), NodeSet::with);
+        let holders = knowers(history, lines, generation);
         if quorum.has_majority(holders) || is_majority_of_the_rest(quorum, record, holders) {
             history.learn(generation);
         }
-        if !history.counts(generation) || history.line(tip).contains(&generation) {
+        // What a person gave up on one node may come into force by the others all the same.
+        let is_kept = !history.is_overruled(generation)
+            || tip == 0
+            || history.line(generation).contains(&tip);
+        let is_in_chain = history.line(tip).contains(&generation);
+        if !history.has_come_into_force(generation) || is_in_chain || !is_kept {
+            continue;
+        }
+        if is_beside(history, lines, generation, tip) {
+            history.set_apart(generation);
             continue;
         }
         if !follows(history, generation, tip) {
@@ -63,6 +74,26 @@ fn advance(
         tip = generation;
     }
     Ok(tip)
+}
+
+/// Who knows `generation`. A disk may be replaced while its acknowledgement is on the way; the new one has no vote against it.
+fn knowers(history: &History, lines: &[BTreeSet<u64>], generation: u64) -> NodeSet {
+    let knows = |node: &usize| lines[*node].contains(&generation);
+    let nodes = (0..lines.len()).filter(knows).map(node_id);
+    nodes.fold(history.holders(generation), NodeSet::with)
+}
+
+/// Whether `generation` is of those who stayed when the others had left, and against whom somebody used force meanwhile: two
+/// chains then, until they meet. Nobody who knows `generation` has heard of the force.
+fn is_beside(history: &History, lines: &[BTreeSet<u64>], generation: u64, tip: u64) -> bool {
+    let line = history.line(generation);
+    let who = knowers(history, lines, generation);
+    let mut forced = history.line(tip).into_iter();
+    history.is_apart(generation)
+        || forced.any(|id| {
+            let is_known = !who.intersection(knowers(history, lines, id)).is_empty();
+            history.is_forgiven(id) && !line.contains(&id) && !is_known
+        })
 }
 
 /// Whether more than half of the voters that had not left by a record know it: they need not wait for the others.
@@ -89,7 +120,8 @@ pub(crate) fn acknowledged_in(world: &mut World, node: usize, generation: u64) {
     // What a person gave up or broke with may be in force all the same, where that came to nothing or is not known yet.
     let is_outside = history.is_overruled(generation) && history.is_known(generation);
     let is_in_chain = history.line(world.tip).contains(&generation);
-    if world.quorum.is_on() && !is_in_chain && !is_outside {
+    let is_expected = is_in_chain || is_outside || is_of_the_other_chain(world, generation);
+    if world.quorum.is_on() && !is_expected {
         let text = format!(
             "n{node} acknowledged a write in generation {generation:016x}, which no majority knows"
         );
@@ -97,12 +129,21 @@ pub(crate) fn acknowledged_in(world: &mut World, node: usize, generation: u64) {
     }
 }
 
+/// See [`is_beside`].
+fn is_of_the_other_chain(world: &World, generation: u64) -> bool {
+    let history = &world.history;
+    history.has_come_into_force(generation)
+        && is_beside(history, &lines_of(world), generation, world.tip)
+}
+
 /// `node` became primary.
 pub(crate) fn elected(world: &mut World, node: usize) {
     let generation = world.nodes[node].generation();
     // A majority may have gone on before it heard of its own election: then it is one that was overtaken.
     let was_overtaken = world.history.line(world.tip).contains(&generation);
-    let is_next = was_overtaken || follows(&world.history, generation, world.tip);
+    let is_next = was_overtaken
+        || follows(&world.history, generation, world.tip)
+        || is_of_the_other_chain(world, generation);
     if world.quorum.is_on() && !is_next {
         let text = format!(
             "n{node} became primary in generation {generation:016x}, though a majority knows {:016x}",
@@ -152,6 +193,39 @@ mod tests {
     #[test]
     fn a_record_in_which_nothing_was_written_is_not_in_the_chain() {
         assert_eq!(advanced(&[1, 2], 2, [2, 3, 3]), Ok(2));
+    }
+
+    /// 2 was made by force while the node that stayed alone was out of reach, which goes on with 3.
+    #[test]
+    fn who_stayed_alone_goes_on_beside_a_chain_that_was_forced_unless_it_has_heard_of_that() {
+        for has_heard in [false, true] {
+            let mut history = forked(&[1, 2, 3]);
+            history.forgive(2);
+            history.learn(3);
+            if has_heard {
+                history.hold(2, node_id(2));
+            }
+            let lines = [2, 2, 3].map(|end| history.line(end));
+            let quorum = Quorum {
+                voters: NodeSet(0b111),
+                ..Quorum::default()
+            };
+            let result = advance(&mut history, quorum, 2, &lines, 2);
+            assert_eq!(result.is_ok(), !has_heard);
+            assert_eq!(history.is_apart(3), !has_heard);
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_given_up_on_one_node_is_in_the_chain_when_others_put_it_in_force() {
+        let mut history = forked(&[1, 2]);
+        history.discard(2, 0);
+        let lines = [2, 2, 1].map(|end| history.line(end));
+        let quorum = Quorum {
+            voters: NodeSet(0b111),
+            ..Quorum::default()
+        };
+        assert_eq!(advance(&mut history, quorum, 0, &lines, 0), Ok(2));
     }
 
     #[test]
