@@ -4,6 +4,7 @@
 mod clients;
 mod disks;
 mod failover;
+mod handover;
 mod harness;
 mod leave;
 mod mirror;

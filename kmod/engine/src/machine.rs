@@ -33,6 +33,7 @@ mod disk;
 mod exchange;
 mod exposure;
 mod fencing;
+mod handover;
 mod hold;
 mod invalidate;
 mod leave;
@@ -275,6 +276,7 @@ impl<H: Host> Engine<H> {
     /// Does all that has become possible.
     #[inline(never)]
     fn settle<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        self.run_failures(cx);
         // A volume's step may let the role go on, and the other way round; a handful of turns suffices.
         for _ in 0..4 {
             cx.facts = self.facts();
@@ -476,10 +478,7 @@ impl<H: Host> Engine<H> {
             Command::ResumeSync { peer } => self.on_pause(cx, peer, false),
             Command::SuspendIo => return self.on_suspend(cx, token),
             Command::ResumeIo => self.on_resume(cx),
-            Command::Detach { volume } => match self.volume_mut(volume) {
-                Some(volume) => return volume.on_detach(cx, token),
-                None => Err(Refusal::NoSuchVolume),
-            },
+            Command::Detach { volume } => return self.on_detach(cx, token, volume),
             Command::NewDevice { volume, minor } => self.on_new_device(cx, volume, minor),
             Command::DelDevice { volume } => self.on_del_device(cx, volume),
             Command::NewPeer { peer } => self.on_new_peer(cx, peer),

@@ -112,7 +112,6 @@ impl<H: Host> Volume<H> {
         let refusal = match self.disk.as_ref() {
             None => Some(Refusal::NoDisk),
             Some(disk) if disk.stage != Stage::Running => Some(Refusal::Busy),
-            Some(_) if cx.facts.is_primary() => Some(Refusal::LastCopy),
             Some(_) if cx.facts.in_transition || self.change.is_some() => Some(Refusal::Busy),
             Some(_) => None,
         };
@@ -143,6 +142,7 @@ impl<H: Host> Volume<H> {
             Stage::Running => None,
             Stage::Leaving(token) => token,
         };
+        self.hands_over = self.note_holders(cx);
         if let Some(disk) = self.disk.as_mut() {
             disk.stage = Stage::Leaving(token);
         }
@@ -164,7 +164,8 @@ impl<H: Host> Volume<H> {
         // A failed disk is not waited for; a good one leaves when the peers send nothing more.
         // Those of a client are another node's.
         let has_requests = self.requests.used() > 0 && !cx.facts.is_client;
-        if !has_failed && (self.is_negotiating() || self.ops.used() > 0 || has_requests) {
+        let is_needed = cx.facts.is_primary() || has_requests || self.ops.used() > 0;
+        if !has_failed && (self.is_negotiating() || is_needed) {
             return;
         }
         self.forget_tails();

@@ -62,6 +62,26 @@ enum Stage {
 }
 
 impl Client {
+    /// Nobody serves yet.
+    fn seeking(asker: Asker, force: bool, now: Time) -> Self {
+        Self {
+            asker,
+            force,
+            tried: NodeSet::EMPTY,
+            refusal: None,
+            rival: None,
+            has_returned: false,
+            stage: Stage::Seeking {
+                again: now.after_ms(ASK_AGAIN_MS),
+            },
+        }
+    }
+
+    /// A primary that had a disk until now.
+    pub(super) fn without_disk(now: Time) -> Self {
+        Self::seeking(Asker::Nobody, false, now)
+    }
+
     /// Whether it is primary: it had a server.
     pub(super) fn is_served_once(&self) -> bool {
         self.asker == Asker::Nobody || matches!(self.stage, Stage::Leaving { .. })
@@ -102,7 +122,8 @@ impl<H: Host> Engine<H> {
 
     /// When the search for a server goes on.
     pub(super) fn client_deadline(&self) -> Option<Time> {
-        self.client.as_ref().and_then(Client::deadline)
+        let client = self.client.as_ref().filter(|_| self.role != Role::Primary);
+        client.and_then(Client::deadline)
     }
 
     /// The role that people see: primary is who has an application.
@@ -188,17 +209,7 @@ impl<H: Host> Engine<H> {
         for volume in self.each_volume_mut() {
             volume.begin_exposure();
         }
-        self.client = Some(Client {
-            asker,
-            force,
-            tried: NodeSet::EMPTY,
-            refusal: None,
-            rival: None,
-            has_returned: false,
-            stage: Stage::Seeking {
-                again: cx.now.after_ms(ASK_AGAIN_MS),
-            },
-        });
+        self.client = Some(Client::seeking(asker, force, cx.now));
         self.look_around(cx);
     }
 
@@ -241,7 +252,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// What the peers have is to be known anew before one of them is asked.
-    fn look_around<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+    pub(super) fn look_around<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for volume in self.each_volume_mut() {
             volume.negotiate_all(cx.now);
         }
@@ -289,7 +300,8 @@ impl<H: Host> Engine<H> {
     /// Takes the search for a server, or the end of being served, as far as it goes.
     #[inline(never)]
     pub(super) fn run_client<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let Some(client) = self.client else {
+        // One that has just lost its disk leads until nothing is under way.
+        let Some(client) = self.client.filter(|_| self.role != Role::Primary) else {
             return;
         };
         match client.stage {

@@ -57,8 +57,9 @@ impl<H: Host> Engine<H> {
     /// Goes on with the demotion, and ends it.
     pub(super) fn drain<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
         let mut is_drained = true;
+        let is_client = self.client.is_some();
         for volume in self.each_volume_mut() {
-            is_drained &= volume.drain();
+            is_drained &= volume.drain(is_client);
         }
         if !is_drained {
             return;
@@ -67,14 +68,17 @@ impl<H: Host> Engine<H> {
         self.set_role(cx, Role::Secondary);
         self.tell_peers(cx, PacketKind::Demoted, 0);
         self.dismiss_clients(cx);
+        if is_client {
+            self.look_around(cx);
+        }
         cx.reply(asker, Ok(()));
     }
 }
 
 impl<H: Host> Volume<H> {
     /// Makes the last writes stable everywhere and says on disk that nobody writes; whether that is done.
-    fn drain(&mut self) -> bool {
-        if self.requests.used() > 0 || self.change.is_some() {
+    fn drain(&mut self, is_client: bool) -> bool {
+        if self.has_begun(is_client) || self.change.is_some() {
             return false;
         }
         let Some(disk) = self.disk.as_mut() else {

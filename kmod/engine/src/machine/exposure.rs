@@ -57,6 +57,22 @@ impl Exposure {
         block_bytes: 0,
     };
 
+    /// What a server told, or would tell, of a record in force and its term.
+    pub(super) fn of(body: &InForceBody, term: Term) -> Self {
+        Self {
+            generation: GenerationId(body.generation.get()),
+            term,
+            holders: NodeSet(body.holders.get()),
+            attach_ids: body.disks.map(|disk| disk.attach_id.get()),
+            ..Self::NONE
+        }
+    }
+
+    /// Whether anybody but a node has everything.
+    pub(super) fn has_holder_besides(&self, node: NodeId) -> bool {
+        !self.holders.without(node).is_empty()
+    }
+
     /// Whether nothing of what was shown is missing on the disk that a peer described.
     fn is_kept_by(&self, peer: NodeId, said: &Said) -> bool {
         if self.generation == GenerationId::NONE {
@@ -221,11 +237,15 @@ impl<H: Host> Volume<H> {
             holders.contains(peer) && body.generation.get() != 0,
             "the peer serves without holding anything",
         )?;
-        self.exposure.generation = GenerationId(body.generation.get());
-        self.exposure.term = header.term;
-        self.exposure.holders = holders;
-        self.exposure.attach_ids = body.disks.map(|disk| disk.attach_id.get());
-        self.exposure.is_told = true;
+        let before = self.exposure;
+        self.exposure = Exposure {
+            answered: before.answered,
+            flushed: before.flushed,
+            is_told: true,
+            sectors: before.sectors,
+            block_bytes: before.block_bytes,
+            ..Exposure::of(&body, header.term)
+        };
         Ok(())
     }
 
@@ -240,17 +260,27 @@ impl<H: Host> Volume<H> {
         if cx.facts.clients.is_empty() || self.change.is_some() {
             return;
         }
-        let Some(disk) = self.disk.as_ref() else {
+        let Some(body) = self.in_force(cx.facts.node) else {
             return;
         };
+        let mut header = Header::new(PacketKind::Exposed, Some(self.id));
+        header.term = self.term();
+        for line in cx.facts.clients.iter().filter_map(|peer| self.line(peer)) {
+            cx.send(line, header, body.as_bytes());
+        }
+    }
+
+    /// The record that this leader's data are of, and who has all of them; `None`: it has no disk.
+    pub(super) fn in_force(&self, own: NodeId) -> Option<InForceBody> {
+        let disk = self.disk.as_ref()?;
         let holders = self
             .whole()
             .intersection(disk.superblock.generation.members);
         let mut body = InForceBody::new_zeroed();
         body.generation = disk.superblock.generation.id.0.into();
-        body.holders = holders.with(cx.facts.node).0.into();
+        body.holders = holders.with(own).0.into();
         for (node, place) in NodeId::all().zip(&mut body.disks) {
-            if node == cx.facts.node {
+            if node == own {
                 place.incarnation = disk.superblock.incarnation.0.into();
                 place.attach_id = disk.superblock.attach_id.into();
             } else if let Some(said) = self
@@ -262,10 +292,6 @@ impl<H: Host> Volume<H> {
                 place.attach_id = said.side.attach_id.into();
             }
         }
-        let mut header = Header::new(PacketKind::Exposed, Some(self.id));
-        header.term = self.term();
-        for line in cx.facts.clients.iter().filter_map(|peer| self.line(peer)) {
-            cx.send(line, header, body.as_bytes());
-        }
+        Some(body)
     }
 }

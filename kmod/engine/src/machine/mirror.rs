@@ -296,7 +296,7 @@ impl<H: Host> Volume<H> {
         if self.is_orphan(request) {
             return self.forget_request(number);
         }
-        if request.has_failed {
+        if request.has_failed || cx.facts.is_client {
             return self.fail_request(cx, number);
         }
         let (io, seq) = (request.io, request.flush_upto);

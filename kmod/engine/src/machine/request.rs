@@ -118,6 +118,15 @@ impl<H: Host> Request<H> {
         }
     }
 
+    /// As if it had not begun. What a read found out of this disk stays known.
+    pub(super) fn ask_again(&mut self) {
+        self.stage = Stage::Held;
+        self.seq = Seq(0);
+        self.is_local_done = false;
+        (self.sent, self.acked) = (NodeSet::EMPTY, NodeSet::EMPTY);
+        self.has_failed &= self.io.op == Op::Read;
+    }
+
     /// Whether it is of an application on this peer.
     pub(super) fn is_of(&self, peer: NodeId) -> bool {
         matches!(&self.origin, Origin::Client { line, .. } if line.peer == peer)
@@ -186,7 +195,12 @@ impl<H: Host> Volume<H> {
     }
 
     /// Queues a write behind everything that overlaps it.
-    fn enter_range<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32, io: Io) {
+    pub(super) fn enter_range<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+        io: Io,
+    ) {
         if !io.op.changes_data() {
             return;
         }
@@ -207,10 +221,11 @@ impl<H: Host> Volume<H> {
     }
 
     /// The ranges of requests that wait go over to those of a client, or back. Requests that were not answered may come to
-    /// the disks in any order.
+    /// the disks in any order; those that are under way here keep their place.
     pub(super) fn move_ranges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for number in self.requests.numbers() {
-            let Some(request) = self.requests.get_mut(number) else {
+            let request = self.requests.get_mut(number);
+            let Some(request) = request.filter(|request| request.stage == Stage::Held) else {
                 continue;
             };
             let Some(range) = request.range.take() else {
@@ -277,6 +292,9 @@ impl<H: Host> Volume<H> {
         if cx.facts.is_client {
             return self.advance_client(cx, number);
         }
+        if self.hands_over {
+            return;
+        }
         if self.is_doomed(cx) {
             self.complete(cx, number, Err(IoError::NoQuorum), None);
             return;
@@ -337,9 +355,6 @@ impl<H: Host> Volume<H> {
         let buffer = request.buffer.take();
         if !request.has_failed {
             self.complete(cx, number, Ok(()), buffer);
-        } else if cx.facts.is_client {
-            // The server has the data, too.
-            request.stage = Stage::Held;
         } else {
             self.fail_request(cx, number);
         }
@@ -575,7 +590,8 @@ impl<H: Host> Volume<H> {
         else {
             return;
         };
-        if request.has_failed {
+        // Once others are to carry the requests out, this node does not count who has them.
+        if request.has_failed || cx.facts.is_client {
             return self.fail_request(cx, number);
         }
         if self.is_doomed(cx) {
@@ -617,6 +633,9 @@ impl<H: Host> Volume<H> {
     /// This disk cannot do what a request asks for. A client asks again elsewhere.
     pub(super) fn fail_request<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
         match self.requests.get(number).map(|request| &request.origin) {
+            Some(Origin::Own(_)) if cx.facts.is_client || self.hands_over => {
+                self.ask_elsewhere(cx, number);
+            }
             Some(Origin::Own(_)) => self.complete(cx, number, Err(IoError::Disk), None),
             Some(Origin::Client { .. }) => self.forget_request(number),
             None => {}

@@ -105,6 +105,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) wants_vote: bool,
     /// A majority went on without this primary: it is one no more, and its requests fail.
     pub(super) is_overtaken: bool,
+    /// The disk of this primary has just failed, and others may have all that its application was shown.
+    pub(super) hands_over: bool,
     /// This node is leaving, and others may count on that from now on.
     pub(super) is_leaving: bool,
     /// On a tie-breaker: what it knows.
@@ -154,6 +156,7 @@ impl<H: Host> Volume<H> {
             invalidation: None,
             wants_vote: false,
             is_overtaken: false,
+            hands_over: false,
             is_leaving: false,
             witness: config.is_tie_breaker.then(Witness::default),
             recheck: false,

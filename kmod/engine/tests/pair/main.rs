@@ -10,6 +10,7 @@ mod decisions;
 mod demotion;
 mod diskless;
 mod fencing;
+mod handover;
 mod host;
 mod hostile;
 mod invalidate;

@@ -49,6 +49,8 @@ struct Node {
     disk: Vec<u8>,
     /// Changes of the disk that had to be stable at their end.
     forced: Vec<Op>,
+    /// Every read of the disk fails.
+    is_unreadable: bool,
     /// Every write to the disk fails.
     is_failing: bool,
     /// It has no disk, and votes.
@@ -155,6 +157,7 @@ impl Rig {
             fence: None,
             disk: blank_disk(number, sectors),
             forced: Vec::new(),
+            is_unreadable: false,
             is_failing: false,
             is_late: false,
             is_slow: false,
@@ -467,7 +470,12 @@ impl Rig {
                 self.nodes[number].late.push(act);
             }
             Act::Disk(cookie, io, data) => {
-                let result = if self.nodes[number].is_failing && io.op.changes_data() {
+                let node = &self.nodes[number];
+                let has_failed = match io.op {
+                    Op::Read => node.is_unreadable,
+                    op => node.is_failing && op.changes_data(),
+                };
+                let result = if has_failed {
                     Err(DiskError)
                 } else {
                     Ok(self.disk_io(number, io, data))
@@ -578,6 +586,11 @@ impl Rig {
     /// The disk refuses writes from now on, or no longer.
     pub(crate) fn set_failing(&mut self, number: usize, is_failing: bool) {
         self.nodes[number].is_failing = is_failing;
+    }
+
+    /// The disk refuses reads from now on, or no longer.
+    pub(crate) fn set_unreadable(&mut self, number: usize, is_unreadable: bool) {
+        self.nodes[number].is_unreadable = is_unreadable;
     }
 
     /// Metadata writes get nowhere from now on, or all that waited go on.

@@ -58,6 +58,8 @@ impl Reach {
             self.count("rule", format!("{rule}: {outcome}"));
         } else if let Some(change) = text.strip_prefix("disk ") {
             self.count("disk", change);
+        } else if text.starts_with("another node is to carry out") {
+            self.count("client", "handed over");
         } else if object.starts_with("peer ") && text.contains(" -> ") {
             self.count("connection", text);
         }

@@ -5,7 +5,7 @@
 use crate::rig::{all_vote, node, Rig, VOLUME};
 use weft_engine::event::Command;
 use weft_engine::quorum::Quorum;
-use weft_uapi::state::ReplicationState;
+use weft_uapi::state::{Protocol, ReplicationState};
 
 /// Small, so that a state is reached fast: the matrix reaches each of them some forty times.
 const SECTORS: u64 = 16_384;
@@ -360,9 +360,10 @@ pub(super) const STATES: &[State] = &[
     },
     State {
         name: "primary without disk",
-        story: "the disk failed",
+        story: "the disk failed, and nobody could take over",
         reach: || {
             let mut rig = synced(2);
+            rig.set_protocol(0, Protocol::A);
             rig.set_failing(0, true);
             assert!(rig.write(0, COLD, 1, 4096).is_err());
             rig.idle();
