@@ -132,7 +132,8 @@ impl<H: Host> Engine<H> {
     /// Has the peers fenced that this primary has lost.
     #[inline(never)]
     pub(super) fn run_fencing<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        if self.role != Role::Primary {
+        if self.role != Role::Primary || self.client.is_some() {
+            // Who hands its requests over has parted from its peers by itself.
             return;
         }
         for id in self.unfenced().iter() {

@@ -88,6 +88,7 @@ impl<H: Host> Engine<H> {
             volume.hands_over = false;
             clients.iter().for_each(|id| volume.drop_carried(id));
             volume.hold_requests(cx);
+            volume.leave_tail();
         }
         self.tell_claim(cx, None);
         true

@@ -220,27 +220,6 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// The ranges of requests that wait go over to those of a client, or back. Requests that were not answered may come to
-    /// the disks in any order; those that are under way here keep their place.
-    pub(super) fn move_ranges<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        for number in self.requests.numbers() {
-            let request = self.requests.get_mut(number);
-            let Some(request) = request.filter(|request| request.stage == Stage::Held) else {
-                continue;
-            };
-            let Some(range) = request.range.take() else {
-                continue;
-            };
-            let io = request.io;
-            match request.is_clients {
-                true => self.client_ranges.leave(range),
-                false => self.ranges.leave(range),
-            };
-            self.enter_range(cx, number, io);
-        }
-        self.recheck = true;
-    }
-
     /// Looks at all requests that wait.
     #[inline(never)]
     pub(super) fn run_requests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {

@@ -593,7 +593,7 @@ impl<H: Host> Engine<H> {
 impl<H: Host> Volume<H> {
     /// This node writes no more, and not all peers may have got the last writes. While its sessions last nobody takes them for
     /// lost: those who have them and those who have not would call each other equal.
-    fn leave_tail(&mut self) {
+    pub(super) fn leave_tail(&mut self) {
         if self.tail.is_empty() {
             return;
         }

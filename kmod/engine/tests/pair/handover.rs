@@ -6,7 +6,7 @@ use crate::rig::{Rig, VOLUME};
 use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Op};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{DiskState, Protocol, Role};
+use weft_uapi::state::{DiskState, Fencing, Protocol, Role};
 use weft_uapi::status::SUSPENDED_NO_SERVER;
 
 /// A pair whose first node is primary and has written and opened the device.
@@ -79,7 +79,7 @@ fn the_last_disk_has_nobody_who_takes_over() {
     assert_eq!(rig.write(0, 8, 3, 4096), Err(IoError::Disk));
     rig.heal();
     rig.idle();
-    assert_eq!(rig.write(0, 8, 3, 4096), Err(IoError::Disk));
+    assert_eq!(rig.write(0, 8, 3, 4096), Err(IoError::NoData));
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn requests_wait_when_the_peer_is_lost_while_it_takes_over() {
     rig.set_failing(0, true);
     let write = rig.begin_write(0, 8, 2, 4096);
     rig.run_until(|rig| rig.disk_state(0) != DiskState::UpToDate);
-    rig.isolate(1);
+    rig.cut_at_once();
     rig.idle();
-    assert!(!rig.is_complete(write));
+    assert_eq!(rig.result(write), None);
     assert_ne!(rig.resource(0).suspended & SUSPENDED_NO_SERVER, 0);
     assert_eq!(rig.role(0), Role::Primary);
     rig.heal();
@@ -186,4 +186,25 @@ fn who_kept_its_last_disk_is_no_client_when_it_meets_another_primary() {
     rig.heal();
     rig.idle();
     assert!(!rig.reason(0, 1).contains("both nodes are primary"));
+}
+
+#[test]
+fn a_primary_that_hands_over_has_nobody_fenced() {
+    let mut rig = led();
+    (0..2).for_each(|node| rig.set_fencing(node, Fencing::ResourceAndStonith));
+    rig.set_slow(0, true);
+    let read = rig.begin_op(0, Op::Read, 0, 4096);
+    let write = rig.begin_write(0, 8, 2, 4096);
+    rig.steps(3);
+    rig.set_failing(0, true);
+    let refused = rig.begin_write(0, 16, 3, 4096);
+    rig.idle();
+    assert!(rig.resource(0).server == 0, "its disk still owes an answer");
+    assert_eq!(rig.fence_wanted(0), None);
+    rig.set_slow(0, false);
+    for request in [read, write, refused] {
+        rig.run_until(|rig| rig.is_complete(request));
+        assert_eq!(rig.result(request), Some(Ok(())));
+    }
+    assert_eq!((rig.fence_wanted(0), rig.fence_wanted(1)), (None, None));
 }
