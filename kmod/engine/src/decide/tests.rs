@@ -59,6 +59,8 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         is_newcomer: false,
         is_invalidated: false,
         invalidates: false,
+        repairs: false,
+        has_found: false,
         tail_seq: 0,
     }
 }

@@ -220,6 +220,10 @@ pub(crate) struct World {
     pub extra: Random,
     /// Chance of what people order.
     pub orders: Random,
+    /// Chance of what people have compared.
+    pub verifies: Random,
+    /// Blocks of which a sector went bad on some disk at some time.
+    pub bad_ever: BTreeSet<u64>,
     /// All disks had the same content when they were new.
     pub are_equal: bool,
     pub nodes: Vec<Node>,
@@ -321,6 +325,8 @@ impl World {
             random,
             extra,
             orders: Random::new(plan.seed.rotate_left(24)),
+            verifies: Random::new(plan.seed.rotate_left(40)),
+            bad_ever: BTreeSet::new(),
             are_equal: false,
             nodes,
             connections: Vec::new(),

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `verify`, `verify-stop` and `repair`.
+
+use super::failure::Failure;
+use super::orders::{Pair, Running};
+use super::output::print;
+use super::wait;
+use crate::kernel::netlink::request::{Request, Value};
+use crate::view::model::Resource;
+use crate::view::units::{bytes_of, size};
+use crate::view::verify::Verify;
+use clap::Args;
+use weft_uapi::netlink::{Attribute, Command};
+use weft_uapi::refusal::Refusal;
+use weft_uapi::state::VerifyState;
+
+/// Which copies.
+#[derive(Args, Debug)]
+pub(super) struct Copies {
+    /// Name of the resource
+    resource: String,
+    /// Only with this peer, by name or id [default: the primary, or on the primary, and where there is none, every peer]
+    peer: Option<String>,
+    /// Only this volume
+    #[arg(long)]
+    volume: Option<u16>,
+}
+
+/// What is typed after `verify`.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    copies: Copies,
+    /// First byte to be compared; K, M, G and T stand for binary units [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = bytes_of)]
+    start: Option<u64>,
+    /// The byte after the last one [default: the end of the device]
+    #[arg(long, value_name = "SIZE", value_parser = bytes_of)]
+    stop: Option<u64>,
+    /// Go on from where the last verify ended before it was through
+    #[arg(long, conflicts_with_all = ["start", "stop"])]
+    resume: bool,
+    /// Do not wait for its end
+    #[arg(long, conflicts_with = "repair_from")]
+    no_wait: bool,
+    /// Then copy what differs from this node, by name or id, to the other one
+    #[arg(long, value_name = "NODE")]
+    repair_from: Option<String>,
+}
+
+/// Compares copies, and waits for the end unless told otherwise.
+pub(super) fn verify(arguments: &Arguments) -> Result<(), Failure> {
+    let Arguments {
+        copies,
+        start,
+        stop,
+        resume,
+        ..
+    } = arguments;
+    let mut running = Running::find(&copies.resource)?;
+    let pairs = running.pairs(copies.peer.as_deref(), copies.volume)?;
+    let from = arguments.repair_from.as_deref();
+    let from = from.map(|typed| running.node(typed)).transpose()?;
+    for &pair in &pairs {
+        let request = running.about(Command::Verify, pair);
+        let request = with_long(request, Attribute::Start, *start);
+        let request = with_long(request, Attribute::Stop, *stop);
+        running.perform(&request.flag(Attribute::Resume, *resume))?;
+    }
+    if arguments.no_wait {
+        return Ok(());
+    }
+    wait::wait(&copies.resource, "compared", wait::compared, None)?;
+    let resource = running.look_again()?;
+    let mut outcome = Ok(());
+    for &pair in &pairs {
+        match (told(&resource, pair), from) {
+            (Err(failure), Some(from)) if failure.code == DIFFERENT => {
+                eprintln!("weft: {failure}");
+                running.perform(&repair_request(&running, pair, from))?;
+                wait::wait(&copies.resource, "in sync", wait::in_sync, None)?;
+            }
+            (Err(failure), _) => {
+                if let Err(earlier) = std::mem::replace(&mut outcome, Err(failure)) {
+                    eprintln!("weft: {earlier}");
+                }
+            }
+            (Ok(()), _) => {}
+        }
+    }
+    outcome
+}
+
+/// Ends what is running.
+pub(super) fn stop(copies: &Copies) -> Result<(), Failure> {
+    let mut running = Running::find(&copies.resource)?;
+    let pairs = running.pairs(copies.peer.as_deref(), copies.volume)?;
+    let is_running = |pair: &Pair| running.verify(*pair).is_some_and(Verify::is_running);
+    let those: Vec<_> = pairs.iter().copied().filter(is_running).collect();
+    // With nothing to be ended the module says so.
+    let those = if those.is_empty() { pairs } else { those };
+    for pair in those {
+        running.perform(&running.about(Command::VerifyStop, pair))?;
+    }
+    Ok(())
+}
+
+/// What is typed after `repair`.
+#[derive(Args, Debug)]
+pub(super) struct Repair {
+    /// Name of the resource
+    resource: String,
+    /// The other copy, by name or id
+    peer: String,
+    /// Only this volume
+    #[arg(long)]
+    volume: Option<u16>,
+    /// Node whose data are right, by name or id: this one or the peer
+    #[arg(long, value_name = "NODE")]
+    from: String,
+}
+
+/// Copies what was found; goes on by itself.
+pub(super) fn repair(arguments: &Repair) -> Result<(), Failure> {
+    let mut running = Running::find(&arguments.resource)?;
+    let from = running.node(&arguments.from)?;
+    for pair in running.pairs(Some(&arguments.peer), arguments.volume)? {
+        running.perform(&repair_request(&running, pair, from))?;
+    }
+    Ok(())
+}
+
+fn repair_request(running: &Running, pair: Pair, from: u32) -> Request {
+    let request = running.about(Command::Repair, pair);
+    request.number(Attribute::From, from)
+}
+
+fn with_long(request: Request, attribute: Attribute, number: Option<u64>) -> Request {
+    match number {
+        Some(number) => request.with(attribute, Value::U64(number)),
+        None => request,
+    }
+}
+
+const DIFFERENT: &str = "differences-found";
+
+/// Says how two copies compare.
+fn told(resource: &Resource, pair: Pair) -> Result<(), Failure> {
+    let name = &resource.name;
+    let object = format!(
+        "resource {name}, volume {}, peer {}",
+        pair.volume, pair.peer
+    );
+    let Some(verify) = pair.verify_in(resource) else {
+        return Err(Failure::refusal(Refusal::Interrupted, object, name));
+    };
+    let peer = pair.peer;
+    if verify.differing_bytes > 0 {
+        let (differing, places) = (size(verify.differing_bytes), verify.places());
+        return Err(Failure::new(
+            DIFFERENT,
+            format!("{differing} differ, in bytes {places}."),
+            object,
+            format!("from the node whose data are right: weft repair {name} {peer} --from NODE"),
+        ));
+    }
+    if verify.state() != VerifyState::Finished {
+        return Err(Failure::new(
+            "not-through",
+            format!(
+                "The comparison ended at byte {} of {}: {}.",
+                verify.upto, verify.stop, verify.state
+            ),
+            object,
+            format!("weft status {name}; weft verify {name} {peer} --resume"),
+        ));
+    }
+    let seconds = verify.ms as f64 / 1000.0;
+    let total = size(verify.total_bytes());
+    print(&format!("{object}: equal ({total} in {seconds:.1} s)\n"))
+}
