@@ -75,13 +75,18 @@ impl Running {
 
     /// A request about each of its volumes, or the one that is named.
     pub(super) fn of_volumes(&self, command: Command, only: Option<u16>) -> Vec<Request> {
-        let devices = self.resource.devices.iter().map(|device| device.volume);
-        let volumes: Vec<u32> = match only {
-            Some(volume) => vec![volume.into()],
-            None => devices.collect(),
-        };
+        let volumes = self.volumes(only);
         let about = |volume| self.request(command).number(Attribute::Volume, volume);
         volumes.into_iter().map(about).collect()
+    }
+
+    /// Its volumes, or the one that is named.
+    fn volumes(&self, only: Option<u16>) -> Vec<u32> {
+        let devices = self.resource.devices.iter();
+        match only {
+            Some(volume) => vec![volume.into()],
+            None => devices.map(|device| device.volume).collect(),
+        }
     }
 
     /// A request about each of its peers that has data, or the one that is named.
@@ -135,11 +140,7 @@ impl Running {
             (None, Some(leader)) if !is_primary(&self.resource.role) => vec![leader.node_id],
             (None, _) => mirrors.iter().map(|one| one.node_id).collect(),
         };
-        let devices = self.resource.devices.iter().map(|device| device.volume);
-        let volumes: Vec<u32> = match volume {
-            Some(volume) => vec![volume.into()],
-            None => devices.collect(),
-        };
+        let volumes = self.volumes(volume);
         let of_peer = |&peer: &u32| {
             let volumes = volumes.iter();
             volumes.map(move |&volume| Pair { peer, volume })

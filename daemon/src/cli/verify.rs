@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::orders::{Pair, Running};
 use super::output::print;
 use super::wait;
+use super::weft::for_each;
 use crate::kernel::netlink::request::{Request, Value};
 use crate::view::model::Resource;
 use crate::view::units::{bytes_of, size};
@@ -29,7 +30,7 @@ pub(super) struct Copies {
 
 /// What is typed after `verify`.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(super) struct VerifyArguments {
     #[command(flatten)]
     copies: Copies,
     /// First byte to be compared; K, M, G and T stand for binary units [default: 0]
@@ -50,8 +51,8 @@ pub(super) struct Arguments {
 }
 
 /// Compares copies, and waits for the end unless told otherwise.
-pub(super) fn verify(arguments: &Arguments) -> Result<(), Failure> {
-    let Arguments {
+pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
+    let VerifyArguments {
         copies,
         start,
         stop,
@@ -62,34 +63,29 @@ pub(super) fn verify(arguments: &Arguments) -> Result<(), Failure> {
     let pairs = running.pairs(copies.peer.as_deref(), copies.volume)?;
     let from = arguments.repair_from.as_deref();
     let from = from.map(|typed| running.node(typed)).transpose()?;
-    for &pair in &pairs {
+    let mut begun = Vec::new();
+    let ordered = for_each(&pairs, |&pair| {
         let request = running.about(Command::Verify, pair);
         let request = with_long(request, Attribute::Start, *start);
         let request = with_long(request, Attribute::Stop, *stop);
         running.perform(&request.flag(Attribute::Resume, *resume))?;
-    }
-    if arguments.no_wait {
-        return Ok(());
+        begun.push(pair);
+        Ok(())
+    });
+    if arguments.no_wait || begun.is_empty() {
+        return ordered;
     }
     wait::wait(&copies.resource, "compared", wait::compared, None)?;
     let resource = running.look_again()?;
-    let mut outcome = Ok(());
-    for &pair in &pairs {
-        match (told(&resource, pair), from) {
-            (Err(failure), Some(from)) if failure.code == DIFFERENT => {
-                eprintln!("weft: {failure}");
-                running.perform(&repair_request(&running, pair, from))?;
-                wait::wait(&copies.resource, "in sync", wait::in_sync, None)?;
-            }
-            (Err(failure), _) => {
-                if let Err(earlier) = std::mem::replace(&mut outcome, Err(failure)) {
-                    eprintln!("weft: {earlier}");
-                }
-            }
-            (Ok(()), _) => {}
+    let compared = for_each(&begun, |&pair| match (told(&resource, pair), from) {
+        (Err(failure), Some(from)) if failure.code == DIFFERENT => {
+            eprintln!("weft: {failure}");
+            running.perform(&repair_request(&running, pair, from))?;
+            wait::wait(&copies.resource, "in sync", wait::in_sync, None)
         }
-    }
-    outcome
+        (told, _) => told,
+    });
+    for_each(&[ordered, compared], Clone::clone)
 }
 
 /// Ends what is running.
@@ -100,15 +96,14 @@ pub(super) fn stop(copies: &Copies) -> Result<(), Failure> {
     let those: Vec<_> = pairs.iter().copied().filter(is_running).collect();
     // With nothing to be ended the module says so.
     let those = if those.is_empty() { pairs } else { those };
-    for pair in those {
-        running.perform(&running.about(Command::VerifyStop, pair))?;
-    }
-    Ok(())
+    for_each(&those, |&pair| {
+        running.perform(&running.about(Command::VerifyStop, pair))
+    })
 }
 
 /// What is typed after `repair`.
 #[derive(Args, Debug)]
-pub(super) struct Repair {
+pub(super) struct RepairArguments {
     /// Name of the resource
     resource: String,
     /// The other copy, by name or id
@@ -122,13 +117,13 @@ pub(super) struct Repair {
 }
 
 /// Copies what was found; goes on by itself.
-pub(super) fn repair(arguments: &Repair) -> Result<(), Failure> {
+pub(super) fn repair(arguments: &RepairArguments) -> Result<(), Failure> {
     let mut running = Running::find(&arguments.resource)?;
     let from = running.node(&arguments.from)?;
-    for pair in running.pairs(Some(&arguments.peer), arguments.volume)? {
-        running.perform(&repair_request(&running, pair, from))?;
-    }
-    Ok(())
+    let pairs = running.pairs(Some(&arguments.peer), arguments.volume)?;
+    for_each(&pairs, |&pair| {
+        running.perform(&repair_request(&running, pair, from))
+    })
 }
 
 fn repair_request(running: &Running, pair: Pair, from: u32) -> Request {

@@ -156,7 +156,7 @@ enum Verb {
     /// (Ctrl-C), the comparison goes on. The exit code is 1 when the copies differ and were not repaired.
     Verify {
         #[command(flatten)]
-        verify: verify::Arguments,
+        verify: verify::VerifyArguments,
     },
     /// End a verify; 'verify --resume' goes on from there
     VerifyStop {
@@ -169,7 +169,7 @@ enum Verb {
     /// secondary first.
     Repair {
         #[command(flatten)]
-        repair: verify::Repair,
+        repair: verify::RepairArguments,
     },
     /// Let resyncs with the peers wait, until resume-sync here or a restart of this machine
     PauseSync {
@@ -446,7 +446,10 @@ impl Wait {
 }
 
 /// Does all and tells the last failure; the others are printed as they happen.
-fn for_each<T>(all: &[T], mut act: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn for_each<T>(
+    all: &[T],
+    mut act: impl FnMut(&T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut last = Ok(());
     for failure in all.iter().filter_map(|one| act(one).err()) {
         if let Err(earlier) = std::mem::replace(&mut last, Err(failure)) {

@@ -376,13 +376,16 @@ impl<H: Host> Volume<H> {
         } else {
             return Err((Refusal::BadArgument, Some(from)));
         };
-        if verify.running().is_some() {
-            return Err((Refusal::VerifyRunning, Some(peer)));
-        }
-        if verify.found.is_empty() {
-            return Err((Refusal::NothingFound, Some(peer)));
-        }
-        Ok(Order::repair(whose))
+        let refusal = if !self.replica(peer).is_some_and(|it| it.round.knows_verify) {
+            Refusal::PeerTooOld
+        } else if verify.running().is_some() {
+            Refusal::VerifyRunning
+        } else if verify.found.is_empty() {
+            Refusal::NothingFound
+        } else {
+            return Ok(Order::repair(whose));
+        };
+        Err((refusal, Some(peer)))
     }
 
     /// Whether it is known where the two disks differ.

@@ -287,9 +287,10 @@ impl World {
             (true, None) => {
                 self.well_since = Some(self.now);
                 self.allow_writes(WRITES_WHEN_WELL);
+                self.verify_when_well();
             }
+            (true, Some(_)) => self.repair_when_well(),
             (false, _) => self.well_since = None,
-            _ => {}
         }
         if !is_well {
             for nodes in self.pairs() {

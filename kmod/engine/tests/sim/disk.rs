@@ -138,6 +138,11 @@ impl Disk {
         self.current[sector as usize..(sector + sectors) as usize].into()
     }
 
+    /// As [`Self::read`], after a power cut.
+    pub(crate) fn read_stable(&self, sector: u64, sectors: u64) -> Content {
+        self.stable[sector as usize..(sector + sectors) as usize].into()
+    }
+
     pub(crate) fn meta_read(&self, sector: u64) -> &MetaBlock {
         self.meta_current.get(&sector).map_or(&EMPTY, |block| block)
     }

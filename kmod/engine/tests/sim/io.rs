@@ -257,10 +257,14 @@ impl World {
                 result: Err(DiskError),
             },
             Doing::Digest { sector, sectors } => {
-                let (content, bad) = (
-                    this.disk.read(sector, sectors),
-                    this.disk.bad_in(sector, sectors),
-                );
+                let content = match self.plan.canary {
+                    Some(Canary::StaleDigest) => this.disk.read_stable(sector, sectors),
+                    _ => this.disk.read(sector, sectors),
+                };
+                let bad = match self.plan.canary {
+                    Some(Canary::BlindDigest) => Vec::new(),
+                    _ => this.disk.bad_in(sector, sectors),
+                };
                 let digest = digest_of(node, &content, sector, &bad);
                 Event::Digested { cookie, digest }
             }

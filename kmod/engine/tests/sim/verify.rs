@@ -18,7 +18,9 @@ use weft_uapi::units::Sector;
 use weft_uapi::wire::Digest;
 
 /// Histories of seeds from here on have such orders; those of older seeds stay what they were.
-const VERIFIES_FROM: u64 = 0x18ec_ca00_0000_0000;
+pub(crate) const VERIFIES_FROM: u64 = 0x18ec_ca00_0000_0000;
+/// See [`World::verifies_left`].
+pub(crate) const VERIFIES_WHEN_WELL: u32 = 3;
 /// Faults that come with an order.
 const ORDER_PERCENT: u64 = 60;
 
@@ -66,6 +68,50 @@ impl World {
             },
         };
         self.command(node, command);
+    }
+
+    /// All is well: a disk goes bad, and somebody has copies compared.
+    pub(crate) fn verify_when_well(&mut self) {
+        if self.plan.seed < VERIFIES_FROM || self.verifies_left == 0 {
+            return;
+        }
+        self.verifies_left -= 1;
+        let disks = (0..self.nodes.len()).filter(|&node| !self.nodes[node].is_diskless);
+        let disks: Vec<usize> = disks.collect();
+        let bad = *self.verifies.pick(&disks);
+        self.spoil_sector(bad);
+        let node = *self.verifies.pick(&disks);
+        let peer = *self.verifies.pick(&disks);
+        let wanted = self.draw_range();
+        if node != peer {
+            let (volume, peer) = (VOLUME, node_id(peer));
+            self.command(
+                node,
+                Command::Verify {
+                    volume,
+                    peer,
+                    wanted,
+                },
+            );
+        }
+    }
+
+    /// All is still well: what was found is repaired now and then.
+    pub(crate) fn repair_when_well(&mut self) {
+        for [node, peer] in self.pairs() {
+            let Some(engine) = &self.nodes[node].engine else {
+                continue;
+            };
+            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            let has_found = info.is_some_and(|info| {
+                info.verify_ranges > 0 && info.verify == VerifyState::Finished.number()
+            });
+            if has_found && self.verifies.percent(30) {
+                let from = node_id(*self.verifies.pick(&[node, peer]));
+                let (volume, peer) = (VOLUME, node_id(peer));
+                return self.command(node, Command::Repair { volume, peer, from });
+            }
+        }
     }
 
     fn spoil_sector(&mut self, node: usize) {
