@@ -129,3 +129,26 @@ fn a_verify_that_loses_its_connection_goes_on_by_order() {
         ensure_equal_disks(cluster)
     });
 }
+
+#[test]
+fn of_three_copies_the_one_that_alone_differs_is_repaired() {
+    mirror::trio(DISK_MIB).test(|cluster| {
+        let [alpha, beta, gamma] = [0, 1, 2].map(|node| cluster.node(node));
+        mirror::weave(cluster)?;
+        ensure_refused(beta, "weft verify r0 gamma", &["other-writer", "node 0"])?;
+        flip(beta, 4 << 20)?;
+        flip(gamma, 12 << 20)?;
+        long(alpha, "weft verify r0 --majority")?;
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)?;
+        flip(alpha, 20 << 20)?;
+        let texts = ["no-majority", "bytes 20971520-20975615"];
+        ensure_refused(alpha, "weft verify r0 --majority", &texts)?;
+        // Without a primary any two can be compared, and the wrong one be repaired.
+        alpha.sh("weft secondary r0")?;
+        long(beta, "weft verify r0 gamma")?;
+        alpha.sh("weft repair r0 beta --from beta")?;
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)
+    });
+}

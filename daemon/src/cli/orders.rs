@@ -108,12 +108,17 @@ impl Running {
         Ok(peers.into_iter().map(about).collect())
     }
 
+    /// The node id of this node.
+    pub(super) fn own_id(&self) -> u32 {
+        self.resource.node_id
+    }
+
     /// The node id of this node or a peer, named or given by its id.
     ///
     /// # Errors
     /// When there is no such node.
     pub(super) fn node(&self, typed: &str) -> Result<u32, Failure> {
-        let own = self.resource.node_id;
+        let own = self.own_id();
         let is_own = typed == own.to_string() || host_names().iter().any(|name| name == typed);
         match is_own {
             true => Ok(own),

@@ -43,11 +43,24 @@ pub(super) struct VerifyArguments {
     #[arg(long, conflicts_with_all = ["start", "stop"])]
     resume: bool,
     /// Do not wait for its end
-    #[arg(long, conflicts_with = "repair_from")]
+    #[arg(long, conflicts_with_all = ["repair_from", "majority"])]
     no_wait: bool,
     /// Then copy what differs from this node, by name or id, to the other one
     #[arg(long, value_name = "NODE")]
     repair_from: Option<String>,
+    /// Then copy from this node to a peer whose copy alone differs; of three copies or more
+    #[arg(long, conflicts_with_all = ["repair_from", "peer"])]
+    majority: bool,
+}
+
+/// Whose data are right where two copies differ.
+enum Right {
+    /// Nobody says so.
+    Unknown,
+    /// This node's, by its id.
+    Node(u32),
+    /// Those of this node, with this id, if more than half of the copies agree with it.
+    Majority(u32),
 }
 
 /// Compares copies, and waits for the end unless told otherwise.
@@ -61,8 +74,11 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     } = arguments;
     let mut running = Running::find(&copies.resource)?;
     let pairs = running.pairs(copies.peer.as_deref(), copies.volume)?;
-    let from = arguments.repair_from.as_deref();
-    let from = from.map(|typed| running.node(typed)).transpose()?;
+    let right = match (arguments.majority, &arguments.repair_from) {
+        (true, _) => Right::Majority(running.own_id()),
+        (false, Some(typed)) => Right::Node(running.node(typed)?),
+        (false, None) => Right::Unknown,
+    };
     let mut begun = Vec::new();
     let ordered = for_each(&pairs, |&pair| {
         let request = running.about(Command::Verify, pair);
@@ -77,15 +93,58 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     }
     wait::wait(&copies.resource, "compared", wait::compared, None)?;
     let resource = running.look_again()?;
-    let compared = for_each(&begun, |&pair| match (told(&resource, pair), from) {
-        (Err(failure), Some(from)) if failure.code == DIFFERENT => {
-            eprintln!("weft: {failure}");
+    let compared = for_each(&begun, |&pair| match told(&resource, pair) {
+        Err(failure) if failure.code == DIFFERENT => {
+            let from = source(&resource, pair, &right, failure)?;
             running.perform(&repair_request(&running, pair, from))?;
             wait::wait(&copies.resource, "in sync", wait::in_sync, None)
         }
-        (told, _) => told,
+        told => told,
     });
     for_each(&[ordered, compared], Clone::clone)
+}
+
+/// From which node a peer is to be repaired; the failure if that is not known.
+fn source(
+    resource: &Resource,
+    pair: Pair,
+    right: &Right,
+    failure: Failure,
+) -> Result<u32, Failure> {
+    let node = match right {
+        Right::Unknown => return Err(failure),
+        Right::Node(node) => *node,
+        Right::Majority(own) if is_outvoted(resource, pair) => *own,
+        Right::Majority(_) => {
+            let (name, peer) = (&resource.name, pair.peer);
+            return Err(Failure::new(
+                "no-majority",
+                format!("{} No majority of the copies agrees with this one there.", failure.cause),
+                failure.object,
+                format!(
+                    "without a primary, on node {peer}: weft verify {name} OTHER; then, from the node whose data are right: \
+                     weft repair {name} {peer} --from NODE"
+                ),
+            ));
+        }
+    };
+    eprintln!("weft: {failure}");
+    Ok(node)
+}
+
+/// Whether a peer's copy alone differs.
+fn is_outvoted(resource: &Resource, pair: Pair) -> bool {
+    let mirrors = resource.connections.iter().filter(|one| !one.tie_breaker);
+    let others = mirrors.filter(|one| one.node_id != pair.peer);
+    let others = others.map(|one| Pair {
+        peer: one.node_id,
+        ..pair
+    });
+    let others: Option<Vec<_>> = others.map(|other| other.verify_in(resource)).collect();
+    let verify = pair.verify_in(resource);
+    others
+        .zip(verify)
+        .is_some_and(|(others, verify)| verify.is_outvoted(&others))
 }
 
 /// Ends what is running.

@@ -40,6 +40,12 @@ pub struct Piece {
     pub stop: u64,
 }
 
+impl Piece {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.start < other.stop && other.start < self.stop
+    }
+}
+
 impl Verify {
     /// `None`: there was none.
     pub(super) fn of(info: &PeerVolumeInfo) -> Option<Self> {
@@ -102,6 +108,21 @@ impl Verify {
             places.push(format!("and {} more pieces", more + 1));
         }
         places.join(", ")
+    }
+
+    /// Whether more than half of all copies agree with this node's wherever the peer's differs, as far as `others` tell, the
+    /// comparisons with all other peers.
+    pub fn is_outvoted(&self, others: &[&Self]) -> bool {
+        let copies = others.len() + 2;
+        let agrees = |other: &&&Self, piece: &Piece| {
+            let mut theirs = other.differences.iter();
+            other.state() == VerifyState::Finished && !theirs.any(|it| it.overlaps(piece))
+        };
+        let has_majority = |piece: &Piece| {
+            let agreeing = others.iter().filter(|other| agrees(other, piece));
+            2 * (agreeing.count() + 1) > copies
+        };
+        self.differences.iter().all(has_majority)
     }
 
     /// In words; `target` is what to call the peer in commands.
@@ -173,6 +194,27 @@ mod tests {
         assert_eq!(verify.text("r0", "beta"), want);
         verify.differences = vec![Piece { start: 0, stop: 1 }; PIECES_TOLD + 3];
         assert!(verify.places().ends_with("0-0, and 3 more pieces"));
+    }
+
+    #[test]
+    fn a_copy_is_outvoted_where_it_alone_differs() {
+        let differing = |pieces: &[(u64, u64)]| Verify {
+            differences: pieces
+                .iter()
+                .map(|&(start, stop)| Piece { start, stop })
+                .collect(),
+            ..sample(VerifyState::Finished)
+        };
+        let wrong = differing(&[(0, 4096), (8192, 12288)]);
+        let right = differing(&[(4096, 8192)]);
+        assert!(wrong.is_outvoted(&[&right]) && right.is_outvoted(&[&wrong]));
+        assert!(!wrong.is_outvoted(&[]), "one against one");
+        let as_wrong = differing(&[(8192, 12288)]);
+        assert!(!wrong.is_outvoted(&[&as_wrong]), "two against one");
+        assert!(!wrong.is_outvoted(&[&right, &as_wrong]), "two against two");
+        assert!(wrong.is_outvoted(&[&right, &right, &as_wrong]));
+        let unfinished = sample(VerifyState::Stopped);
+        assert!(!wrong.is_outvoted(&[&unfinished]));
     }
 
     #[test]

@@ -237,7 +237,15 @@ impl<H: Host> Volume<H> {
     #[inline(never)]
     pub(super) fn run_verifies<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         for peer in self.sessions().iter() {
-            let Some(part) = self.verify(peer).and_then(Verify::running) else {
+            let Some(verify) = self.verify(peer) else {
+                continue;
+            };
+            let is_asking = verify.asker.is_some();
+            let running = verify.running();
+            if is_asking && !self.may_go_on(&cx.facts, peer, Part::Comparer) {
+                self.refuse_asker(cx, peer, Refusal::NotAgreed);
+            }
+            let Some(part) = running else {
                 continue;
             };
             if !self.may_go_on(&cx.facts, peer, part) {

@@ -79,7 +79,7 @@ impl Piece {
 const BLOCK_BYTES: u32 = SECTORS_PER_BIT as u32 * SECTOR_BYTES;
 
 /// The running or last run with a peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Verify {
     pub(super) state: VerifyState,
     part: Part,

@@ -3,7 +3,7 @@
 //! Copies are compared while they are in use, and what differs is repaired.
 
 use crate::rig::{node, Rig, VOLUME};
-use weft_engine::event::{Command, Wanted};
+use weft_engine::event::{Command, Options, Wanted};
 use weft_engine::quorum::Quorum;
 use weft_uapi::limits::FOUND_MAX;
 use weft_uapi::refusal::Refusal;
@@ -321,7 +321,7 @@ fn a_run_ends_when_another_node_begins_to_lead_or_a_disk_goes() {
     rig.run_until(|rig| rig.verify(0, 1).upto > 0);
     assert_eq!(rig.promote(1), Ok(()));
     for at in 0..50 {
-        assert_eq!(rig.write(1, at * 100 & !7, at as u8, 8192), Ok(()));
+        assert_eq!(rig.write(1, (at * 100) & !7, at as u8, 8192), Ok(()));
     }
     rig.idle();
     for (number, peer) in [(0, 1), (1, 0)] {
@@ -383,6 +383,48 @@ fn an_order_to_the_peer_that_is_lost_on_the_way_is_answered() {
     rig.cut_at_once();
     rig.idle();
     assert_eq!(rig.answered(order), Some(Err(Refusal::NotConnected)));
+}
+
+#[test]
+fn an_order_whose_disk_goes_at_once_is_answered() {
+    for steps in 0..8 {
+        for leaver in [0, 1] {
+            let mut rig = pair();
+            rig.demote(0);
+            let order = rig.order(1, compare(0, ALL));
+            rig.steps(steps);
+            rig.order(leaver, Command::Detach { volume: VOLUME });
+            rig.idle();
+            assert!(rig.answered(order).is_some(), "{steps}");
+            assert_ne!(rig.verify(0, 1).state, VerifyState::Running);
+        }
+    }
+}
+
+#[test]
+fn two_primaries_are_compared_while_both_write() {
+    let two = Options {
+        two_primaries: Some(true),
+        ..Options::default()
+    };
+    for pace in 1..8 {
+        let mut rig = pair();
+        (0..2).for_each(|number| rig.set_options(number, two).unwrap());
+        assert_eq!(rig.promote(1), Ok(()));
+        rig.idle();
+        rig.flip(1, 6000);
+        let order = rig.order(1, compare(0, ALL));
+        for at in 0..150u64 {
+            let writer = at as usize % 2;
+            let write = rig.begin_write(writer, (at * 37 * 8) % 5600, at as u8, 8192);
+            rig.steps(pace);
+            if at % 5 == 0 {
+                rig.run_until(|rig| rig.is_complete(write));
+            }
+        }
+        assert_eq!(rig.reply(order), Ok(()));
+        assert_found(&mut rig, &[(6000, 6008)]);
+    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) fn digest_of(node: usize, content: &Content, first: u64, bad: &[u64])
     };
     let bad = bad
         .iter()
-        .map(|sector| (sector - first) << 8 | (node as u64 + 1));
+        .map(|sector| ((sector - first) << 8) | (node as u64 + 1));
     let half = |seed| {
         let sum = content.iter().copied().fold(seed, mix);
         bad.clone().fold(sum, mix).to_le_bytes()
