@@ -162,8 +162,14 @@ impl World {
         checkers::no_false_difference(self, node, peer, info);
         match state {
             VerifyState::Running if was != state && info.verify_upto == info.verify_start => {
-                let bad = [node, peer].map(|it| self.nodes[it].disk.bad.clone());
-                self.nodes[node].compared_since[peer] = Some(bad);
+                let is_teller = info.replication == ReplicationState::VerifySource.number();
+                let told = self.nodes[peer].compared_since[node].clone();
+                let bad = match is_teller {
+                    true => Some([node, peer].map(|it| self.nodes[it].disk.bad.clone())),
+                    // It hears of what the teller may have begun long ago.
+                    false => told.map(|[theirs, own]| [own, theirs]),
+                };
+                self.nodes[node].compared_since[peer] = bad;
             }
             VerifyState::Finished if was != state => {
                 checkers::nothing_missed(self, node, peer, info);
