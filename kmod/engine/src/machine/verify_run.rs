@@ -7,12 +7,11 @@
 //! comparer: told (held and digested) -> compared: gone
 //! ```
 
-use crate::bitmap::SECTORS_PER_BIT;
 use crate::event::Token;
 use crate::found::Found;
 use crate::host::Time;
 use crate::ranges::Span;
-use weft_uapi::limits::{IO_BYTES_MAX, SECTOR_BYTES};
+use weft_uapi::limits::{BITMAP_BLOCK_BYTES, IO_BYTES_MAX, SECTOR_BYTES};
 use weft_uapi::state::{ReplicationState, VerifyState};
 use weft_uapi::status::{PeerVolumeInfo, SectorRange};
 use weft_uapi::units::{Sector, Seq};
@@ -60,13 +59,13 @@ impl Piece {
     /// What comes next once the peer has compared it; `None`: nothing.
     fn next(self, differs: bool) -> Option<Self> {
         let first = match self.at == self.whole {
-            true if differs && self.at.bytes > BLOCK_BYTES => self.whole.sector.0,
+            true if differs && self.at.bytes > BITMAP_BLOCK_BYTES => self.whole.sector.0,
             true => return None,
             false => self.at.end(),
         };
         let at = Span {
             sector: Sector(first),
-            bytes: BLOCK_BYTES,
+            bytes: BITMAP_BLOCK_BYTES,
         };
         (first < self.whole.end()).then_some(Self {
             at,
@@ -75,8 +74,6 @@ impl Piece {
         })
     }
 }
-
-const BLOCK_BYTES: u32 = SECTORS_PER_BIT as u32 * SECTOR_BYTES;
 
 /// The running or last run with a peer.
 #[derive(Debug)]
