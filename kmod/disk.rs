@@ -144,6 +144,8 @@ pub(crate) enum Issue {
     Job(Arc<Disk>, Job),
     /// A request that was not submitted, or that the lower device had no room for.
     Request(DiskRequest, Buffer),
+    /// What was read to be digested: others wait for whoever takes the ends of requests.
+    Digest(Cookie, Payload),
     /// A disk to be closed, from which reads are still under way.
     Close(Arc<Disk>),
 }
@@ -153,6 +155,12 @@ pub(crate) fn issue(resource: &Arc<Resource>, issue: Issue) {
     match issue {
         Issue::Job(disk, job) => start(resource, disk, job, Patience::Wait),
         Issue::Request(request, buffer) => submit(resource, request, buffer, Patience::Wait),
+        Issue::Digest(cookie, data) => {
+            let digest = data.digest();
+            // Its memory is for whoever reads next.
+            drop(data);
+            resource.feed(Event::Digested { cookie, digest }, Patience::Wait);
+        }
         Issue::Close(disk) if disk.is_lent() => resource.issue_later(Issue::Close(disk)),
         Issue::Close(disk) => resource.order(Order::Close(disk)),
     }
@@ -191,7 +199,7 @@ fn plain(op: LowerOp, sector: Sector, bytes: u32) -> LowerRequest {
 /// Starts a job. Waits for no request of this resource.
 pub(crate) fn start(resource: &Arc<Resource>, disk: Arc<Disk>, job: Job, patience: Patience) {
     let (request, buffer) = match job {
-        Job::Io { cookie, io, data } if io.op == Op::Read => {
+        Job::Io { cookie, io, data } if matches!(io.op, Op::Read | Op::Digest) => {
             return start_read(resource, disk, (cookie, io), data, patience);
         }
         Job::Io { cookie, io, data } => change(resource, disk, (cookie, io), data),
@@ -227,7 +235,7 @@ fn change(
     data: Data<Kernel>,
 ) -> (DiskRequest, Buffer) {
     let op = match io.op {
-        Op::Read | Op::Flush => LowerOp::Flush,
+        Op::Read | Op::Digest | Op::Flush => LowerOp::Flush,
         Op::Write => LowerOp::Write,
         Op::Discard => LowerOp::WriteZeroes { no_unmap: false },
         Op::WriteZeroes { no_unmap } => LowerOp::WriteZeroes { no_unmap },
@@ -359,12 +367,19 @@ pub(crate) fn finish(turn: &mut Turn<'_>, done: Done<Resource>) {
         Step::Io { cookie, io, .. } if result.is_err() && is_zeroing(io.op) => {
             zero::piece(resource, disk, (cookie, io), 0)
         }
-        Step::Io { cookie, lent, .. } => {
+        Step::Io { cookie, io, lent } => {
             drop(disk);
             let result = result.map_err(|_| DiskError);
             let data = read_data(buffer, lent);
-            let result = result.map(|()| data);
-            return turn.handle(Event::DiskDone { cookie, result });
+            return match (result, data) {
+                (Ok(()), Some(data)) if io.op == Op::Digest => {
+                    resource.issue(Issue::Digest(cookie, data));
+                }
+                (result, data) => {
+                    let result = result.map(|()| data);
+                    turn.handle(Event::DiskDone { cookie, result });
+                }
+            };
         }
         Step::FlushData {
             cookie,

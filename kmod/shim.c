@@ -25,6 +25,20 @@ void *weft_page_address(struct page *page)
 	return page_address(page);
 }
 
+void weft_sha256_pages(struct page *const *pages, size_t bytes, u8 *digest)
+{
+	struct sha256_ctx context;
+
+	sha256_init(&context);
+	for (; bytes > 0; pages++) {
+		size_t length = min(bytes, PAGE_SIZE);
+
+		sha256_update(&context, page_address(*pages), length);
+		bytes -= length;
+	}
+	sha256_final(&context, digest);
+}
+
 /* Tasks */
 
 unsigned long weft_running_task(void)

@@ -11,6 +11,7 @@
 /* First: see rust/bindings/bindings_helper.h of the kernel. */
 #include <linux/hrtimer_types.h>
 
+#include <crypto/sha2.h>
 #include <linux/anon_inodes.h>
 #include <linux/bio.h>
 #include <linux/blkdev.h>
@@ -37,6 +38,11 @@ void weft_memalloc_end(unsigned int flags);
 /* Whether somebody else holds a reference to the page as well. */
 bool weft_page_is_shared(struct page *page);
 void *weft_page_address(struct page *page);
+
+static const size_t WEFT_SHA256_BYTES = SHA256_DIGEST_SIZE;
+
+/* Of so many bytes that the pages hold from their start. */
+void weft_sha256_pages(struct page *const *pages, size_t bytes, u8 *digest);
 
 /* Tasks */
 

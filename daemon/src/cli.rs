@@ -14,4 +14,5 @@ mod orders;
 mod output;
 mod show;
 mod up;
+mod verify;
 mod wait;

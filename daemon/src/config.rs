@@ -163,11 +163,7 @@ impl Config {
     pub fn this_node(&self, name: Option<&str>) -> Result<&Node, ConfigError> {
         let found = match name {
             Some(name) => self.node(name),
-            None => {
-                let host = host_name();
-                let short = host.split('.').next().unwrap_or_default();
-                self.node(&host).or_else(|| self.node(short))
-            }
+            None => host_names().iter().find_map(|host| self.node(host)),
         };
         found.ok_or_else(|| {
             let names: Vec<_> = self.nodes.values().map(|node| node.name.as_str()).collect();
@@ -187,6 +183,13 @@ pub fn is_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// What this machine is called, in full and in short.
+pub fn host_names() -> [String; 2] {
+    let host = host_name();
+    let short = host.split('.').next().unwrap_or_default().to_owned();
+    [host, short]
 }
 
 fn host_name() -> String {

@@ -13,3 +13,4 @@ pub mod show;
 pub mod status;
 mod suspension;
 pub mod units;
+pub mod verify;

@@ -5,13 +5,14 @@
 use crate::disk::attach::{Backing, LowerDevice};
 use crate::sys::genl::Arguments;
 use kernel::prelude::*;
-use weft_engine::event::Options;
+use weft_engine::event::{Options, Wanted};
 use weft_uapi::control::padded_name;
+use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::status::Name;
-use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
+use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, VolumeId};
 
 /// A mutation of one resource, carried out by its worker.
 pub(crate) enum Action {
@@ -54,6 +55,20 @@ pub(crate) enum Action {
     PauseSync { peer: NodeId },
     /// Lets them go on.
     ResumeSync { peer: NodeId },
+    /// Compares the disk with a peer's.
+    Verify {
+        volume: VolumeId,
+        peer: NodeId,
+        wanted: Wanted,
+    },
+    /// Ends that.
+    VerifyStop { volume: VolumeId, peer: NodeId },
+    /// Copies what was found.
+    Repair {
+        volume: VolumeId,
+        peer: NodeId,
+        from: NodeId,
+    },
     /// Lets the application's requests wait.
     SuspendIo,
     /// Lets them go on.
@@ -123,6 +138,20 @@ impl Action {
             },
             Command::PauseSync => Self::PauseSync { peer: peer()? },
             Command::ResumeSync => Self::ResumeSync { peer: peer()? },
+            Command::Verify => Self::Verify {
+                volume: volume()?,
+                peer: peer()?,
+                wanted: wanted(arguments)?,
+            },
+            Command::VerifyStop => Self::VerifyStop {
+                volume: volume()?,
+                peer: peer()?,
+            },
+            Command::Repair => Self::Repair {
+                volume: volume()?,
+                peer: peer()?,
+                from: node(arguments, Attribute::From).ok_or(EINVAL)?,
+            },
             Command::SuspendIo => Self::SuspendIo,
             Command::ResumeIo => Self::ResumeIo,
             Command::Options => Self::Options(options(arguments)?),
@@ -136,6 +165,20 @@ impl Action {
             | Command::Generations
             | Command::Event => return Ok(None),
         }))
+    }
+}
+
+/// What is to be compared. `EINVAL` when that is said in two ways.
+fn wanted(arguments: &Arguments<'_>) -> Result<Wanted> {
+    let start = arguments.long_number(Attribute::Start);
+    let stop = arguments.long_number(Attribute::Stop);
+    match (arguments.flag(Attribute::Resume), start, stop) {
+        (true, None, None) => Ok(Wanted::Rest),
+        (true, ..) => Err(EINVAL),
+        (false, ..) => Ok(Wanted::Range {
+            start: Sector(start.unwrap_or(0) / u64::from(SECTOR_BYTES)),
+            stop: stop.map(|stop| Sector(stop.div_ceil(SECTOR_BYTES.into()))),
+        }),
     }
 }
 

@@ -286,6 +286,17 @@ impl Resource {
             Action::InvalidatePeer { volume, peer } => Command::InvalidatePeer { volume, peer },
             Action::PauseSync { peer } => Command::PauseSync { peer },
             Action::ResumeSync { peer } => Command::ResumeSync { peer },
+            Action::Verify {
+                volume,
+                peer,
+                wanted,
+            } => Command::Verify {
+                volume,
+                peer,
+                wanted,
+            },
+            Action::VerifyStop { volume, peer } => Command::VerifyStop { volume, peer },
+            Action::Repair { volume, peer, from } => Command::Repair { volume, peer, from },
             Action::SuspendIo => Command::SuspendIo,
             Action::ResumeIo => Command::ResumeIo,
         };

@@ -26,6 +26,7 @@ use kernel::{
     },
     types::Opaque,
 };
+use weft_uapi::wire::Digest;
 
 /// Most pages of one buffer.
 pub(crate) const PAGES_MAX: usize = weft_uapi::limits::PAYLOAD_BYTES_MAX as usize / PAGE_SIZE;
@@ -281,6 +282,26 @@ impl PoolArc<Pages> {
         });
         self.crc.store(CRC_KNOWN | u64::from(crc), Relaxed);
         crc
+    }
+}
+
+impl Pages {
+    /// What stands for the data on the wire. Takes as long as reading all of them: not under a lock, nor where others wait.
+    pub(crate) fn digest(&self) -> Digest {
+        let mut full = [0; bindings::WEFT_SHA256_BYTES];
+        // SAFETY: By the type's invariant so many pages hold the data, and the digest has room for all of its bytes.
+        unsafe {
+            bindings::weft_sha256_pages(
+                self.used().as_ptr(),
+                self.bytes as usize,
+                full.as_mut_ptr(),
+            );
+        }
+        let mut digest = Digest::default();
+        for (to, from) in digest.iter_mut().zip(full) {
+            *to = from;
+        }
+        digest
     }
 }
 

@@ -152,6 +152,16 @@ impl<'a> PeerView<'a> {
         number(self.0, "/peer_devices/0/resync_done_bytes").unwrap_or(u64::MAX)
     }
 
+    /// What became of the last verify; empty: there was none.
+    pub fn verify(self) -> &'a str {
+        text(self.0, "/peer_devices/0/verify/state")
+    }
+
+    /// Bytes of the blocks that it found to differ.
+    pub fn differing(self) -> u64 {
+        number(self.0, "/peer_devices/0/verify/differing_bytes").unwrap_or(0)
+    }
+
     /// Bytes of device that are marked out of sync.
     pub fn out_of_sync(self) -> u64 {
         number(self.0, "/peer_devices/0/out_of_sync_bytes").unwrap_or(u64::MAX)

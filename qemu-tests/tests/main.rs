@@ -14,3 +14,4 @@ mod quorum;
 mod replaced;
 mod split_brain;
 mod three;
+mod verify;

@@ -56,6 +56,9 @@ pub const ANCESTRY_MAX: usize = 32;
 /// Ids of former attaches that a superblock keeps.
 pub const ATTACHES_MAX: usize = 16;
 
+/// Pieces of a volume that a verify remembers as different.
+pub const FOUND_MAX: usize = 32;
+
 const _: () = assert!(IO_BYTES_MAX <= AL_EXTENT_BYTES && DISCARD_BYTES_MAX <= AL_EXTENT_BYTES);
 const _: () =
     assert!(IO_BYTES_MAX % BITMAP_BLOCK_BYTES == 0 && AL_EXTENT_BYTES % BITMAP_BLOCK_BYTES == 0);

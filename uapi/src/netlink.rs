@@ -75,6 +75,12 @@ states! {
         SuspendIo = 25 "suspend-io",
         /// Lets them go on.
         ResumeIo = 26 "resume-io",
+        /// Compares the disk with a peer's.
+        Verify = 27 "verify",
+        /// Ends that.
+        VerifyStop = 28 "verify-stop",
+        /// Copies what a verify found from the one disk to the other.
+        Repair = 29 "repair",
         /// An event (never a request).
         Event = 64 "event",
     }
@@ -123,6 +129,14 @@ states! {
         TwoPrimaries = 19 "two-primaries",
         /// Node id of the peer to fetch from.
         SyncFrom = 24 "sync-from",
+        /// First byte of the device that is meant.
+        Start = 25 "start",
+        /// The byte after the last one.
+        Stop = 26 "stop",
+        /// Go on from where it ended.
+        Resume = 27 "resume",
+        /// Node id of the node whose data are right.
+        From = 28 "from",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -169,7 +183,9 @@ impl Attribute {
             Self::Disk | Self::Meta | Self::Text => AttributeKind::Text(PATH_MAX),
             Self::Volume => AttributeKind::U32(VOLUMES_MAX as u32 - 1),
             Self::Minor => AttributeKind::U32(MINORS_MAX - 1),
-            Self::Peer | Self::NodeId | Self::SyncFrom => AttributeKind::U32(NODES_MAX as u32 - 1),
+            Self::Peer | Self::NodeId | Self::SyncFrom | Self::From => {
+                AttributeKind::U32(NODES_MAX as u32 - 1)
+            }
             Self::Protocol => AttributeKind::Choice(Protocol::CHOICES),
             Self::Voters => AttributeKind::Nodes,
             Self::OnNoQuorum => AttributeKind::Choice(OnNoQuorum::CHOICES),
@@ -178,9 +194,11 @@ impl Attribute {
             Self::SplitBrain1 => AttributeKind::Choice(SplitBrain1::CHOICES),
             Self::TwoPrimaries => AttributeKind::Choice(TwoPrimaries::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
-            Self::Force | Self::DiscardMyData | Self::TieBreaker => AttributeKind::Flag,
+            Self::Force | Self::DiscardMyData | Self::TieBreaker | Self::Resume => {
+                AttributeKind::Flag
+            }
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
-            Self::EventSeq => AttributeKind::U64,
+            Self::Start | Self::Stop | Self::EventSeq => AttributeKind::U64,
             Self::Record => AttributeKind::Binary,
         }
     }
@@ -450,6 +468,45 @@ pub const COMMANDS: &[CommandSpec] = &[
         Command::ResumeSync,
         &[RESOURCE, PEER],
         "Let a resync with a peer go on, unless the peer wants it to wait as well.",
+    ),
+    mutation(
+        Command::Verify,
+        &[
+            RESOURCE,
+            VOLUME,
+            PEER,
+            may(
+                Attribute::Start,
+                "first byte to be compared, with K, M, G or T for binary units (default: 0)",
+            ),
+            may(
+                Attribute::Stop,
+                "the byte after the last one (default: the end of the device)",
+            ),
+            may(
+                Attribute::Resume,
+                "go on from where the last verify ended before it was through",
+            ),
+        ],
+        "Compare the disk with a peer's while both are in use; repairs nothing.",
+    ),
+    mutation(
+        Command::VerifyStop,
+        &[RESOURCE, VOLUME, PEER],
+        "End a verify; verify --resume goes on from there.",
+    ),
+    mutation(
+        Command::Repair,
+        &[
+            RESOURCE,
+            VOLUME,
+            PEER,
+            must(
+                Attribute::From,
+                "node id of the node whose data are right: this one or the peer",
+            ),
+        ],
+        "Copy what the last verify found from one disk to the other.",
     ),
     mutation(
         Command::SuspendIo,

@@ -166,6 +166,16 @@ refusals! {
     PeerTooOld = 108 "peer-too-old", "The peer runs a version of Weft that does not know this command.", "install this version there as well";
     /// The peer was told the contrary at the same time, or has changed meanwhile.
     NotAgreed = 109 "not-agreed", "The two nodes did not agree on it: their state changed meanwhile.", "weft status RES, then repeat the command";
+    /// The two disks are being compared.
+    VerifyRunning = 110 "verify-running", "The two disks are being compared already.", "weft status RES; to end it: weft verify-stop RES";
+    /// The two disks are not being compared.
+    VerifyNotRunning = 111 "verify-not-running", "The two disks are not being compared.", "weft status RES; weft verify RES";
+    /// There is nothing to go on with.
+    NothingToResume = 112 "nothing-to-resume", "No verify of the two disks ended before it was through.", "weft verify RES";
+    /// No difference is known.
+    NothingFound = 113 "nothing-found", "No verify has found a difference between the two disks that is not repaired.", "weft verify RES";
+    /// A third node writes to both disks.
+    OtherWriter = 114 "other-writer", "Another node is primary: what it writes comes to the two disks at different times.", "on the primary: weft verify RES";
 }
 
 #[cfg(test)]

@@ -123,6 +123,39 @@ states! {
         PausedSource = 6 "paused-sync-source",
         /// This disk lacks data of the peer's, and waits for another source.
         PausedTarget = 7 "paused-sync-target",
+        /// As established; the peer compares its disk with digests of this one.
+        VerifySource = 8 "verify-source",
+        /// As established; this disk is compared with digests of the peer's.
+        VerifyTarget = 9 "verify-target",
+    }
+}
+
+states! {
+    /// What became of the last comparison of two disks.
+    #[derive(Default)]
+    VerifyState {
+        /// There was none.
+        #[default]
+        Never = 0 "never",
+        /// It is under way.
+        Running = 1 "running",
+        /// It came to its end.
+        Finished = 2 "finished",
+        /// A person ended it.
+        Stopped = 3 "stopped",
+        /// The connection was lost.
+        Disconnected = 4 "disconnected",
+        /// A disk or a role changed.
+        Interrupted = 5 "interrupted",
+        /// What it found is being repaired, or was.
+        Repaired = 6 "repaired",
+    }
+}
+
+impl VerifyState {
+    /// Whether it can go on from where it ended.
+    pub const fn is_resumable(self) -> bool {
+        matches!(self, Self::Stopped | Self::Disconnected | Self::Interrupted)
     }
 }
 

@@ -5,7 +5,7 @@
 //! A record may grow at its end in later versions: a reader takes the bytes it knows and treats missing ones as
 //! zero ([`read_record`]). States are numbers of [`crate::state`]; sizes are sectors of 512 bytes.
 
-use crate::limits::{ANCESTRY_MAX, NAME_MAX, NODES_MAX, PATH_MAX};
+use crate::limits::{ANCESTRY_MAX, FOUND_MAX, NAME_MAX, NODES_MAX, PATH_MAX};
 use crate::state::states;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -216,6 +216,34 @@ pub struct PeerVolumeInfo {
     /// The peer left in order, as this node's disk has it on record, and this is the newest record that it knew then; 0: it
     /// did not, or was taken in since.
     pub left_at: u64,
+    /// [`crate::state::VerifyState`] of the running or last verify.
+    pub verify: u32,
+    /// How many of [`Self::verify_found`] count.
+    pub verify_ranges: u32,
+    /// First sector of what is or was compared.
+    pub verify_start: u64,
+    /// The sector after the last one.
+    pub verify_stop: u64,
+    /// Everything before this sector was compared.
+    pub verify_upto: u64,
+    /// For how long it has run, or ran, in milliseconds.
+    pub verify_ms: u64,
+    /// Sectors of the blocks that differ.
+    pub verify_differing: u64,
+    /// Where those lie, in ascending order. When they are in more pieces, the nearest are joined over what lies between.
+    pub verify_found: [SectorRange; FOUND_MAX],
+}
+
+/// A piece of a volume.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SectorRange {
+    /// Its first sector.
+    pub start: u64,
+    /// The sector after its last one.
+    pub end: u64,
 }
 
 /// Bit of [`PeerVolumeInfo::paused`]: a person said so on this node.

@@ -41,10 +41,14 @@ pub const FEATURE_CLIENTS: u64 = 1 << 4;
 /// are equal.
 pub const FEATURE_ORDERS: u64 = 1 << 5;
 
+/// Feature bit: compares disks while they are in use, and repairs what differs.
+pub const FEATURE_VERIFY: u64 = 1 << 6;
+
 /// All features that this build knows.
 pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_SPLIT_BRAIN
     | FEATURE_AGES
     | FEATURE_LEAVE
     | FEATURE_CLIENTS
-    | FEATURE_ORDERS;
+    | FEATURE_ORDERS
+    | FEATURE_VERIFY;

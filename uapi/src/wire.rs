@@ -10,9 +10,9 @@ mod body;
 
 pub use body::{
     AgeBody, BitmapBody, DiskBody, FullStateBody, GenerationBody, HelloBody, InForceBody,
-    PromoteBody, StateAgesBody, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_INCONSISTENT,
-    STATE_INVALIDATED, STATE_INVALIDATES, STATE_LED, STATE_LEFT, STATE_NEWCOMER, STATE_OUTDATED,
-    STATE_STALLED,
+    PromoteBody, StateAgesBody, StateBody, STATE_CRASHED, STATE_DISCARDS, STATE_FOUND,
+    STATE_INCONSISTENT, STATE_INVALIDATED, STATE_INVALIDATES, STATE_LED, STATE_LEFT,
+    STATE_NEWCOMER, STATE_OUTDATED, STATE_REPAIRS, STATE_STALLED,
 };
 
 use crate::crc32c::crc32c;
@@ -89,6 +89,20 @@ states! {
         Bitmap = 40 "bitmap",
         /// The bitmap is complete; with [`FLAG_YES`] it is all ones, whatever was sent before.
         BitmapEnd = 41 "bitmap-end",
+        /// To who orders the writes: compare the two disks from `sector` up to sector `arg`. With [`FLAG_YES`] what was found
+        /// before still counts.
+        VerifyOrder = 42 "verify-order",
+        /// Answer to a verify order that is not followed: `arg` is a [`crate::refusal::Refusal`].
+        VerifyRefused = 43 "verify-refused",
+        /// The sender, who orders the writes, begins run `seq`: from `sector` up to sector `arg`. Flag as in a verify order.
+        VerifyBegin = 44 "verify-begin",
+        /// In run `seq`: a range as it is after all that was sent before this and before all that is sent later, as a
+        /// [`Digest`]. Everything before sector `arg` was compared.
+        VerifyDigest = 45 "verify-digest",
+        /// In run `seq`: the receiver's range has that digest ([`FLAG_YES`]), or another one.
+        VerifyResult = 46 "verify-result",
+        /// Run `seq` is over; `arg` is a [`crate::state::VerifyState`].
+        VerifyEnd = 47 "verify-end",
         /// A new generation record ([`GenerationBody`]); to be made durable and acknowledged. `arg` as in a state.
         Generation = 48 "generation",
         /// A record is durable at all its holders ([`InForceBody`]): among them nothing differs. With [`FLAG_YES`] a
@@ -148,6 +162,9 @@ states! {
         Unsupported = 5 "unsupported",
     }
 }
+
+/// What stands for the content of a range: the first bytes of its SHA-256.
+pub type Digest = [u8; 16];
 
 /// Bit of [`Header::flags`]: write through the cache to stable storage. Of a write, a discard or a write-zeroes; the
 /// receiver honours it for each of them.
@@ -257,7 +274,10 @@ impl PacketKind {
             | Self::ServeReply
             | Self::LeaveReply
             | Self::GenerationDurable
-            | Self::PauseSync => FLAG_YES,
+            | Self::PauseSync
+            | Self::VerifyOrder
+            | Self::VerifyBegin
+            | Self::VerifyResult => FLAG_YES,
             Self::Leave => FLAG_YES | FLAG_FORCE,
             Self::PromoteRequest | Self::ServeRequest => FLAG_FORCE,
             _ => 0,
@@ -412,7 +432,7 @@ mod tests {
         use PacketKind::{
             BitmapEnd, ClientDiscard, ClientWrite, ClientWriteZeroes, Discard, GenerationDurable,
             InForce, Leave, LeaveReply, PauseSync, PromoteReply, PromoteRequest, ServeReply,
-            ServeRequest, Write, WriteZeroes,
+            ServeRequest, VerifyBegin, VerifyOrder, VerifyResult, Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[
@@ -432,6 +452,9 @@ mod tests {
                 Leave,
                 LeaveReply,
                 PauseSync,
+                VerifyOrder,
+                VerifyBegin,
+                VerifyResult,
             ],
             FLAG_NO_UNMAP => &[WriteZeroes, ClientWriteZeroes],
             FLAG_FORCE => &[PromoteRequest, ServeRequest, Leave],

@@ -145,6 +145,7 @@ fn object_of(request: &Request) -> String {
         .iter()
         .filter_map(|(attribute, value)| match value {
             Value::U32(number) => Some(format!("{attribute} {}", number_text(*attribute, *number))),
+            Value::U64(number) => Some(format!("{attribute} {number}")),
             Value::Text(text) => Some(format!("{attribute} {text}")),
             Value::Flag => None,
         });

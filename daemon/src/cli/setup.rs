@@ -10,6 +10,7 @@ use super::output::{print, print_json};
 use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::record::Record;
 use crate::kernel::netlink::request::{Request, Value};
+use crate::view::units::bytes_of;
 use crate::view::{generation, model, show, status};
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{value_parser, Arg, ArgAction, ArgMatches};
@@ -82,8 +83,9 @@ fn argument(argument: &Argument) -> Arg {
                 }
             }))
         }
-        // Only in answers; the table has no argument of these kinds.
-        AttributeKind::U64 | AttributeKind::Binary => arg.hide(true),
+        AttributeKind::U64 => arg.value_parser(bytes_of),
+        // Only in answers; the table has no argument of this kind.
+        AttributeKind::Binary => arg.hide(true),
     }
 }
 
@@ -136,7 +138,8 @@ fn value(attribute: Attribute, matches: &ArgMatches) -> Option<Value> {
             matches.get_one::<u32>(name).copied().map(Value::U32)
         }
         AttributeKind::Text(_) => matches.get_one::<String>(name).cloned().map(Value::Text),
-        AttributeKind::U64 | AttributeKind::Binary => None,
+        AttributeKind::U64 => matches.get_one::<u64>(name).copied().map(Value::U64),
+        AttributeKind::Binary => None,
     }
 }
 
@@ -189,7 +192,7 @@ mod tests {
     fn example(argument: &Argument) -> &'static str {
         match argument.attribute.kind() {
             AttributeKind::Choice([.., (_, name)]) => name,
-            AttributeKind::U32(_) | AttributeKind::Nodes => "1",
+            AttributeKind::U32(_) | AttributeKind::U64 | AttributeKind::Nodes => "1",
             _ => "x",
         }
     }

@@ -9,11 +9,12 @@ use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::error::NetlinkError;
 use crate::view::model::{self, Connection, PeerDevice, Resource};
 use crate::view::units::{size, span};
+use crate::view::verify::Verify;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
+use weft_uapi::state::{ConnectionState, DiskState};
 
 /// The state is looked at again after this time, or when an event comes.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -27,13 +28,13 @@ pub(super) enum Standing {
     Done,
     /// Not yet, and why.
     Waiting(String),
-    /// Blocks are being copied.
+    /// Blocks are being copied or compared.
     Syncing(Progress),
     /// It will not come by itself.
     Hopeless(String),
 }
 
-/// All running resyncs of a resource together.
+/// All running resyncs of a resource, or comparisons, together.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(super) struct Progress {
     total_bytes: u64,
@@ -101,12 +102,11 @@ pub(super) fn in_sync(resource: &Resource) -> Standing {
     if let Some(device) = own {
         return Standing::Waiting(format!("volume {}: {}", device.volume, device.disk_state));
     }
-    let established = ReplicationState::Established.name();
     for mirror in mirrors {
         let open = mirror
             .peer_devices
             .iter()
-            .find(|peer| peer.replication_state != established || peer.peer_disk_state != uptodate);
+            .find(|peer| !peer.is_mirrored() || peer.peer_disk_state != uptodate);
         if let Some(peer) = open {
             let (volume, peer_disk) = (peer.volume, &peer.peer_disk_state);
             return Standing::Waiting(format!(
@@ -117,6 +117,20 @@ pub(super) fn in_sync(resource: &Resource) -> Standing {
         }
     }
     Standing::Done
+}
+
+/// No copies are being compared any more.
+pub(super) fn compared(resource: &Resource) -> Standing {
+    let peers = resource
+        .connections
+        .iter()
+        .flat_map(|one| &one.peer_devices);
+    let verifies = peers.filter_map(|peer| peer.verify.as_ref());
+    let mut running = verifies.filter(|verify| verify.is_running()).peekable();
+    match running.peek() {
+        Some(_) => Standing::Syncing(running.fold(Progress::default(), Progress::with_verify)),
+        None => Standing::Done,
+    }
 }
 
 fn name(connection: &Connection) -> String {
@@ -135,6 +149,17 @@ impl Progress {
             seconds_left: self
                 .seconds_left
                 .max(peer.seconds_left().unwrap_or_default()),
+        }
+    }
+
+    fn with_verify(self, verify: &Verify) -> Self {
+        Self {
+            total_bytes: self.total_bytes + verify.total_bytes(),
+            done_bytes: self.done_bytes + verify.done_bytes(),
+            speed: self.speed + verify.speed(),
+            seconds_left: self
+                .seconds_left
+                .max(verify.seconds_left().unwrap_or_default()),
         }
     }
 

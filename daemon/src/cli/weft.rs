@@ -5,7 +5,7 @@
 use super::failure::Failure;
 use super::orders::Running;
 use super::output::print;
-use super::{events, metadata, show, up, wait};
+use super::{events, metadata, show, up, verify, wait};
 use crate::config::{self, Config, Node, Resource};
 use crate::control::{RUN_DIR, SOCKET_NAME};
 use crate::kernel::netlink::client::Client;
@@ -149,6 +149,27 @@ enum Verb {
         /// Only this volume
         #[arg(long)]
         volume: Option<u16>,
+    },
+    /// Compare this node's data with a peer's while both are in use
+    ///
+    /// Nothing is changed unless --repair-from is given. Waits for the end and shows how far it is; when that is interrupted
+    /// (Ctrl-C), the comparison goes on. The exit code is 1 when the copies differ and were not repaired.
+    Verify {
+        #[command(flatten)]
+        verify: verify::VerifyArguments,
+    },
+    /// End a verify; 'verify --resume' goes on from there
+    VerifyStop {
+        #[command(flatten)]
+        copies: verify::Copies,
+    },
+    /// Copy what the last verify found from one node to the other
+    ///
+    /// Done when it is on record that it is owed: from then on it goes on by itself. A primary is not repaired: make it
+    /// secondary first.
+    Repair {
+        #[command(flatten)]
+        repair: verify::RepairArguments,
     },
     /// Let resyncs with the peers wait, until resume-sync here or a restart of this machine
     PauseSync {
@@ -391,6 +412,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 running.perform(&request.clone().number(Attribute::Peer, peer))
             })
         }
+        Verb::Verify { verify } => verify::verify(verify),
+        Verb::VerifyStop { copies } => verify::stop(copies),
+        Verb::Repair { repair } => verify::repair(repair),
         Verb::PauseSync { resource, peer } => {
             order_peers(Command::PauseSync, resource, peer.as_deref())
         }
@@ -422,7 +446,10 @@ impl Wait {
 }
 
 /// Does all and tells the last failure; the others are printed as they happen.
-fn for_each<T>(all: &[T], mut act: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn for_each<T>(
+    all: &[T],
+    mut act: impl FnMut(&T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut last = Ok(());
     for failure in all.iter().filter_map(|one| act(one).err()) {
         if let Err(earlier) = std::mem::replace(&mut last, Err(failure)) {

@@ -151,6 +151,10 @@ fn describe(object: &Object) -> String {
             if state.is_syncing() {
                 text.push_str(&format!(" done:{:.1}%", state.percent_done()));
             }
+            if let Some(verify) = &state.verify {
+                let (state, differing) = (&verify.state, verify.differing_bytes);
+                text.push_str(&format!(" verify:{state} differing:{differing}"));
+            }
             if !state.paused.is_empty() {
                 text.push_str(&format!(" paused:{}", state.paused.join(",")));
             }

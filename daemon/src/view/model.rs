@@ -7,6 +7,7 @@
 use super::paused;
 use super::suspension;
 use super::units::sector_bytes;
+use super::verify::Verify;
 use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
 use weft_uapi::control::name_of;
@@ -281,9 +282,23 @@ pub struct PeerDevice {
     /// The peer left in order, as this node's disk has it on record: the newest generation that it knew then, hexadecimal.
     #[serde(default)]
     pub left_at: Option<String>,
+    /// The running or last verify, if there was one.
+    #[serde(default)]
+    pub verify: Option<Verify>,
 }
 
 impl PeerDevice {
+    /// Whether writes go to both copies, and neither owes the other anything.
+    pub fn is_mirrored(&self) -> bool {
+        [
+            ReplicationState::Established,
+            ReplicationState::VerifySource,
+            ReplicationState::VerifyTarget,
+        ]
+        .iter()
+        .any(|state| state.name() == self.replication_state)
+    }
+
     /// Whether blocks are being copied now.
     pub fn is_syncing(&self) -> bool {
         [ReplicationState::SyncSource, ReplicationState::SyncTarget]
@@ -502,6 +517,7 @@ impl From<&PeerVolumeInfo> for PeerDevice {
             ),
             victim: info.victim.checked_sub(1),
             left_at: record_id(info.left_at),
+            verify: Verify::of(info),
         }
     }
 }

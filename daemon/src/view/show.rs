@@ -135,6 +135,7 @@ pub fn command_line(request: &Request) -> String {
         match value {
             Value::Flag => {}
             Value::U32(number) => words.push(number_text(*attribute, *number)),
+            Value::U64(number) => words.push(number.to_string()),
             Value::Text(text) => words.push(quoted(text)),
         }
     }

@@ -83,6 +83,13 @@ fn resource(resource: &Resource) -> String {
         }
         for peer_device in &connection.peer_devices {
             line(&mut out, 2, &self::peer_device(peer_device));
+            if let Some(verify) = &peer_device.verify {
+                let target = match connection.name.as_str() {
+                    "" => connection.node_id.to_string(),
+                    name => name.to_owned(),
+                };
+                line(&mut out, 3, &verify.text(&resource.name, &target));
+            }
         }
     }
     out
@@ -288,6 +295,7 @@ mod tests {
             recovery: "none".to_owned(),
             victim: None,
             left_at: None,
+            verify: None,
         };
         let connection = Connection {
             node_id: 1,

@@ -26,6 +26,27 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Bytes as they are typed: a number, perhaps with K, M, G or T for a binary unit.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn bytes_of(typed: &str) -> Result<u64, String> {
+    let (digits, shift) = match typed.char_indices().next_back() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => {
+            let place = "KMGT".find(unit.to_ascii_uppercase());
+            let place = place.ok_or_else(|| format!("'{unit}' is no unit: K, M, G or T"))?;
+            (&typed[..at], 10 * (place as u32 + 1))
+        }
+        _ => (typed, 0),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("'{typed}' is no number of bytes"))?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("'{typed}' is too large"))
+}
+
 /// A span of time: `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 1 h`.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -48,6 +69,22 @@ mod tests {
             sizes,
             ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "4.0 GiB", "16.0 EiB"]
         );
+    }
+
+    #[test]
+    fn bytes_are_typed_with_or_without_a_unit() {
+        for (typed, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("4k", 4096),
+            ("3G", 3 << 30),
+            ("1T", 1 << 40),
+        ] {
+            assert_eq!(bytes_of(typed), Ok(bytes));
+        }
+        for nonsense in ["", "K", "-1", "1.5M", "1X", "4 K", "99999999999T"] {
+            assert!(bytes_of(nonsense).is_err(), "{nonsense}");
+        }
     }
 
     #[test]

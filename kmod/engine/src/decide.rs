@@ -57,6 +57,10 @@ pub struct Side {
     pub is_invalidated: bool,
     /// A person wants the other disk to fetch everything from this one.
     pub invalidates: bool,
+    /// What a person wants of this side is about the blocks that the bitmaps name only.
+    pub repairs: bool,
+    /// A verify has found where its disk differs from the other one.
+    pub has_found: bool,
     /// Sequence number of the last write received in order.
     pub tail_seq: u64,
 }
@@ -74,6 +78,8 @@ pub enum Rule {
     Unfinished,
     /// A person gave one disk up, although it may be as good as the other one.
     Invalidated,
+    /// A person gave up what differs on one disk, although it may be as good as the other one.
+    Repair,
     /// Nothing happened since they met last.
     SameGeneration,
     /// Same generation, but the last writes may not have reached both.
@@ -92,12 +98,13 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RolledBack,
         Self::JustCreated,
         Self::BothInconsistent,
         Self::Unfinished,
         Self::Invalidated,
+        Self::Repair,
         Self::SameGeneration,
         Self::Tails,
         Self::SameData,
@@ -115,6 +122,7 @@ impl Rule {
             Self::BothInconsistent => "both-inconsistent",
             Self::Unfinished => "unfinished",
             Self::Invalidated => "invalidated",
+            Self::Repair => "repair",
             Self::SameGeneration => "same-generation",
             Self::Tails => "tails",
             Self::SameData => "same-data",
@@ -483,14 +491,31 @@ fn unfinished(own: &Side, peer: &Side) -> Option<Decision> {
 /// A person's order, unless the other disk lacks something that the one to be given up has, or an application works on
 /// that one.
 fn invalidated(own: &Side, peer: &Side) -> Option<Decision> {
-    let is_meant = |victim: &Side, source: &Side| victim.is_invalidated || source.invalidates;
     let is_spare = |victim: &Side, source: &Side| {
         victim.precedes(source) && !victim.is_primary && !victim.is_writer
     };
-    match (is_meant(own, peer), is_meant(peer, own)) {
-        (true, false) if is_spare(own, peer) => Some(target(Rule::Invalidated, own, peer, true)),
-        (false, true) if is_spare(peer, own) => Some(source(Rule::Invalidated, own, peer, true)),
+    match (given_up(own, peer), given_up(peer, own)) {
+        (Some((rule, full)), None) if is_spare(own, peer) => Some(target(rule, own, peer, full)),
+        (None, Some((rule, full))) if is_spare(peer, own) => Some(source(rule, own, peer, full)),
         _ => None,
+    }
+}
+
+/// By which rule a person gives `victim` up, and whether it fetches everything; `None`: nobody does. Without need it
+/// fetches only what differs, if that is all that was ordered.
+fn given_up(victim: &Side, source: &Side) -> Option<(Rule, bool)> {
+    let orders = [
+        (victim.is_invalidated, victim.repairs),
+        (source.invalidates, source.repairs),
+    ];
+    let mut meant = orders.iter().filter(|(is_meant, _)| *is_meant);
+    let is_repair = meant.clone().all(|(_, repairs)| *repairs);
+    meant.next()?;
+    match is_repair {
+        false => Some((Rule::Invalidated, true)),
+        true if !victim.has_found => None,
+        true if !victim.bits_reach_back_to(source) => Some((Rule::Invalidated, true)),
+        true => Some((Rule::Repair, false)),
     }
 }
 

@@ -9,7 +9,7 @@ use weft_uapi::ondisk::Generation;
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
 use weft_uapi::state::{FenceOutcome, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, Term, VolumeId};
-use weft_uapi::wire::{Header, LinkKind};
+use weft_uapi::wire::{Digest, Header, LinkKind};
 
 /// One input of the engine.
 pub enum Event<'a, H: Host> {
@@ -46,6 +46,13 @@ pub enum Event<'a, H: Host> {
         cookie: Cookie,
         /// For a read without a request: the data.
         result: Result<Option<H::Buffer>, DiskError>,
+    },
+    /// As before, of an [`Op::Digest`] that worked.
+    Digested {
+        /// From the effect.
+        cookie: Cookie,
+        /// Of what the disk holds.
+        digest: Digest,
     },
     /// A [`crate::effect::Effect::Meta`] is done: durable when it was asked to flush.
     MetaDone {
@@ -223,6 +230,31 @@ pub enum Command {
         /// The peer.
         peer: NodeId,
     },
+    /// Compares a disk with a peer's. Answered once that has begun.
+    Verify {
+        /// Volume number.
+        volume: VolumeId,
+        /// The peer.
+        peer: NodeId,
+        /// What of it.
+        wanted: Wanted,
+    },
+    /// Ends that.
+    VerifyStop {
+        /// Volume number.
+        volume: VolumeId,
+        /// The peer.
+        peer: NodeId,
+    },
+    /// What the last verify found is copied from one disk to the other. Answered once it is on record that it is owed.
+    Repair {
+        /// Volume number.
+        volume: VolumeId,
+        /// The peer.
+        peer: NodeId,
+        /// This node or the peer: whose data are right.
+        from: NodeId,
+    },
     /// Requests of the application wait until this is taken back. Answered once none is under way any more.
     SuspendIo,
     /// Takes [`Command::SuspendIo`] back.
@@ -232,6 +264,20 @@ pub enum Command {
         /// From now on.
         options: Options,
     },
+}
+
+/// What a verify is to compare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// The blocks that this range touches.
+    Range {
+        /// First sector.
+        start: Sector,
+        /// The sector after the last one; `None`: the end of the device.
+        stop: Option<Sector>,
+    },
+    /// What the last verify did not come to.
+    Rest,
 }
 
 /// Options of a resource; `None` stays as it is.
@@ -273,6 +319,8 @@ pub struct Io {
 pub enum Op {
     /// Read data.
     Read,
+    /// Read data and make a [`Digest`] of them. Never asked of an application's request.
+    Digest,
     /// Write data.
     Write,
     /// Make everything completed before stable.

@@ -33,6 +33,7 @@ pub mod bitmap;
 pub mod decide;
 pub mod effect;
 pub mod event;
+pub mod found;
 pub mod host;
 pub mod load;
 mod machine;

@@ -16,6 +16,7 @@
 //! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
 //! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
 //! | `fencing` | peers out of reach |
+//! | `verify`, `verify_run`, `compare` | copies that are compared while they are in use |
 //! | `shortcut` | reads that need nothing of the engine |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -26,6 +27,7 @@ mod carried;
 mod change;
 mod check;
 mod client;
+mod compare;
 mod context;
 mod cookie;
 mod demotion;
@@ -65,6 +67,8 @@ mod suspend;
 mod target;
 pub mod transitions;
 mod unite;
+mod verify;
+mod verify_run;
 mod volume;
 mod vote;
 mod witness;
@@ -82,7 +86,7 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{Fencing, Protocol, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
-use weft_uapi::wire::{Header, LinkKind, PacketKind};
+use weft_uapi::wire::{Digest, Header, LinkKind, PacketKind};
 
 /// What never changes about a resource.
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +227,7 @@ impl<H: Host> Engine<H> {
                 }
             },
             Event::DiskDone { cookie, result } => self.on_disk_done(&mut cx, cookie, result),
+            Event::Digested { cookie, digest } => self.on_digested(&mut cx, cookie, digest),
             Event::MetaDone { cookie, result } => {
                 if let Some((volume, work)) = Work::of(cookie) {
                     if let Some(volume) = self.volume_mut(volume) {
@@ -350,16 +355,9 @@ impl<H: Host> Engine<H> {
         cookie: Cookie,
         result: Result<Option<H::Buffer>, DiskError>,
     ) {
-        let Some((volume, work)) = Work::of(cookie) else {
+        let Some((volume, work)) = self.disk_work(cookie) else {
             return;
         };
-        let Some(volume) = self.volume_mut(volume) else {
-            return;
-        };
-        if let Some(disk) = volume.disk.as_mut() {
-            disk.io_pending = disk.io_pending.saturating_sub(1);
-            volume.recheck |= disk.stage != disk::Stage::Running;
-        }
         match work {
             Work::Request(number) => volume.on_request_done(cx, number, result),
             Work::PeerOp(number) => volume.on_op_done(cx, number, result),
@@ -367,6 +365,29 @@ impl<H: Host> Engine<H> {
             Work::ReceivedFlush(peer) => volume.on_received_flushed(cx, peer, result.map(|_| ())),
             Work::Superblock | Work::Log | Work::Bitmap(_) => {}
         }
+    }
+
+    #[inline(never)]
+    fn on_digested<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        cookie: Cookie,
+        digest: Digest,
+    ) {
+        if let Some((volume, Work::PeerOp(number))) = self.disk_work(cookie) {
+            volume.on_op_digested(cx, number, digest);
+        }
+    }
+
+    /// What an operation belongs to that a disk is done with.
+    fn disk_work(&mut self, cookie: Cookie) -> Option<(&mut volume::Volume<H>, Work)> {
+        let (volume, work) = Work::of(cookie)?;
+        let volume = self.volume_mut(volume)?;
+        if let Some(disk) = volume.disk.as_mut() {
+            disk.io_pending = disk.io_pending.saturating_sub(1);
+            volume.recheck |= disk.stage != disk::Stage::Running;
+        }
+        Some((volume, work))
     }
 
     #[inline(never)]
@@ -476,6 +497,15 @@ impl<H: Host> Engine<H> {
             }
             Command::PauseSync { peer } => self.on_pause(cx, peer, true),
             Command::ResumeSync { peer } => self.on_pause(cx, peer, false),
+            Command::Verify {
+                volume,
+                peer,
+                wanted,
+            } => return self.on_verify(cx, token, (volume, peer), wanted),
+            Command::VerifyStop { volume, peer } => self.on_verify_stop(cx, volume, peer),
+            Command::Repair { volume, peer, from } => {
+                return self.on_repair(cx, token, (volume, peer), from)
+            }
             Command::SuspendIo => return self.on_suspend(cx, token),
             Command::ResumeIo => self.on_resume(cx),
             Command::Detach { volume } => return self.on_detach(cx, token, volume),

@@ -62,6 +62,13 @@ impl<'a> Arguments<'a> {
         number_of(self.payload(attribute)?)
     }
 
+    /// A number of 64 bits, if it is there.
+    pub(crate) fn long_number(&self, attribute: Attribute) -> Option<u64> {
+        Some(u64::from_ne_bytes(
+            self.payload(attribute)?.try_into().ok()?,
+        ))
+    }
+
     /// A text without its final NUL, if it is there.
     pub(crate) fn text(&self, attribute: Attribute) -> Option<&'a str> {
         text_of(self.payload(attribute)?)

@@ -116,6 +116,13 @@ pub const STATE_INVALIDATED: u32 = 1 << 8;
 /// Bit of [`StateBody::flags`]: a person wants the receiver's disk to fetch everything from the sender's.
 pub const STATE_INVALIDATES: u32 = 1 << 9;
 
+/// Bit of [`StateBody::flags`]: what the two bits before say is about the blocks in which the victim knows of a difference,
+/// and no others. Told only to a peer with [`crate::version::FEATURE_VERIFY`], as is the next one.
+pub const STATE_REPAIRS: u32 = 1 << 10;
+
+/// Bit of [`StateBody::flags`]: a verify with the receiver has found differences, and the sender knows where.
+pub const STATE_FOUND: u32 = 1 << 11;
+
 const STATE_FLAGS_KNOWN: u32 = STATE_LED
     | STATE_INCONSISTENT
     | STATE_CRASHED
@@ -125,7 +132,9 @@ const STATE_FLAGS_KNOWN: u32 = STATE_LED
     | STATE_NEWCOMER
     | STATE_LEFT
     | STATE_INVALIDATED
-    | STATE_INVALIDATES;
+    | STATE_INVALIDATES
+    | STATE_REPAIRS
+    | STATE_FOUND;
 
 impl StateBody {
     /// Whether unknown flags and reserved fields are zero, node ids in their range, and the block size is one.

@@ -11,6 +11,8 @@ use weft_uapi::version::NETLINK_VERSION;
 pub enum Value {
     /// 32 bits.
     U32(u32),
+    /// 64 bits.
+    U64(u64),
     /// A string.
     Text(String),
     /// Present.
@@ -72,6 +74,7 @@ impl Request {
     pub(super) fn message(&self, family: u16) -> Message {
         let bytes = |value: &Value| match value {
             Value::U32(number) => number.to_ne_bytes().to_vec(),
+            Value::U64(number) => number.to_ne_bytes().to_vec(),
             Value::Text(text) => [text.as_bytes(), &[0]].concat(),
             Value::Flag => Vec::new(),
         };

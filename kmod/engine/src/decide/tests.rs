@@ -59,6 +59,8 @@ fn side(id: u32, ids: &[u64], since: u64) -> Side {
         is_newcomer: false,
         is_invalidated: false,
         invalidates: false,
+        repairs: false,
+        has_found: false,
         tail_seq: 0,
     }
 }
@@ -644,4 +646,36 @@ fn either_side_may_tell_who_is_given_up_and_two_that_contradict_each_other_are_n
         ..given_up
     };
     check(&primary, &other, Rule::SameGeneration, Outcome::None);
+}
+
+#[test]
+fn what_differs_is_repaired_where_the_victim_knows_it_and_nobody_wants_more() {
+    let victim = Side {
+        is_invalidated: true,
+        repairs: true,
+        has_found: true,
+        ..side(0, &[1], 1)
+    };
+    let source = side(1, &[1], 1);
+    let partly = Outcome::SyncTarget { full: false };
+    check(&victim, &source, Rule::Repair, partly);
+    let ordered = Side {
+        invalidates: true,
+        repairs: true,
+        ..source
+    };
+    check(&victim, &ordered, Rule::Repair, partly);
+    let all = Side {
+        repairs: false,
+        ..ordered
+    };
+    check(&victim, &all, Rule::Invalidated, FULL_TARGET);
+    // What its bitmaps lack it may owe as well.
+    let strange = side(1, &[1], 0);
+    check(&victim, &strange, Rule::Invalidated, FULL_TARGET);
+    let forgetful = Side {
+        has_found: false,
+        ..victim
+    };
+    check(&forgetful, &ordered, Rule::SameGeneration, Outcome::None);
 }

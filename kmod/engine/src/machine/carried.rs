@@ -23,7 +23,8 @@ pub(super) const CARRIED_MAX: u32 = 64;
 /// The packet that carries a request.
 fn header_of(op: Op) -> PacketKind {
     match op {
-        Op::Read => PacketKind::ReadRequest,
+        // No application asks for a digest.
+        Op::Read | Op::Digest => PacketKind::ReadRequest,
         Op::Write => PacketKind::ClientWrite,
         Op::Flush => PacketKind::ClientFlush,
         Op::Discard => PacketKind::ClientDiscard,

@@ -89,7 +89,9 @@ impl<H: Host> Volume<H> {
                 ReplicationState::Off
                 | ReplicationState::Established
                 | ReplicationState::PausedSource
-                | ReplicationState::PausedTarget => {
+                | ReplicationState::PausedTarget
+                | ReplicationState::VerifySource
+                | ReplicationState::VerifyTarget => {
                     replica.source.is_none() && replica.target.is_none()
                 }
             })

@@ -13,7 +13,7 @@ use super::replica::Replica;
 use super::volume::Volume;
 use crate::activity_log::ActivityLog;
 use crate::ancestry::Ancestry;
-use crate::bitmap::Bitmaps;
+use crate::bitmap::{Bitmaps, SECTORS_PER_BIT};
 use crate::effect::Effect;
 use crate::event::{DiskError, Token};
 use crate::host::{Host, NoMemory, Output, Time};
@@ -24,6 +24,7 @@ use weft_uapi::ondisk::{
     Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_INVALIDATED,
     FLAG_LEFT, FLAG_WRITER_ACTIVE,
 };
+use weft_uapi::status::SectorRange;
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
 
 /// Bitmap blocks being written at the same time.
@@ -323,6 +324,16 @@ impl<H: Host> Disk<H> {
     pub(super) fn mark(&mut self, node: NodeId, span: Span) {
         if let Some(slot) = self.slot(node) {
             self.bits.set_range(slot, span.sector, span.bytes);
+        }
+    }
+
+    /// Sets the bits of all blocks between two sectors towards everybody.
+    pub(super) fn owe(&mut self, range: SectorRange) {
+        let from = range.start / SECTORS_PER_BIT;
+        let end = range.end.div_ceil(SECTORS_PER_BIT);
+        for slot in self.superblock.slot_of_node.iter().flatten() {
+            self.bits
+                .set_bits((*slot).into(), from, end.saturating_sub(from));
         }
     }
 

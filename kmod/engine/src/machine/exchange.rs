@@ -212,6 +212,7 @@ impl<H: Host> Volume<H> {
                 }
             }
         }
+        self.forget_found(peer);
         let total = self.disk.as_ref().map_or(0, |disk| disk.marked(peer));
         if let Some(replica) = self.replica_mut(peer) {
             replica.progress.total_bits = total;
@@ -288,7 +289,7 @@ impl<H: Host> Volume<H> {
                     .as_ref()
                     .map_or(0, |said| said.side.tail_seq);
                 disk.set_flag(FLAG_INCONSISTENT, true);
-                // INVARIANT: all ones are in the bitmaps on disk by now.
+                // INVARIANT: all that is owed is in the bitmaps on disk by now.
                 disk.set_flag(FLAG_INVALIDATED, false);
                 disk.set_flag(FLAG_OUTDATED, false);
                 if is_newcomer {

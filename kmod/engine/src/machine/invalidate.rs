@@ -15,7 +15,6 @@ use super::context::{Context, Facts};
 use super::disk::{Disk, Stage};
 use super::replica::Replica;
 use super::request;
-use super::said::Said;
 use super::target::Target;
 use super::volume::Volume;
 use super::Engine;
@@ -36,6 +35,36 @@ pub(super) enum GiveUp {
     Peers,
 }
 
+/// What a person wants to be given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Order {
+    pub(super) whose: GiveUp,
+    /// Only the blocks that the bitmaps name: those in which a verify found a difference.
+    pub(super) is_repair: bool,
+}
+
+impl Order {
+    /// All of a disk.
+    fn all(whose: GiveUp) -> Self {
+        let is_repair = false;
+        Self { whose, is_repair }
+    }
+
+    /// What a verify found.
+    pub(super) fn repair(whose: GiveUp) -> Self {
+        let is_repair = true;
+        Self { whose, is_repair }
+    }
+
+    /// The rule that decides by it.
+    fn rule(self) -> Rule {
+        match self.is_repair {
+            true => Rule::Repair,
+            false => Rule::Invalidated,
+        }
+    }
+}
+
 /// How far it is that this disk is given up for its source's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Record {
@@ -52,11 +81,11 @@ pub(super) struct Invalidation {
     peer: NodeId,
     /// In this session.
     session: SessionId,
-    whose: GiveUp,
+    order: Order,
 }
 
 /// Why not, and which peer is in the way.
-type Denial = (Refusal, Option<NodeId>);
+pub(super) type Denial = (Refusal, Option<NodeId>);
 
 impl<H: Host> Engine<H> {
     /// Gives this node's disk up.
@@ -73,7 +102,7 @@ impl<H: Host> Engine<H> {
             return cx.reply(token, Err(Refusal::NoSuchVolume));
         };
         match volume.source_for(&facts, from) {
-            Ok(peer) => volume.begin_invalidation(cx, token, peer, GiveUp::Own),
+            Ok(peer) => volume.begin_invalidation(cx, token, peer, Order::all(GiveUp::Own)),
             Err(denial) => cx.deny(token, denial),
         }
     }
@@ -92,7 +121,7 @@ impl<H: Host> Engine<H> {
             return cx.reply(token, Err(Refusal::NoSuchVolume));
         };
         match volume.may_be_source_for(&facts, peer) {
-            Ok(()) => volume.begin_invalidation(cx, token, peer, GiveUp::Peers),
+            Ok(()) => volume.begin_invalidation(cx, token, peer, Order::all(GiveUp::Peers)),
             Err(denial) => cx.deny(token, denial),
         }
     }
@@ -109,7 +138,7 @@ impl<H: Host> Replica<H> {
 
 impl<H: Host> Volume<H> {
     /// What has to be so whichever disk is given up.
-    fn may_order(&self, facts: &Facts) -> Result<(), Denial> {
+    pub(super) fn may_order(&self, facts: &Facts) -> Result<(), Denial> {
         let refusal = match self.disk.as_ref() {
             None => Refusal::NoDisk,
             Some(disk) if disk.stage != Stage::Running => Refusal::Busy,
@@ -121,7 +150,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Whether the peer is there, with a disk as good as this one and nothing under way between the two.
-    fn may_order_with(&self, peer: NodeId) -> Result<(), Denial> {
+    pub(super) fn may_order_with(&self, peer: NodeId) -> Result<(), Denial> {
         let replica = self
             .replica(peer)
             .ok_or((Refusal::NoSuchPeer, Some(peer)))?;
@@ -144,7 +173,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// From whom this disk is to fetch everything.
-    fn source_for(&self, facts: &Facts, from: Option<NodeId>) -> Result<NodeId, Denial> {
+    pub(super) fn source_for(&self, facts: &Facts, from: Option<NodeId>) -> Result<NodeId, Denial> {
         self.may_order(facts)?;
         if facts.is_primary() {
             return Err((Refusal::IsPrimary, None));
@@ -179,7 +208,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Whether the peer's disk may fetch everything from this one.
-    fn may_be_source_for(&self, facts: &Facts, peer: NodeId) -> Result<(), Denial> {
+    pub(super) fn may_be_source_for(&self, facts: &Facts, peer: NodeId) -> Result<(), Denial> {
         self.may_order(facts)?;
         self.may_order_with(peer)?;
         if self.disk_state() != DiskState::UpToDate {
@@ -191,12 +220,12 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    fn begin_invalidation<O: Output<H>>(
+    pub(super) fn begin_invalidation<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         token: Token,
         peer: NodeId,
-        whose: GiveUp,
+        order: Order,
     ) {
         let Some(replica) = self.replica_mut(peer) else {
             return;
@@ -204,13 +233,13 @@ impl<H: Host> Volume<H> {
         let Some(session) = replica.session else {
             return;
         };
-        replica.round.order = Some(whose);
+        replica.round.order = Some(order);
         replica.round.renew(cx.now);
         self.invalidation = Some(Invalidation {
             token,
             peer,
             session,
-            whose,
+            order,
         });
         self.recheck = true;
     }
@@ -227,9 +256,12 @@ impl<H: Host> Volume<H> {
             _ if !self.has_running_disk() => Err(Refusal::NoDisk),
             None => Err(Refusal::NotConnected),
             Some(replica) if replica.round.order.is_some() => return,
-            Some(replica) => match replica.given_up(invalidation.whose) {
+            Some(replica) => match replica.given_up(invalidation.order) {
                 Some(true) if !self.is_half_given_up(invalidation.peer) => Ok(()),
                 Some(_) => return,
+                None if invalidation.order.is_repair && !replica.is_repairable() => {
+                    Err(Refusal::NothingFound)
+                }
                 None => Err(Refusal::NotAgreed),
             },
         };
@@ -244,19 +276,19 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// By a person's order this disk is to fetch everything from the peer.
+    /// By a person's order this disk is to fetch everything from the peer, or what a verify found.
     pub(super) fn on_given_up<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
-        said: &Said,
+        rule: &'static str,
+        target: Target,
     ) {
         let is_source = |(_, replica): (NodeId, &Replica<H>)| replica.source.is_some();
         if self.each_replica().any(is_source) {
             return self.meet_again(peer, cx.now);
         }
-        let target = Target::given_up(said.side.ancestry);
-        self.on_target(cx, peer, Rule::Invalidated.name(), target);
+        self.on_target(cx, peer, rule, target);
     }
 
     /// Puts it on record that this disk is given up, as soon as the source's data are stable.
@@ -291,6 +323,14 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    /// The peer from which this disk is to fetch only what a verify found.
+    fn repaired_from(&self) -> Option<NodeId> {
+        let is_repair = |(_, replica): &(NodeId, &Replica<H>)| {
+            replica.target.is_some() && replica.rule == Rule::Repair.name()
+        };
+        self.each_replica().find(is_repair).map(|(peer, _)| peer)
+    }
+
     /// This disk owes everything from when it is on record that it is given up, whatever became of the session since.
     pub(super) fn mark_given_up(&mut self) {
         let is_recorded = |disk: &Disk<H>| {
@@ -299,7 +339,11 @@ impl<H: Host> Volume<H> {
         };
         if let Some(disk) = self.disk.as_mut().filter(|disk| is_recorded(disk)) {
             disk.given_up_by = None;
-            self.mark_everything();
+            match self.repaired_from() {
+                Some(peer) => self.owe_found(peer),
+                // What was found went with the session, or all was given up.
+                None => self.mark_everything(),
+            }
             self.recheck = true;
         }
     }
@@ -316,12 +360,17 @@ impl<H: Host> Volume<H> {
 }
 
 impl<H: Host> Replica<H> {
+    /// Whether the peer knows what differs on its disk.
+    fn is_repairable(&self) -> bool {
+        self.round.peer.is_some_and(|said| said.side.has_found)
+    }
+
     /// Whether it is on record that the disk is given up; `None`: it is not about to be.
-    fn given_up(&self, whose: GiveUp) -> Option<bool> {
-        if self.rule != Rule::Invalidated.name() {
+    fn given_up(&self, order: Order) -> Option<bool> {
+        if self.rule != order.rule().name() {
             return None;
         }
-        match whose {
+        match order.whose {
             GiveUp::Own => Some(self.target.as_ref()?.given_up == Some(Record::Made)),
             GiveUp::Peers => Some(self.source.as_ref()?.pages.is_received),
         }

@@ -10,7 +10,7 @@
 use super::context::{ensure, Context, Fault};
 use super::disk::{Disk, Stage};
 use super::exchange::Pages;
-use super::invalidate::GiveUp;
+use super::invalidate::Order;
 use super::replica::{Progress, Replica};
 use super::said::Said;
 use super::source::Source;
@@ -57,8 +57,10 @@ pub(super) struct Round {
     pub(super) tells_ages: bool,
     /// The peer understands what is told of orders.
     pub(super) knows_orders: bool,
+    /// The peer knows how to compare disks.
+    pub(super) knows_verify: bool,
     /// One of the two disks is to be given up; to be told in the next state.
-    pub(super) order: Option<GiveUp>,
+    pub(super) order: Option<Order>,
 }
 
 impl Round {
@@ -472,8 +474,11 @@ impl<H: Host> Volume<H> {
                 self.on_source(cx, peer, decision.rule, full);
             }
             Outcome::SyncTarget { .. } if !self.choose_source(cx.now, said) => {}
-            Outcome::SyncTarget { .. } if decision.rule == Rule::Invalidated => {
-                self.on_given_up(cx, peer, said);
+            Outcome::SyncTarget { full }
+                if matches!(decision.rule, Rule::Invalidated | Rule::Repair) =>
+            {
+                let target = Target::given_up(Pages::new(full), said.side.ancestry);
+                self.on_given_up(cx, peer, rule, target);
             }
             Outcome::SyncTarget { full } => {
                 self.end_split(cx, peer, &resolution);

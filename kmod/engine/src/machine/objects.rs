@@ -358,6 +358,12 @@ impl<H: Host> Volume<H> {
             PacketKind::Generation => self.on_generation(cx, peer, header, body),
             PacketKind::InForce => self.on_in_force(cx, peer, header, body),
             PacketKind::GenerationDurable => self.on_generation_durable(peer, header),
+            PacketKind::VerifyOrder
+            | PacketKind::VerifyRefused
+            | PacketKind::VerifyBegin
+            | PacketKind::VerifyDigest
+            | PacketKind::VerifyResult
+            | PacketKind::VerifyEnd => self.on_verify_packet(cx, peer, header, body),
             PacketKind::Received => self.on_received(cx, peer, header),
             PacketKind::Written => self.on_written(cx, peer, header),
             PacketKind::Stable => self.on_stable(cx, peer, header, body),

@@ -8,6 +8,7 @@
 
 use super::context::{Context, Fault};
 use super::replica::Replica;
+use super::verify_run::Verify;
 use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Level, Object};
@@ -130,6 +131,11 @@ impl<H: Host> Replica<H> {
             }
             state @ (ReplicationState::PausedSource | ReplicationState::PausedTarget) => {
                 (state, self.paused | PAUSED_SOURCE)
+            }
+            ReplicationState::Established => {
+                let verify = self.verify.as_ref();
+                let state = verify.map_or(ReplicationState::Established, Verify::shown);
+                (state, self.paused)
             }
             state => (state, self.paused),
         }

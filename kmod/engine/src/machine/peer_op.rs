@@ -20,7 +20,7 @@ use crate::host::{Host, Output};
 use crate::ranges::RangeId;
 use weft_uapi::state::{DiskState, Protocol, ReplicationState};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Seq, SessionId};
-use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
+use weft_uapi::wire::{Digest, Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
 use zerocopy::IntoBytes;
 
 /// What the operation is.
@@ -32,6 +32,10 @@ pub(super) enum Kind {
     ResyncWrite,
     /// A range that the peer fetches.
     ResyncRead,
+    /// A range whose digest the peer is told.
+    Tell,
+    /// A range to be compared with what the peer told.
+    Compare,
 }
 
 /// Something a peer asked for.
@@ -191,7 +195,7 @@ impl<H: Host> Volume<H> {
         self.insert_op(cx, peer, Kind::ResyncRead, io, header, Data::None)
     }
 
-    fn insert_op<O: Output<H>>(
+    pub(super) fn insert_op<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
@@ -251,7 +255,8 @@ impl<H: Host> Volume<H> {
         let is_current = self
             .line(peer)
             .is_some_and(|line| line.session == op.session);
-        if !is_current || self.disk.is_none() || self.disk_state() == DiskState::Failed {
+        let is_void = !is_current || self.is_void_digest(peer, kind, seq);
+        if is_void || self.disk.is_none() || self.disk_state() == DiskState::Failed {
             self.drop_op(number);
             return;
         }
@@ -259,7 +264,7 @@ impl<H: Host> Volume<H> {
             && !self.is_broken
             && match kind {
                 Kind::Write => self.may_run_write(number, peer),
-                Kind::ResyncWrite => true,
+                Kind::ResyncWrite | Kind::Tell | Kind::Compare => true,
                 Kind::ResyncRead => self.has_tail_room(),
             };
         if !may_run {
@@ -269,7 +274,7 @@ impl<H: Host> Volume<H> {
             Kind::Write => self.prepare_write(cx, peer, &io, seq),
             // Nobody else gets this (G4); a record that makes all equal clears these bits again.
             Kind::ResyncWrite => self.mark_others(NodeSet::of(peer), span_of(&io)),
-            Kind::ResyncRead => {}
+            Kind::ResyncRead | Kind::Tell | Kind::Compare => {}
         }
         let volume = self.id;
         let (Some(disk), Some(op)) = (self.disk.as_mut(), self.ops.get_mut(number)) else {
@@ -375,6 +380,27 @@ impl<H: Host> Volume<H> {
         number: u32,
         result: Result<Option<H::Buffer>, DiskError>,
     ) {
+        self.finish_op(cx, number, result, Self::answer_op);
+    }
+
+    /// A range was digested.
+    #[inline(never)]
+    pub(super) fn on_op_digested<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+        digest: Digest,
+    ) {
+        self.finish_op(cx, number, Ok(digest), Self::on_range_digested);
+    }
+
+    fn finish_op<O: Output<H>, T>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        number: u32,
+        result: Result<T, DiskError>,
+        answer: impl FnOnce(&mut Self, &mut Context<'_, H, O>, &PeerOp<H>, T),
+    ) {
         let Some(mut op) = self.ops.remove(number) else {
             self.break_down(cx, "the disk answered for no operation");
             return;
@@ -385,7 +411,7 @@ impl<H: Host> Volume<H> {
         match result {
             Err(DiskError) => self.fail_disk(cx, "the disk reported an error"),
             Ok(_) if !is_current => {}
-            Ok(buffer) => self.answer_op(cx, &op, buffer),
+            Ok(yielded) => answer(self, cx, &op, yielded),
         }
         self.leave(op.range.take());
         self.cool(span_of(&op.io), &mut op.log);

@@ -12,10 +12,12 @@
 //! a new decision.
 
 use super::negotiate::Round;
+use super::place::Place;
 use super::received::Received;
 use super::said::Said;
 use super::source::Source;
 use super::target::Target;
+use super::verify_run::Verify;
 use crate::host::{Host, NoMemory, Time};
 use weft_uapi::ondisk::Generation;
 use weft_uapi::split_brain::Recovery;
@@ -92,6 +94,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) sent_sectors: u64,
     pub(super) received_sectors: u64,
     pub(super) progress: Progress,
+    /// How the two copies compare; outlives sessions.
+    pub(super) verify: Place<H, Verify>,
 }
 
 /// A record being made durable for a peer.
@@ -129,6 +133,8 @@ pub(super) struct Progress {
 impl<H: Host> Replica<H> {
     /// A replica without session. Context: may sleep.
     pub(super) fn new() -> Result<Self, NoMemory> {
+        let mut verify = Place::default();
+        verify.put(Verify::default())?;
         Ok(Self {
             session: None,
             replication: ReplicationState::Off,
@@ -169,6 +175,7 @@ impl<H: Host> Replica<H> {
             sent_sectors: 0,
             received_sectors: 0,
             progress: Progress::default(),
+            verify,
         })
     }
 

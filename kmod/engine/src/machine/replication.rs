@@ -78,6 +78,13 @@ impl<H: Host> Volume<H> {
         if !transitions::replication_may_change(old, state) {
             self.break_down(cx, "illegal change of the replication state");
         }
+        let was_syncing = matches!(
+            old,
+            ReplicationState::SyncSource | ReplicationState::SyncTarget
+        );
+        if was_syncing && state == ReplicationState::Established {
+            self.note_resynced(peer);
+        }
         cx.notify(Object::PeerVolume(peer, self.id));
     }
 }

@@ -4,7 +4,7 @@
 
 use super::context::Facts;
 use super::disk::Stage;
-use super::invalidate::GiveUp;
+use super::invalidate::{GiveUp, Order};
 use super::volume::Volume;
 use crate::ancestry::Ancestry;
 use crate::decide::{Side, Stance};
@@ -17,9 +17,9 @@ use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, Seq};
 use weft_uapi::wire::{
-    FullStateBody, Header, PacketKind, StateAgesBody, STATE_CRASHED, STATE_DISCARDS,
+    FullStateBody, Header, PacketKind, StateAgesBody, STATE_CRASHED, STATE_DISCARDS, STATE_FOUND,
     STATE_INCONSISTENT, STATE_INVALIDATED, STATE_INVALIDATES, STATE_LED, STATE_LEFT,
-    STATE_NEWCOMER, STATE_OUTDATED, STATE_STALLED,
+    STATE_NEWCOMER, STATE_OUTDATED, STATE_REPAIRS, STATE_STALLED,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -82,6 +82,8 @@ impl Said {
             is_newcomer: flag(STATE_NEWCOMER),
             is_invalidated: flag(STATE_INVALIDATED),
             invalidates: flag(STATE_INVALIDATES),
+            repairs: flag(STATE_REPAIRS),
+            has_found: flag(STATE_FOUND),
             tail_seq: body.tail_seq.get(),
         };
         let stance = Stance {
@@ -112,12 +114,14 @@ impl Said {
     }
 
     /// What a person wants given up.
-    pub(super) fn order(&self) -> Option<GiveUp> {
-        match (self.side.is_invalidated, self.side.invalidates) {
-            (true, _) => Some(GiveUp::Own),
-            (false, true) => Some(GiveUp::Peers),
-            (false, false) => None,
-        }
+    pub(super) fn order(&self) -> Option<Order> {
+        let whose = match (self.side.is_invalidated, self.side.invalidates) {
+            (true, _) => GiveUp::Own,
+            (false, true) => GiveUp::Peers,
+            (false, false) => return None,
+        };
+        let is_repair = self.side.repairs;
+        Some(Order { whose, is_repair })
     }
 
     /// Whether it tells what a person wants to be given up.
@@ -216,6 +220,9 @@ impl<H: Host> Volume<H> {
         let leader = self.leader(facts);
         let is_led = leader.is_some_and(|leader| facts.primaries.contains(leader));
         let order = round_with.and_then(|round| round.order);
+        let whose = order.map(|order| order.whose);
+        let knows_verify = round_with.is_some_and(|round| round.knows_verify);
+        let has_found = knows_verify && self.has_found(peer);
         let flags = [
             (is_led, STATE_LED),
             (disk.has_flag(FLAG_INCONSISTENT), STATE_INCONSISTENT),
@@ -228,8 +235,10 @@ impl<H: Host> Volume<H> {
             (self.stalled.is_some(), STATE_STALLED),
             (disk.has_flag(FLAG_NEWCOMER), STATE_NEWCOMER),
             (disk.has_flag(FLAG_LEFT), STATE_LEFT),
-            (order == Some(GiveUp::Own), STATE_INVALIDATED),
-            (order == Some(GiveUp::Peers), STATE_INVALIDATES),
+            (whose == Some(GiveUp::Own), STATE_INVALIDATED),
+            (whose == Some(GiveUp::Peers), STATE_INVALIDATES),
+            (order.is_some_and(|order| order.is_repair), STATE_REPAIRS),
+            (has_found, STATE_FOUND),
         ];
         body.sectors = U64::new(self.sectors());
         body.block_bytes = U32::new(disk.block_bytes);

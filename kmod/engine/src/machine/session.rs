@@ -27,7 +27,7 @@ use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::version::{
     FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_LEAVE, FEATURE_ORDERS, FEATURE_SPLIT_BRAIN,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    FEATURE_VERIFY, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -363,6 +363,7 @@ impl<H: Host> Engine<H> {
                 tells_policies: body.features.get() & FEATURE_SPLIT_BRAIN != 0,
                 tells_ages: body.features.get() & FEATURE_AGES != 0,
                 knows_orders: peer.knows_orders,
+                knows_verify: body.features.get() & FEATURE_VERIFY != 0,
                 ..Round::default()
             };
             for volume in self.each_volume_mut() {
@@ -548,6 +549,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         let received = replica.receives;
+        self.lose_verify(cx, peer);
         self.lose_tail(peer);
         self.lose_received(peer);
         self.drop_carried(peer);

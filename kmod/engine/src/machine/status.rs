@@ -185,6 +185,9 @@ impl<H: Host> Engine<H> {
         info.recovery = replica.recovery.number();
         info.victim = number_of(replica.victim);
         info.left_at = volume.left_with(peer).0;
+        if let Some(verify) = replica.verify.as_ref() {
+            verify.show(now, &mut info);
+        }
         // The last byte stays zero.
         for (to, from) in info.rule.iter_mut().take(31).zip(replica.rule.bytes()) {
             *to = from;

@@ -60,11 +60,11 @@ impl Target {
         }
     }
 
-    /// As [`Self::new`], of a disk that a person gave up: everything is owed once that is on record.
-    pub(super) fn given_up(line: Ancestry) -> Self {
+    /// As [`Self::new`], of a disk that a person gave up: what is owed is marked once that is on record.
+    pub(super) fn given_up(pages: Pages, line: Ancestry) -> Self {
         Self {
             given_up: Some(Record::Wanted),
-            ..Self::new(Pages::new(true), line, false)
+            ..Self::new(pages, line, false)
         }
     }
 

@@ -298,6 +298,7 @@ impl<H: Host> Volume<H> {
             self.run_negotiations(cx);
             self.run_exchanges(cx);
             self.run_invalidation(cx);
+            self.run_verifies(cx);
             self.run_ranges(cx);
             if has_news {
                 self.run_requests(cx);

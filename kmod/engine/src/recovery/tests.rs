@@ -71,6 +71,8 @@ fn forked(id: u32, policies: Policies, changes: u64) -> Owned {
             is_newcomer: false,
             is_invalidated: false,
             invalidates: false,
+            repairs: false,
+            has_found: false,
             tail_seq: 0,
         },
         claim: Claim {

@@ -73,6 +73,8 @@ impl Scope {
             is_newcomer: false,
             is_invalidated: false,
             invalidates: false,
+            repairs: false,
+            has_found: false,
             tail_seq: it.disk.tail.into(),
         }
     }

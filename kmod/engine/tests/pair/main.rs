@@ -34,4 +34,5 @@ mod three;
 mod tie_breaker;
 mod two_primaries;
 mod unite;
+mod verify;
 mod writes;

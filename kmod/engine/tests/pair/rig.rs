@@ -23,6 +23,7 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
+use weft_uapi::wire::Digest;
 use wire::Wires;
 
 pub(crate) use probe::Shape;
@@ -135,6 +136,16 @@ fn blank_disk(number: usize, sectors: u64) -> Vec<u8> {
     let at = layout(sectors).superblock(0).0 as usize * 512;
     disk[at..at + 4096].copy_from_slice(&block);
     disk
+}
+
+/// What stands for a content: equal ones have the same, and all others another one.
+fn digest_of(content: &[u8]) -> Digest {
+    let mix = |seed: u64| {
+        let fold = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        content.iter().fold(seed, fold).to_le_bytes()
+    };
+    let halves = [mix(0xcbf2_9ce4_8422_2325), mix(1)];
+    halves.concat().try_into().unwrap()
 }
 
 impl Rig {
@@ -463,11 +474,22 @@ impl Rig {
             return false;
         };
         match act {
-            act @ Act::Disk(_, Io { op: Op::Read, .. }, _) if self.nodes[number].is_slow => {
+            act @ Act::Disk(
+                _,
+                Io {
+                    op: Op::Read | Op::Digest,
+                    ..
+                },
+                _,
+            ) if self.nodes[number].is_slow => {
                 self.nodes[number].late.push(act);
             }
             act @ Act::Disk(_, Io { op: Op::Write, .. }, _) if self.nodes[number].is_stuck => {
                 self.nodes[number].late.push(act);
+            }
+            Act::Disk(cookie, io, _) if io.op == Op::Digest => {
+                let digest = digest_of(&self.read_disk(number, io.sector.0, io.bytes as usize));
+                self.feed(number, Event::Digested { cookie, digest });
             }
             Act::Disk(cookie, io, data) => {
                 let node = &self.nodes[number];
@@ -525,7 +547,7 @@ impl Rig {
         let range = io.sector.0 as usize * 512..io.sector.0 as usize * 512 + io.bytes as usize;
         let content = &mut self.nodes[number].disk[range];
         match (io.op, data) {
-            (Op::Flush, _) => {}
+            (Op::Flush | Op::Digest, _) => {}
             (Op::Read, Data::Request(request)) => {
                 self.buffers[request as usize] = Rc::from(&*content)
             }

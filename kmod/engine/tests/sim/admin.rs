@@ -66,6 +66,16 @@ impl View {
     }
 }
 
+/// Copies that are being compared are mirrored as others are.
+fn mirrored(state: ReplicationState) -> ReplicationState {
+    match state {
+        ReplicationState::VerifySource | ReplicationState::VerifyTarget => {
+            ReplicationState::Established
+        }
+        state => state,
+    }
+}
+
 impl World {
     /// What `node` says of `peer`; `None` when it is down or not set up.
     pub(crate) fn view(&self, node: usize, peer: usize) -> Option<View> {
@@ -80,7 +90,7 @@ impl World {
         Some(View {
             disk: DiskState::from_number(engine.volume_info(VOLUME, now)?.disk_state)?,
             connection: ConnectionState::from_number(engine.peer_info(peer, now)?.connection)?,
-            replication: ReplicationState::from_number(towards.replication)?,
+            replication: mirrored(ReplicationState::from_number(towards.replication)?),
             peer_disk: DiskState::from_number(towards.peer_disk_state)?,
             best,
             is_undecided: towards.rule.starts_with(b"no-disk"),
@@ -277,9 +287,10 @@ impl World {
             (true, None) => {
                 self.well_since = Some(self.now);
                 self.allow_writes(WRITES_WHEN_WELL);
+                self.verify_when_well();
             }
+            (true, Some(_)) => self.repair_when_well(),
             (false, _) => self.well_since = None,
-            _ => {}
         }
         if !is_well {
             for nodes in self.pairs() {

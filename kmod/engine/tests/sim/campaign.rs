@@ -4,7 +4,7 @@
 
 use crate::canary::Canary;
 use crate::random::Random;
-use crate::world::{Plan, Tally, Violation, World, BRISK_FROM};
+use crate::world::{Plan, Tally, Violation, World};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -128,7 +128,7 @@ pub(crate) fn on_all_cores(work: impl Fn() + Sync) {
 
 /// Whether the checker that has to sees through a canary within a number of seeds.
 pub(crate) fn catches(canary: Canary, seeds: usize) -> bool {
-    let caught = (BRISK_FROM..).take(seeds).find_map(|seed| {
+    let caught = (canary.first_seed()..).take(seeds).find_map(|seed| {
         let plan = Plan {
             canary: Some(canary),
             nodes: canary.nodes(),

@@ -3,6 +3,9 @@
 //! Rules broken on purpose, by a host that does not do what the engine was promised. Each one stands for a mistake in
 //! the engine that would have the same consequence; the checkers have to see every one of them.
 
+use crate::verify::VERIFIES_FROM;
+use crate::world::BRISK_FROM;
+
 /// A way to cheat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Canary {
@@ -44,10 +47,14 @@ pub(crate) enum Canary {
     ClaimHolders,
     /// Voters that vanished are on record as if they had left in order.
     CountVanished,
+    /// Digests are of what a power cut would leave, and not of what was written last.
+    StaleDigest,
+    /// Digests do not show that a disk went bad.
+    BlindDigest,
 }
 
 impl Canary {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::MetaWithoutFlush,
         Self::SwallowLog,
         Self::SwallowSuperblock,
@@ -67,6 +74,8 @@ impl Canary {
         Self::NoMajority,
         Self::ClaimHolders,
         Self::CountVanished,
+        Self::StaleDigest,
+        Self::BlindDigest,
     ];
 
     /// The checker that has to see it; others may see it, too.
@@ -81,6 +90,15 @@ impl Canary {
             Self::DropBitmapPages | Self::ReorderSends | Self::LoseAcks => "progress",
             Self::ClaimHolders | Self::HideAge => "coverage",
             Self::HideRollback => "rollback",
+            Self::StaleDigest | Self::BlindDigest => "verify",
+        }
+    }
+
+    /// The first seed whose history may show it.
+    pub(crate) fn first_seed(self) -> u64 {
+        match self {
+            Self::StaleDigest | Self::BlindDigest => VERIFIES_FROM,
+            _ => BRISK_FROM,
         }
     }
 

@@ -13,6 +13,7 @@ mod primary;
 mod reads;
 mod rollback;
 mod stable;
+mod verify;
 
 use chain::acknowledged_in;
 pub(crate) use chain::{elected, one_chain};
@@ -26,6 +27,7 @@ pub(crate) use reads::read_done;
 use rollback::noticed;
 pub(crate) use rollback::{same_age, suspected};
 pub(crate) use stable::Stable;
+pub(crate) use verify::{no_false_difference, nothing_missed};
 
 use crate::world::World;
 

@@ -57,6 +57,8 @@ pub(crate) struct Disk {
     pub stable: Vec<Stamp>,
     meta_current: BTreeMap<u64, Rc<MetaBlock>>,
     meta_stable: BTreeMap<u64, Rc<MetaBlock>>,
+    /// Sectors that read wrong, for those who make digests only.
+    pub bad: BTreeSet<u64>,
     cache: Vec<(u64, Cached)>,
     next: u64,
     /// The superblocks that would survive a power cut, by copy.
@@ -99,6 +101,7 @@ impl Disk {
             stable: content,
             meta_current: meta.clone(),
             meta_stable: meta,
+            bad: BTreeSet::new(),
             cache: Vec::new(),
             next: 0,
             superblocks: match superblock.sequence & 1 {
@@ -115,6 +118,17 @@ impl Disk {
         self.stable.fill(stamp);
     }
 
+    /// As [`Self::fill_with`], of a part.
+    pub(crate) fn fill_part_with(&mut self, stamp: Stamp, (start, end): (u64, u64)) {
+        self.current[start as usize..end as usize].fill(stamp);
+        self.stable[start as usize..end as usize].fill(stamp);
+    }
+
+    /// The sectors of a range that read wrong.
+    pub(crate) fn bad_in(&self, sector: u64, sectors: u64) -> Vec<u64> {
+        self.bad.range(sector..sector + sectors).copied().collect()
+    }
+
     /// Everything done before now, for a flush that begins now.
     pub(crate) fn mark(&self) -> u64 {
         self.next
@@ -122,6 +136,11 @@ impl Disk {
 
     pub(crate) fn read(&self, sector: u64, sectors: u64) -> Content {
         self.current[sector as usize..(sector + sectors) as usize].into()
+    }
+
+    /// As [`Self::read`], after a power cut.
+    pub(crate) fn read_stable(&self, sector: u64, sectors: u64) -> Content {
+        self.stable[sector as usize..(sector + sectors) as usize].into()
     }
 
     pub(crate) fn meta_read(&self, sector: u64) -> &MetaBlock {
@@ -165,6 +184,8 @@ impl Disk {
                 fua,
             } => {
                 put(&mut self.current, *sector, content);
+                let end = *sector + content.len() as u64;
+                self.bad.retain(|bad| !(*sector..end).contains(bad));
                 if *fua {
                     put(&mut self.stable, *sector, content);
                 }

@@ -156,6 +156,7 @@ impl World {
             }
             self.observe_replication(node, peer, state);
         }
+        self.observe_verifies(node);
         if info.role == Role::Primary.number() && was_role != info.role {
             note!(self, "n{node} is primary");
             self.tally.promotions += 1;

@@ -6,6 +6,7 @@ use crate::canary::Canary;
 use crate::disk::Op;
 use crate::host::{Content, RequestId, SimHost};
 use crate::node::node_id;
+use crate::verify::digest_of;
 use crate::world::{Happening, World, MS, US};
 use std::rc::Rc;
 use weft_engine::effect::Data;
@@ -23,6 +24,10 @@ pub(crate) enum Doing {
         sector: u64,
         sectors: u64,
         request: Option<RequestId>,
+    },
+    Digest {
+        sector: u64,
+        sectors: u64,
     },
     Change(Op),
 }
@@ -80,6 +85,7 @@ impl World {
                     request,
                 }
             }
+            Kind::Digest => Doing::Digest { sector, sectors },
             Kind::Write => {
                 let Ok(Some(content)) = self.content_of(node, &data) else {
                     return self.fail("contract", format!("n{node}: a write without data"));
@@ -246,10 +252,22 @@ impl World {
         };
         let is_error = this.is_failing && self.random.percent(60);
         let event = match doing {
-            Doing::Read { .. } if is_error => Event::DiskDone {
+            Doing::Read { .. } | Doing::Digest { .. } if is_error => Event::DiskDone {
                 cookie,
                 result: Err(DiskError),
             },
+            Doing::Digest { sector, sectors } => {
+                let content = match self.plan.canary {
+                    Some(Canary::StaleDigest) => this.disk.read_stable(sector, sectors),
+                    _ => this.disk.read(sector, sectors),
+                };
+                let bad = match self.plan.canary {
+                    Some(Canary::BlindDigest) => Vec::new(),
+                    _ => this.disk.bad_in(sector, sectors),
+                };
+                let digest = digest_of(node, &content, sector, &bad);
+                Event::Digested { cookie, digest }
+            }
             Doing::Read {
                 sector,
                 sectors,

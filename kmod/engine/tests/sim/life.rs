@@ -219,7 +219,7 @@ impl World {
             .filter(|pending| !pending.is_swallowed)
             .filter_map(|pending| match pending.doing {
                 Doing::Change(op) => Some(op),
-                Doing::Read { .. } => None,
+                Doing::Read { .. } | Doing::Digest { .. } => None,
             })
             .collect();
         let before = this.disk.current.clone();

@@ -42,6 +42,7 @@ mod node;
 mod orders;
 mod random;
 mod reach;
+mod verify;
 mod world;
 
 use campaign::{on_all_cores, run, Campaign};

@@ -8,14 +8,14 @@ use crate::history::Writer;
 use crate::host::{Content, SimHost, Stamp};
 use crate::io::{Doing, Pending};
 use crate::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use weft_engine::event::{Command, Kept};
 use weft_engine::load::DiskInfo;
 use weft_engine::Engine;
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{MetaKind, Superblock, FLAG_INCONSISTENT};
-use weft_uapi::state::{ReplicationState, Role};
+use weft_uapi::state::{ReplicationState, Role, VerifyState};
 use weft_uapi::units::{GenerationId, NodeId, SessionId, VolumeId};
 
 pub(crate) const VOLUME: VolumeId = VolumeId(0);
@@ -80,6 +80,10 @@ pub(crate) struct Node {
     pub source: Option<Source>,
     pub timer: Option<u64>,
     pub next_op: u64,
+    /// By peer, what became of the last comparison.
+    pub verify: Vec<VerifyState>,
+    /// By peer, the bad sectors here and there when the last comparison began.
+    pub compared_since: Vec<Option<[BTreeSet<u64>; 2]>>,
     /// Content that came for a resync, to be told apart from writes.
     pub resync_buffers: Vec<Content>,
 }
@@ -170,6 +174,8 @@ impl Node {
             exchanged: 0,
             dies_after: None,
             replication: vec![ReplicationState::Off; nodes],
+            verify: vec![VerifyState::Never; nodes],
+            compared_since: vec![None; nodes],
             source: None,
             timer: None,
             next_op: 0,

@@ -60,6 +60,9 @@ impl World {
         let is_meant = |at: usize, command: &Option<Command>| match command {
             Some(Command::Invalidate { .. }) => at == node,
             Some(Command::InvalidatePeer { peer, .. }) => peer.index() == node,
+            Some(Command::Repair { peer, from, .. }) => {
+                *from != node_id(node) && (at == node || peer.index() == node)
+            }
             _ => false,
         };
         self.nodes.iter().enumerate().any(|(at, this)| {
@@ -71,9 +74,21 @@ impl World {
     /// The durable superblock of `node` changed: from when on its disk is given up, there is nothing good on it.
     pub(crate) fn spoil(&mut self, node: usize, old: &Superblock, new: &Superblock) {
         if new.flags & !old.flags & FLAG_INVALIDATED != 0 {
-            note!(self, "n{node} is given up");
-            self.tally.reach.count("order", "given up");
-            self.nodes[node].disk.fill_with(SPOILT);
+            let repaired = self.repaired_ranges(node);
+            note!(self, "n{node} is given up, of it {repaired:?}");
+            let disk = &mut self.nodes[node].disk;
+            let what = match repaired {
+                None => {
+                    disk.fill_with(SPOILT);
+                    "given up"
+                }
+                Some(ranges) => {
+                    let ranges = ranges.into_iter();
+                    ranges.for_each(|range| disk.fill_part_with(SPOILT, range));
+                    "given up in part"
+                }
+            };
+            self.tally.reach.count("order", what);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::link::{pair, Cable, Cables, Connection};
 use crate::node::{node_id, Node};
 use crate::random::Random;
 use crate::reach::Reach;
+use crate::verify::VERIFIES_WHEN_WELL;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
@@ -220,6 +221,12 @@ pub(crate) struct World {
     pub extra: Random,
     /// Chance of what people order.
     pub orders: Random,
+    /// Chance of what people have compared.
+    pub verifies: Random,
+    /// So often something is to be compared when all is well.
+    pub verifies_left: u32,
+    /// Blocks of which a sector went bad on some disk at some time.
+    pub bad_ever: BTreeSet<u64>,
     /// All disks had the same content when they were new.
     pub are_equal: bool,
     pub nodes: Vec<Node>,
@@ -321,6 +328,9 @@ impl World {
             random,
             extra,
             orders: Random::new(plan.seed.rotate_left(24)),
+            verifies: Random::new(plan.seed.rotate_left(40)),
+            verifies_left: VERIFIES_WHEN_WELL,
+            bad_ever: BTreeSet::new(),
             are_equal: false,
             nodes,
             connections: Vec::new(),

@@ -3,7 +3,7 @@
 //! What can happen to node 0.
 
 use crate::rig::{node, Rig, VOLUME};
-use weft_engine::event::{Command, Op, Options, Token};
+use weft_engine::event::{Command, Op, Options, Token, Wanted};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Protocol;
 use weft_uapi::units::{Minor, NodeSet, Sector, Seq, Term};
@@ -123,6 +123,36 @@ pub(super) const EVENTS: &[Row] = &[
     Row {
         name: "`resume-sync`",
         happen: |rig| command(rig, Command::ResumeSync { peer: node(1) }),
+    },
+    Row {
+        name: "`verify`",
+        happen: |rig| {
+            let (volume, peer) = (VOLUME, node(1));
+            let (start, stop) = (Sector(0), Some(Sector(8)));
+            let wanted = Wanted::Range { start, stop };
+            command(
+                rig,
+                Command::Verify {
+                    volume,
+                    peer,
+                    wanted,
+                },
+            )
+        },
+    },
+    Row {
+        name: "`verify-stop`",
+        happen: |rig| {
+            let (volume, peer) = (VOLUME, node(1));
+            command(rig, Command::VerifyStop { volume, peer })
+        },
+    },
+    Row {
+        name: "`repair` of nothing that was found",
+        happen: |rig| {
+            let (volume, peer, from) = (VOLUME, node(1), node(1));
+            command(rig, Command::Repair { volume, peer, from })
+        },
     },
     Row {
         name: "`suspend-io`",
@@ -401,5 +431,33 @@ pub(super) const EVENTS: &[Row] = &[
     Row {
         name: "packet `read-request`",
         happen: |rig| packet(rig, about_block(PacketKind::ReadRequest), &[]),
+    },
+    Row {
+        name: "packet `verify-order`",
+        happen: |rig| {
+            let mut header = about(PacketKind::VerifyOrder, 0);
+            header.arg = 8;
+            packet(rig, header, &[])
+        },
+    },
+    Row {
+        name: "packet `verify-begin`",
+        happen: |rig| {
+            let mut header = about(PacketKind::VerifyBegin, 5);
+            header.arg = 8;
+            packet(rig, header, &[])
+        },
+    },
+    Row {
+        name: "packet `verify-digest` of a run that is over",
+        happen: |rig| packet(rig, about_block(PacketKind::VerifyDigest), &[0; 16]),
+    },
+    Row {
+        name: "packet `verify-result` of a run that is over",
+        happen: |rig| packet(rig, about_block(PacketKind::VerifyResult), &[]),
+    },
+    Row {
+        name: "packet `verify-end` of a run that is over",
+        happen: |rig| packet(rig, about(PacketKind::VerifyEnd, 5), &[]),
     },
 ];

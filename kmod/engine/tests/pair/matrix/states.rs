@@ -3,9 +3,10 @@
 //! The states of node 0, each reached by a history.
 
 use crate::rig::{all_vote, node, Rig, VOLUME};
-use weft_engine::event::Command;
+use weft_engine::event::{Command, Wanted};
 use weft_engine::quorum::Quorum;
 use weft_uapi::state::{Protocol, ReplicationState};
+use weft_uapi::units::Sector;
 
 /// Small, so that a state is reached fast: the matrix reaches each of them some forty times.
 const SECTORS: u64 = 16_384;
@@ -41,6 +42,21 @@ fn follower() -> Rig {
     let mut rig = idle();
     assert_eq!(rig.promote(1), Ok(()));
     rig.idle();
+    rig
+}
+
+/// The two disks of a pair are being compared.
+fn compared(mut rig: Rig) -> Rig {
+    let order = Command::Verify {
+        volume: VOLUME,
+        peer: node(1),
+        wanted: Wanted::Range {
+            start: Sector(0),
+            stop: None,
+        },
+    };
+    assert_eq!(rig.command(0, order), Ok(()));
+    rig.run_until(|rig| rig.verify(0, 1).upto > 0);
     rig
 }
 
@@ -357,6 +373,16 @@ pub(super) const STATES: &[State] = &[
         name: "sync source",
         story: "primary; the peer fetches",
         reach: || serving(ReplicationState::SyncSource),
+    },
+    State {
+        name: "verify source",
+        story: "primary; the peer compares its disk with this one",
+        reach: || compared(synced(2)),
+    },
+    State {
+        name: "verify target",
+        story: "the peer leads, and this disk is compared with the peer's",
+        reach: || compared(follower()),
     },
     State {
         name: "primary without disk",

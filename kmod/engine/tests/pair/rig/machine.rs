@@ -117,6 +117,11 @@ impl Rig {
         }
     }
 
+    /// A byte of this sector changes on the node's disk, and nobody knows.
+    pub(crate) fn flip(&mut self, number: usize, sector: u64) {
+        self.nodes[number].disk[sector as usize * 512] ^= 0x40;
+    }
+
     /// A new disk with fresh metadata takes the place of the node's, which is not attached.
     pub(crate) fn replace_disk(&mut self, number: usize) {
         self.nodes[number].disk = blank_disk(number, self.sectors);

@@ -69,10 +69,23 @@ impl Rig {
         })
     }
 
+    /// Number of the verify that the node is about to begin.
+    pub(crate) fn run_underway(&self, number: usize) -> u64 {
+        let mut acts = self.nodes[number].queue.iter();
+        let run = acts.find_map(|act| match act {
+            Act::Send(_, parcel) if parcel.header.kind == PacketKind::VerifyBegin => {
+                Some(parcel.header.seq.0)
+            }
+            _ => None,
+        });
+        run.expect("a run")
+    }
+
     fn kind(&self, act: &Act) -> &'static str {
         match act {
             Act::Disk(_, io, _) => match io.op {
                 Op::Read => "reads",
+                Op::Digest => "digests",
                 Op::Flush => "flushes",
                 Op::Write | Op::Discard | Op::WriteZeroes { .. } => "writes",
             },

@@ -4,9 +4,19 @@
 
 use super::{node, Rig, VOLUME};
 use weft_uapi::split_brain::Recovery;
-use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
+use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role, VerifyState};
 use weft_uapi::status::{PeerVolumeInfo, ResourceInfo};
 use weft_uapi::units::SessionId;
+
+/// How two disks compare, in sectors.
+pub(crate) struct Verified {
+    pub(crate) state: VerifyState,
+    pub(crate) start: u64,
+    pub(crate) stop: u64,
+    pub(crate) upto: u64,
+    pub(crate) differing: u64,
+    pub(crate) found: Vec<(u64, u64)>,
+}
 
 impl Rig {
     /// All disks hold the same data once nothing is left to do.
@@ -77,6 +87,20 @@ impl Rig {
 
     pub(crate) fn out_of_sync(&self, number: usize, peer: usize) -> u64 {
         self.replica(number, peer).out_of_sync_sectors
+    }
+
+    /// What a node says of the last time its disk was compared with a peer's.
+    pub(crate) fn verify(&self, number: usize, peer: usize) -> Verified {
+        let info = self.replica(number, peer);
+        let found = &info.verify_found[..info.verify_ranges as usize];
+        Verified {
+            state: VerifyState::from_number(info.verify).unwrap(),
+            start: info.verify_start,
+            stop: info.verify_stop,
+            upto: info.verify_upto,
+            differing: info.verify_differing,
+            found: found.iter().map(|range| (range.start, range.end)).collect(),
+        }
     }
 
     /// Sectors that the last resync with the peer transferred.

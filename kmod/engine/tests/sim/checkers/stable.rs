@@ -136,6 +136,8 @@ impl Stable {
             is_newcomer: block.flags & FLAG_NEWCOMER != 0,
             is_invalidated: false,
             invalidates: false,
+            repairs: false,
+            has_found: false,
             tail_seq: block.tail_seq,
         }
     }
