@@ -157,9 +157,40 @@ impl<H: Host> Volume<H> {
         self.recheck = true;
     }
 
+    /// Whether this disk took over the line of another peer while a record of this one waited to be written.
+    fn has_moved_on<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) -> bool {
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_ref(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
+            return false;
+        };
+        let unwritten = |adopting: &Adopting| adopting.superblock.is_none();
+        let waiting = replica.adopting.filter(unwritten);
+        let Some((record, _)) = waiting.and_then(|adopting| adopting.record) else {
+            return false;
+        };
+        let current = disk.superblock.generation.id;
+        if record.id == current && disk.has_line_durable() {
+            // It came with the line.
+            replica.adopting = None;
+            self.acknowledge_generation(cx, peer, current);
+        } else if record.id != current && record.parent != current {
+            replica.adopting = None;
+            self.condemn(
+                peer,
+                "the peer's generation does not follow the current one any more",
+            );
+        }
+        record.parent != current
+    }
+
     /// A peer's record may have become durable here.
     #[inline(never)]
     pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
+        if self.has_moved_on(cx, peer) {
+            return;
+        }
         self.write_adopted(peer);
         let (Some(disk), Some(replica)) = (
             self.disk.as_ref(),
