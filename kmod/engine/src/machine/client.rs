@@ -156,6 +156,16 @@ impl<H: Host> Engine<H> {
         self.peers().filter(is_client)
     }
 
+    /// Whether a node's application is one of two that run at the same time: when both have lost their server, the other
+    /// one does not stand in its way, or each would wait for the end of the other.
+    pub(super) fn has_place(&self, id: NodeId) -> bool {
+        let runs = match self.config.node == id {
+            true => self.is_served_once(),
+            false => self.peer(id).is_some_and(|peer| peer.is_client),
+        };
+        self.two_primaries && runs
+    }
+
     /// Tells a peer, or all, whether this node has an application that others serve.
     pub(super) fn tell_claim<O: Output<H>>(
         &mut self,

@@ -191,7 +191,9 @@ impl<H: Host> Disk<H> {
 
     /// When the log has been idle for long enough to be emptied; `None`: it is in use, empty, or being emptied.
     pub(super) fn log_deadline(&self) -> Option<Time> {
-        let since = self.calm_since.filter(|_| !self.wants_clean)?;
+        // One that is let go is emptied no more.
+        let is_due = self.stage == Stage::Running && !self.wants_clean;
+        let since = self.calm_since.filter(|_| is_due)?;
         Some(since.after_ms(LOG_IDLE_MS))
     }
 

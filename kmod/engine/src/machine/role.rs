@@ -184,11 +184,13 @@ impl<H: Host> Engine<H> {
             // An application that is left over from an earlier time must not write over newer data.
             return Err((Refusal::DeviceOpen, None));
         }
+        let has_place = self.has_place(client.unwrap_or(self.config.node));
         for id in self.peers() {
             let Some(peer) = self.peer(id) else {
                 continue;
             };
-            if peer.role == Role::Primary || (peer.is_client && client != Some(id)) {
+            let is_rival = peer.is_client && client != Some(id) && !has_place;
+            if peer.role == Role::Primary || is_rival {
                 return Err((Refusal::PeerPrimary, Some(id)));
             }
             if peer.connection() == ConnectionState::Handshake || peer.is_promised {

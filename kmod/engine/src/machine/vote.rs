@@ -95,10 +95,11 @@ impl<H: Host> Engine<H> {
     fn vote(&self, id: NodeId, question: Question) -> Vote {
         let others = || self.each_peer();
         let is_client = self.is_served_once();
+        let is_rival = (is_client && question.client != Some(self.config.node))
+            || self.other_clients(question.client).any(|other| other != id);
         let has_primary = self.role == Role::Primary
             || others().any(|peer| peer.role == Role::Primary)
-            || (is_client && question.client != Some(self.config.node))
-            || self.other_clients(question.client).any(|other| other != id);
+            || (is_rival && !self.has_place(question.client.unwrap_or(id)));
         let is_own_turn = match self.transition {
             None | Some(Transition::Comparing { .. }) => false,
             Some(Transition::Asking { .. }) => self.config.node < id,

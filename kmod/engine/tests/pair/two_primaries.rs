@@ -2,7 +2,7 @@
 
 //! Two primaries at the same time, where that was asked for: the second one is served by the first.
 
-use crate::rig::{Rig, VOLUME};
+use crate::rig::{all_vote, Rig, VOLUME};
 use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Op, Options};
 use weft_uapi::refusal::Refusal;
@@ -80,6 +80,25 @@ fn a_second_primary_whose_place_was_taken_while_it_was_out_of_reach_ends() {
     rig.heal();
     assert_eq!(rig.result(write), Some(Err(IoError::NoData)));
     assert_eq!(rig.primaries(), [0, 2]);
+    rig.assert_whole();
+}
+
+#[test]
+fn of_two_primaries_that_lose_the_server_of_both_one_goes_on() {
+    let mut rig = Rig::configured(3, 131_072, all_vote(3)).sync();
+    (0..3).for_each(|node| assert_eq!(rig.set_options(node, TWO), Ok(())));
+    rig.detach(1);
+    rig.detach(2);
+    assert_eq!(rig.promote(1), Ok(()));
+    rig.demote(0);
+    assert_eq!(rig.promote(2), Ok(()));
+    rig.crash(0);
+    rig.attach(1);
+    rig.attach(2);
+    rig.restart(0);
+    rig.idle();
+    assert_eq!(rig.primaries(), [1], "a new term ends the other one");
+    assert_eq!(rig.write(1, 0, 1, 4096), Ok(()));
     rig.assert_whole();
 }
 
