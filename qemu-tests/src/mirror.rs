@@ -179,6 +179,13 @@ pub fn wait_for(machine: &Machine, what: &str, holds: impl Fn(&View) -> bool) ->
     }
 }
 
+/// Lets requests of a machine wait for as long as a test does.
+pub fn let_requests_wait(machine: &Machine) -> Result<()> {
+    machine
+        .sh("echo 0 >/proc/sys/kernel/hung_task_timeout_secs")
+        .map(drop)
+}
+
 /// Waits until `machine` knows that it has lost `peer`.
 pub fn wait_lost(machine: &Machine, peer: &Machine) -> Result<View> {
     let what = format!("the loss of {} to be noticed", peer.name());

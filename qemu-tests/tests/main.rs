@@ -5,6 +5,7 @@ mod clients;
 mod disks;
 mod failover;
 mod handover;
+mod fencing;
 mod harness;
 mod leave;
 mod mirror;

@@ -5,19 +5,12 @@ use std::thread;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use weft_qemu_tests::mirror::{
-    self, ensure_equal_disks, ensure_records, ensure_refused, wait_for, wait_lost, wait_uptodate,
-    Scribe, DEVICE,
+    self, ensure_equal_disks, ensure_records, ensure_refused, let_requests_wait, wait_for,
+    wait_lost, wait_uptodate, Scribe, DEVICE,
 };
 use weft_qemu_tests::{Cluster, Command, Machine, View};
 
 const DISK_MIB: u64 = 32;
-
-/// Lets requests of a machine wait for as long as a test does.
-fn let_requests_wait(machine: &Machine) -> Result<()> {
-    machine
-        .sh("echo 0 >/proc/sys/kernel/hung_task_timeout_secs")
-        .map(drop)
-}
 
 /// Weaves the mirror, and cuts its primary, the first node, off when that many records are written.
 fn isolate_writer(cluster: &Cluster, records: u64) -> Result<Scribe> {
