@@ -4,8 +4,8 @@
 mod clients;
 mod disks;
 mod failover;
-mod handover;
 mod fencing;
+mod handover;
 mod harness;
 mod leave;
 mod mirror;
