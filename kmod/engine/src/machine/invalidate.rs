@@ -15,6 +15,7 @@ use super::context::{Context, Facts};
 use super::disk::{Disk, Stage};
 use super::replica::Replica;
 use super::request;
+use super::said::Said;
 use super::target::Target;
 use super::volume::Volume;
 use super::Engine;
@@ -39,7 +40,7 @@ pub(super) enum GiveUp {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Order {
     pub(super) whose: GiveUp,
-    /// Only the blocks that the bitmaps name: those in which a verify found a difference.
+    /// Only the blocks in which a verify found a difference, if that will do.
     pub(super) is_repair: bool,
 }
 
@@ -56,12 +57,9 @@ impl Order {
         Self { whose, is_repair }
     }
 
-    /// The rule that decides by it.
-    fn rule(self) -> Rule {
-        match self.is_repair {
-            true => Rule::Repair,
-            false => Rule::Invalidated,
-        }
+    /// Whether a rule decides by it.
+    fn is_followed_by(self, rule: &str) -> bool {
+        rule == Rule::Invalidated.name() || (self.is_repair && rule == Rule::Repair.name())
     }
 }
 
@@ -259,9 +257,7 @@ impl<H: Host> Volume<H> {
             Some(replica) => match replica.given_up(invalidation.order) {
                 Some(true) if !self.is_half_given_up(invalidation.peer) => Ok(()),
                 Some(_) => return,
-                None if invalidation.order.is_repair && !replica.is_repairable() => {
-                    Err(Refusal::NothingFound)
-                }
+                None if replica.knows_nothing_of(invalidation.order) => Err(Refusal::NothingFound),
                 None => Err(Refusal::NotAgreed),
             },
         };
@@ -326,7 +322,9 @@ impl<H: Host> Volume<H> {
     /// The peer from which this disk is to fetch only what a verify found.
     fn repaired_from(&self) -> Option<NodeId> {
         let is_repair = |(_, replica): &(NodeId, &Replica<H>)| {
-            replica.target.is_some() && replica.rule == Rule::Repair.name()
+            let target = replica.target.as_ref();
+            let is_made = target.is_some_and(|target| target.given_up == Some(Record::Made));
+            is_made && replica.rule == Rule::Repair.name()
         };
         self.each_replica().find(is_repair).map(|(peer, _)| peer)
     }
@@ -360,14 +358,15 @@ impl<H: Host> Volume<H> {
 }
 
 impl<H: Host> Replica<H> {
-    /// Whether the peer knows what differs on its disk.
-    fn is_repairable(&self) -> bool {
-        self.round.peer.is_some_and(|said| said.side.has_found)
+    /// Whether the peer's disk is to be repaired, and the peer does not know what differs.
+    fn knows_nothing_of(&self, order: Order) -> bool {
+        let knows = |said: Said| said.side.has_found;
+        order == Order::repair(GiveUp::Peers) && !self.round.peer.is_some_and(knows)
     }
 
     /// Whether it is on record that the disk is given up; `None`: it is not about to be.
     fn given_up(&self, order: Order) -> Option<bool> {
-        if self.rule != order.rule().name() {
+        if !order.is_followed_by(self.rule) {
             return None;
         }
         match order.whose {
