@@ -17,14 +17,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use weft_uapi::wire::HEADER_BYTES;
 
 /// Pieces that come at once at most, see [`DRAINED_BYTES`].
-const PIECES: i64 = 256;
-/// Wanted pipe size: 256 slots hold several of the largest messages, each page in a slot of its own.
-const PIPE_BYTES: i32 = 1 << 20;
+const PIECES: i64 = 1024;
+/// Wanted pipe size: 1024 slots hold many of the largest messages, each page in a slot of its own.
+const PIPE_BYTES: i32 = 4 << 20;
 /// Bytes asked for at once.
 const FILL_BYTES: usize = 256 << 10;
-/// A source that gives less has no more. The pipe, which takes up to 256 pieces, was not what stopped it: pieces are as long
-/// as the smallest packet, [`HEADER_BYTES`], but for where a page or a segment ends.
-const DRAINED_BYTES: usize = 64 * HEADER_BYTES;
+/// A source that gives less has no more. The pipe, which takes up to 1024 pieces, was not what stopped it: pieces are as long
+/// as the smallest packet, [`HEADER_BYTES`], but for where a page or a segment ends. A write of a page is less.
+const DRAINED_BYTES: usize = 256 * HEADER_BYTES;
 /// System calls that fill or drain in one step: at most 1 MiB of one direction before everybody else has a turn, so that
 /// neither acknowledgements nor heartbeats wait long behind bulk data.
 const MOVES_PER_STEP: usize = 8;
@@ -77,7 +77,7 @@ impl Flow {
     /// When the kernel gives no pipe.
     pub fn new() -> io::Result<Self> {
         let (pipe_out, pipe_in) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        // A smaller pipe only costs more system calls; the kernel's limit for users without privilege may say no.
+        // A smaller pipe only costs more system calls; the kernel's limits for users without privilege may say no.
         let resized = fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
         if let Err(error) = resized {
             log::debug!("a pipe keeps its default size: {error}");
