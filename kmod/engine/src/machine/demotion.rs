@@ -45,6 +45,10 @@ impl<H: Host> Engine<H> {
             return cx.reply(asker, Err(Refusal::InTransition));
         }
         if self.client.is_some() {
+            if self.role == Role::Primary {
+                // Its disk may be long in answering what is under way.
+                self.step_down(cx, "by command");
+            }
             return self.quit_server(cx, asker);
         }
         if self.role == Role::Primary {

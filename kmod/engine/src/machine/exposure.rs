@@ -68,9 +68,14 @@ impl Exposure {
         }
     }
 
-    /// Whether anybody but a node has everything.
-    pub(super) fn has_holder_besides(&self, node: NodeId) -> bool {
-        !self.holders.without(node).is_empty()
+    /// Whether a node has everything.
+    pub(super) fn has_holder(&self, node: NodeId) -> bool {
+        self.holders.contains(node)
+    }
+
+    /// These nodes may lack something.
+    pub(super) fn forget_holders(&mut self, nodes: NodeSet) {
+        self.holders = NodeSet(self.holders.0 & !nodes.0);
     }
 
     /// Whether nothing of what was shown is missing on the disk that a peer described.

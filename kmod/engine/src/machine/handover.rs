@@ -20,9 +20,10 @@ use super::Engine;
 use crate::effect::Level;
 use crate::event::Token;
 use crate::host::{Host, Output};
+use crate::tail::{Entry, Kind};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, Protocol, Role};
-use weft_uapi::units::VolumeId;
+use weft_uapi::units::{NodeId, NodeSet, VolumeId};
 
 impl<H: Host> Engine<H> {
     /// Lets the disk of a volume go in good order.
@@ -62,6 +63,8 @@ impl<H: Host> Engine<H> {
     fn hand_over<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) -> bool {
         let leads_itself = self.role == Role::Primary
             && self.is_claimed
+            // Two applications would wait for each other's node.
+            && self.clients.is_empty()
             && self.transition.is_none()
             && self.client.is_none()
             && self.leave.is_none();
@@ -69,7 +72,7 @@ impl<H: Host> Engine<H> {
         if !leads_itself {
             return false;
         }
-        if !self.each_volume_mut().all(can_follow) {
+        if !self.each_volume_mut().all(can_follow) || !self.has_successor() {
             self.each_volume_mut().for_each(Volume::begin_exposure);
             return false;
         }
@@ -81,17 +84,27 @@ impl<H: Host> Engine<H> {
         );
         self.is_claimed = false;
         self.client = Some(Client::without_disk(cx.now));
-        let clients = core::mem::take(&mut self.clients);
-        self.dismissed = self.dismissed.union(clients);
         cx.facts = self.facts();
         for volume in self.each_volume_mut() {
             volume.hands_over = false;
-            clients.iter().for_each(|id| volume.drop_carried(id));
             volume.hold_requests(cx);
             volume.leave_tail();
         }
         self.tell_claim(cx, None);
         true
+    }
+
+    /// Whether a connected peer has all volumes and those that are left can elect it. Without a disk this node has no vote.
+    fn has_successor(&self) -> bool {
+        let (facts, connected) = (self.facts(), self.connected());
+        let may_serve = |id: &NodeId| self.peer(*id).is_some_and(|peer| peer.may_serve);
+        let holds_all = |id: &NodeId| {
+            self.each_volume()
+                .all(|volume| volume.exposure.has_holder(*id))
+        };
+        let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, connected, false);
+        connected.iter().any(|id| may_serve(&id) && holds_all(&id))
+            && (!self.quorum.is_on() || self.each_volume().all(has_votes))
     }
 }
 
@@ -113,14 +126,24 @@ impl<H: Host> Volume<H> {
             return false;
         };
         let mut shown = Exposure::of(&body, self.term());
+        shown.forget_holders(self.owed_answers());
         (shown.sectors, shown.block_bytes) = (self.sectors(), self.block_bytes());
         // What of it a flush covers is not known.
         (shown.answered, shown.flushed) = (1, 0);
-        let has_others = shown.has_holder_besides(cx.facts.node);
-        if has_others {
-            self.exposure = shown;
-        }
-        has_others
+        self.exposure = shown;
+        true
+    }
+
+    /// Nodes that have not acknowledged a write that was answered all the same, under another protocol.
+    fn owed_answers(&self) -> NodeSet {
+        let is_answered = |entry: &&Entry| {
+            let request = entry.request.and_then(|number| self.requests.get(number));
+            entry.kind == Kind::Write && request.is_none_or(|request| request.seq != entry.seq)
+        };
+        let answered = self.tail.entries().filter(is_answered);
+        answered.fold(NodeSet::EMPTY, |owed, entry| {
+            owed.union(entry.waits_written)
+        })
     }
 
     /// Nothing new begins here: what has not ended is for the server.
@@ -144,9 +167,13 @@ impl<H: Host> Volume<H> {
             return;
         }
         request.ask_again();
-        let (io, has_range) = (request.io, request.range.is_some());
+        let io = request.io;
+        // Of a preflush that was under way.
+        let range = request.range.take_if(|_| !request.is_clients);
+        let has_range = request.range.is_some();
         let mut hold = core::mem::take(&mut request.log);
         self.cool(span_of(&io), &mut hold);
+        self.leave(range);
         if !has_range {
             self.enter_range(cx, number, io);
         }

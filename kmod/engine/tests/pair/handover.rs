@@ -208,3 +208,74 @@ fn a_primary_that_hands_over_has_nobody_fenced() {
     }
     assert_eq!((rig.fence_wanted(0), rig.fence_wanted(1)), (None, None));
 }
+
+#[test]
+fn a_peer_that_lacks_what_was_answered_under_another_protocol_does_not_take_over() {
+    let mut rig = led();
+    (0..2).for_each(|node| rig.set_protocol(node, Protocol::A));
+    rig.set_stuck(1, true);
+    assert_eq!(rig.write(0, 8, 2, 4096), Ok(()));
+    (0..2).for_each(|node| rig.set_protocol(node, Protocol::C));
+    rig.set_failing(0, true);
+    let write = rig.begin_write(0, 16, 3, 4096);
+    rig.idle();
+    assert_eq!(rig.result(write), Some(Err(IoError::Disk)));
+    assert_eq!(rig.resource(0).server, 0);
+}
+
+#[test]
+fn a_write_whose_preflush_was_under_way_does_not_wait_for_the_disk_that_fetches_it() {
+    let mut rig = led();
+    rig.set_failing(0, true);
+    let write = rig.begin_write(0, 16, 3, 4096);
+    let flushing = rig.begin_preflush(0, 8, 2, 4096);
+    rig.run_until(|rig| rig.disk_state(0) != DiskState::UpToDate);
+    rig.cut_at_once();
+    rig.idle();
+    rig.set_failing(0, false);
+    rig.attach(0);
+    rig.heal();
+    for request in [flushing, write] {
+        rig.run_until(|rig| rig.is_complete(request));
+        assert_eq!(rig.result(request), Some(Ok(())));
+    }
+    rig.idle();
+    assert_eq!(rig.disk_state(0), DiskState::UpToDate);
+    rig.assert_equal();
+}
+
+#[test]
+fn where_those_that_are_left_can_elect_nobody_nobody_takes_over() {
+    let mut rig = Rig::voting(2);
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    let detach = rig.command(0, Command::Detach { volume: VOLUME });
+    assert_eq!(detach, Err(Refusal::LastCopy));
+    rig.set_failing(0, true);
+    assert_eq!(rig.write(0, 8, 2, 4096), Err(IoError::Disk));
+}
+
+#[test]
+fn a_primary_is_demoted_by_force_while_its_failed_disk_owes_answers() {
+    let mut rig = led();
+    rig.set_slow(0, true);
+    let read = rig.begin_op(0, Op::Read, 0, 4096);
+    rig.steps(2);
+    rig.set_failing(0, true);
+    let write = rig.begin_write(0, 8, 2, 4096);
+    rig.idle();
+    let quit = rig.order(0, Command::Secondary { force: true });
+    rig.idle();
+    assert!(matches!(rig.result(write), Some(Err(_))));
+    assert_eq!(
+        rig.answered(quit),
+        None,
+        "the disk still has the memory of the read"
+    );
+    rig.set_slow(0, false);
+    rig.run_until(|rig| rig.is_complete(read));
+    assert_eq!(rig.reply(quit), Ok(()));
+    assert_eq!(rig.role(0), Role::Secondary);
+    rig.close(0);
+    rig.idle();
+    assert_eq!(rig.promote(1), Ok(()));
+}

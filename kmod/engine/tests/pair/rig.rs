@@ -385,6 +385,21 @@ impl Rig {
         self.begin(number, plain(Op::Write, sector, bytes), data.into())
     }
 
+    /// Begins a write that has to come after all before it are stable, and does not wait for it.
+    pub(crate) fn begin_preflush(
+        &mut self,
+        number: usize,
+        sector: u64,
+        byte: u8,
+        bytes: u32,
+    ) -> u64 {
+        let io = Io {
+            preflush: true,
+            ..plain(Op::Write, sector, bytes)
+        };
+        self.begin(number, io, vec![byte; bytes as usize].into())
+    }
+
     pub(crate) fn change(
         &mut self,
         number: usize,
