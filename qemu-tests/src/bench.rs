@@ -20,6 +20,7 @@ mod database;
 mod drbd;
 mod fio;
 mod machines;
+mod profile;
 mod progress;
 mod resync;
 mod stop;

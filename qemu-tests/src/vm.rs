@@ -73,7 +73,7 @@ pub(crate) struct Spent {
 /// What exists while a machine is on.
 pub(crate) struct Life {
     qemu: Child,
-    monitor: UnixStream,
+    monitor: Monitor,
     born: Instant,
     guest: Arc<Guest>,
     from_machine: Receiver<Message>,
@@ -127,7 +127,7 @@ impl Machine {
         qemu.payload(&self.payload);
         *life = Some(Life {
             qemu: qemu.start(&self.log("qemu"))?,
-            monitor,
+            monitor: Monitor::new(monitor, MONITOR_LIMIT)?,
             born: Instant::now(),
             guest,
             from_machine,
@@ -180,12 +180,18 @@ impl Machine {
         }
     }
 
+    /// Where its processors are, by what QEMU says.
+    pub(crate) fn program_counters(&self) -> Result<Vec<u64>> {
+        let mut life = self.life();
+        let life = life.as_mut().with_context(|| self.is_off())?;
+        life.monitor.program_counters()
+    }
+
     /// Keeps what its processors do, where the next run finds it.
     fn keep_where_it_stands(&self) -> Result<PathBuf> {
-        let life = self.life();
-        let life = life.as_ref().with_context(|| self.is_off())?;
-        let mut monitor = Monitor::new(life.monitor.try_clone()?, MONITOR_LIMIT)?;
-        let found = monitor.inspect()? + "== console\n" + &self.console_tail();
+        let mut life = self.life();
+        let life = life.as_mut().with_context(|| self.is_off())?;
+        let found = life.monitor.inspect()? + "== console\n" + &self.console_tail();
         let folder = artefacts()?;
         std::fs::create_dir_all(&folder)?;
         let file = folder.join(format!("no-boot.{}.{}.log", self.name, life.qemu.id()));

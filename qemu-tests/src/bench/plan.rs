@@ -25,6 +25,8 @@ pub struct Plan {
     pub load_time: Duration,
     /// Transactions of a database.
     pub commits: u32,
+    /// Whether it is shown where the processors are during loads.
+    pub profile: bool,
 }
 
 /// One thing to do.
@@ -48,6 +50,7 @@ impl Plan {
             workloads: ALL.to_vec(),
             load_time: Duration::from_secs(5),
             commits: 400,
+            profile: false,
         }
     }
 

@@ -14,6 +14,7 @@ use super::{
     fio::{self, Extent, Load, Outcome},
     machines::{self, DISK_MIB},
     plan::{Plan, Step},
+    profile::Profiler,
     progress::Progress,
     report::{Circumstances, Report},
     resync::Mirror,
@@ -47,6 +48,7 @@ struct Bench<'a> {
     cluster: &'a Cluster,
     plan: &'a Plan,
     fixed: Fixed,
+    profiler: Option<Profiler<'a>>,
 }
 
 /// Boots machines, measures and returns what was found, also if something failed on the
@@ -90,6 +92,7 @@ fn measure(
         cluster,
         plan,
         fixed: Fixed::measure(cluster, plan)?,
+        profiler: plan.profile.then(|| Profiler::new(cluster)).transpose()?,
     };
     progress.begin_steps();
     for step in steps {
@@ -219,7 +222,22 @@ impl Bench<'_> {
 
     fn fio(&self, volume: Volume, load: &Load) -> Result<Outcome> {
         let extent = Extent::Time(self.plan.load_time);
-        fio::run(self.cluster.node(0), &volume.device(), load, extent)
+        let run = || fio::run(self.cluster.node(0), &volume.device(), load, extent);
+        let Some(profiler) = &self.profiler else {
+            return run();
+        };
+        let (outcome, profiles) = profiler.during(run)?;
+        for (machine, profile) in self.cluster.nodes().iter().zip(profiles) {
+            println!(
+                "{} KiB {}, depth {}, on {}, {}:\n{profile}",
+                load.block_kib,
+                load.pattern,
+                load.depth,
+                volume.resource(),
+                machine.name()
+            );
+        }
+        Ok(outcome)
     }
 
     fn mirror(&self, volume: Volume) -> Result<Mirror<'_>> {

@@ -30,6 +30,9 @@ struct Arguments {
     /// Draws the ratios there, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Shows in which functions the machines' processors are during each load of fio
+    #[arg(long)]
+    profile: bool,
 }
 
 fn plan(arguments: &Arguments) -> Result<Plan> {
@@ -40,6 +43,7 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
     if let Some(lower) = arguments.lower.as_deref().and_then(Lower::from_name) {
         plan.lowers = vec![lower];
     }
+    plan.profile = arguments.profile;
     plan.keep(&arguments.only)
 }
 
