@@ -16,15 +16,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use weft_uapi::wire::HEADER_BYTES;
 
-/// Pieces that come at once at most, see [`DRAINED_BYTES`].
-const PIECES: i64 = 1024;
-/// Wanted pipe size: 1024 slots hold many of the largest messages, each page in a slot of its own.
-const PIPE_BYTES: i32 = 4 << 20;
+/// Wanted pipe sizes, the best first: 1024 slots hold many of the largest messages, each page in a slot of its own; 256 are
+/// what the kernel gives to users without privilege.
+const PIPE_BYTES: [i32; 2] = [4 << 20, 1 << 20];
 /// Bytes asked for at once.
 const FILL_BYTES: usize = 256 << 10;
-/// A source that gives less has no more. The pipe, which takes up to 1024 pieces, was not what stopped it: pieces are as long
-/// as the smallest packet, [`HEADER_BYTES`], but for where a page or a segment ends. A write of a page is less.
-const DRAINED_BYTES: usize = 256 * HEADER_BYTES;
+/// A source that gives less than this for each slot of the pipe has no more. The slots were not what stopped it: pieces are as
+/// long as the smallest packet, [`HEADER_BYTES`], but for where a page or a segment ends. A write of a page is less than
+/// 1024 such pieces.
+const DRAINED_BYTES_PER_SLOT: usize = HEADER_BYTES / 4;
 /// System calls that fill or drain in one step: at most 1 MiB of one direction before everybody else has a turn, so that
 /// neither acknowledgements nor heartbeats wait long behind bulk data.
 const MOVES_PER_STEP: usize = 8;
@@ -55,8 +55,8 @@ impl fmt::Display for FlowEnd {
 pub struct Flow {
     pipe_out: OwnedFd,
     pipe_in: OwnedFd,
-    /// The pipe has as many places as wanted.
-    is_roomy: bool,
+    /// A source that gives less has no more.
+    drained_bytes: usize,
     held: usize,
     readable: bool,
     writable: bool,
@@ -64,10 +64,11 @@ pub struct Flow {
     pub moved: u64,
 }
 
-/// Whether a pipe of so many bytes has a slot for each piece of [`DRAINED_BYTES`], however small: a slot holds a page.
-fn has_room(pipe_bytes: i32) -> bool {
+/// Less than fills the slots of a pipe of so many bytes, however small the pieces: a slot holds a page.
+fn drained_bytes(pipe_bytes: i32) -> usize {
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    page.is_some_and(|page| i64::from(pipe_bytes) / page >= PIECES)
+    let slots = page.map_or(0, |page| i64::from(pipe_bytes) / page);
+    usize::try_from(slots).unwrap_or(0) * DRAINED_BYTES_PER_SLOT
 }
 
 impl Flow {
@@ -77,15 +78,16 @@ impl Flow {
     /// When the kernel gives no pipe.
     pub fn new() -> io::Result<Self> {
         let (pipe_out, pipe_in) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        // A smaller pipe only costs more system calls; the kernel's limits for users without privilege may say no.
-        let resized = fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
-        if let Err(error) = resized {
-            log::debug!("a pipe keeps its default size: {error}");
+        // A smaller pipe only costs more system calls.
+        let grow = |bytes| fcntl(&pipe_in, FcntlArg::F_SETPIPE_SZ(bytes)).is_ok();
+        if !PIPE_BYTES.into_iter().any(grow) {
+            log::debug!("a pipe keeps its default size");
         }
+        let size = fcntl(&pipe_in, FcntlArg::F_GETPIPE_SZ)?;
         Ok(Self {
             pipe_out,
             pipe_in,
-            is_roomy: resized.is_ok_and(has_room),
+            drained_bytes: drained_bytes(size),
             held: 0,
             readable: true,
             writable: true,
@@ -137,7 +139,7 @@ impl Flow {
             Ok(0) => Err(FlowEnd::Source(None)),
             Ok(count) => {
                 self.held += count;
-                self.readable = !self.is_roomy || count >= DRAINED_BYTES;
+                self.readable = count >= self.drained_bytes;
                 Ok(count)
             }
             Err(Errno::EAGAIN) => {

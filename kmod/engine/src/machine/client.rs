@@ -564,8 +564,13 @@ impl<H: Host> Engine<H> {
                 format_args!("node {id} carries out the requests of this primary no more"),
             );
         }
+        let is_new = !client.is_served_once();
         for volume in self.each_volume_mut() {
             volume.end_service();
+            if is_new {
+                // What the peer would have shown was shown to nobody.
+                volume.begin_exposure();
+            }
         }
         if refusal.is_none() {
             self.look_around(cx);

@@ -188,7 +188,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("never reached, of 13 rules: rolled-back, just-created"),
+            text.contains("never reached, of 14 rules: rolled-back, just-created"),
             "{text}"
         );
     }
