@@ -95,9 +95,10 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let resource = running.look_again()?;
     let compared = for_each(&begun, |&pair| match told(&resource, pair) {
         Err(failure) if failure.code == DIFFERENT => {
-            let from = source(&resource, pair, &right, failure)?;
+            let from = source(&resource, pair, &begun, &right, failure)?;
             running.perform(&repair_request(&running, pair, from))?;
-            wait::wait(&copies.resource, "in sync", wait::in_sync, None)
+            wait::wait(&copies.resource, "in sync", wait::in_sync, None)?;
+            through(&resource, pair).map(drop)
         }
         told => told,
     });
@@ -108,13 +109,14 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
 fn source(
     resource: &Resource,
     pair: Pair,
+    begun: &[Pair],
     right: &Right,
     failure: Failure,
 ) -> Result<u32, Failure> {
     let node = match right {
         Right::Unknown => return Err(failure),
         Right::Node(node) => *node,
-        Right::Majority(own) if is_outvoted(resource, pair) => *own,
+        Right::Majority(own) if is_outvoted(resource, pair, begun) => *own,
         Right::Majority(_) => {
             let (name, peer) = (&resource.name, pair.peer);
             return Err(Failure::new(
@@ -132,19 +134,18 @@ fn source(
     Ok(node)
 }
 
-/// Whether a peer's copy alone differs.
-fn is_outvoted(resource: &Resource, pair: Pair) -> bool {
+/// Whether a peer's copy alone differs. What was compared on another day says nothing.
+fn is_outvoted(resource: &Resource, pair: Pair, begun: &[Pair]) -> bool {
     let mirrors = resource.connections.iter().filter(|one| !one.tie_breaker);
     let others = mirrors.filter(|one| one.node_id != pair.peer);
     let others = others.map(|one| Pair {
         peer: one.node_id,
         ..pair
     });
-    let others: Option<Vec<_>> = others.map(|other| other.verify_in(resource)).collect();
+    let compared = |other: Pair| other.verify_in(resource).filter(|_| begun.contains(&other));
+    let others: Vec<_> = others.map(compared).collect();
     let verify = pair.verify_in(resource);
-    others
-        .zip(verify)
-        .is_some_and(|(others, verify)| verify.is_outvoted(&others))
+    verify.is_some_and(|verify| verify.is_outvoted(&others))
 }
 
 /// Ends what is running.
@@ -199,26 +200,17 @@ fn with_long(request: Request, attribute: Attribute, number: Option<u64>) -> Req
 
 const DIFFERENT: &str = "differences-found";
 
-/// Says how two copies compare.
-fn told(resource: &Resource, pair: Pair) -> Result<(), Failure> {
-    let name = &resource.name;
-    let object = format!(
-        "resource {name}, volume {}, peer {}",
-        pair.volume, pair.peer
-    );
+fn object(resource: &Resource, pair: Pair) -> String {
+    let (name, Pair { volume, peer, .. }) = (&resource.name, pair);
+    format!("resource {name}, volume {volume}, peer {peer}")
+}
+
+/// The comparison, if it came to its end.
+fn through(resource: &Resource, pair: Pair) -> Result<&Verify, Failure> {
+    let (name, peer, object) = (&resource.name, pair.peer, object(resource, pair));
     let Some(verify) = pair.verify_in(resource) else {
         return Err(Failure::refusal(Refusal::Interrupted, object, name));
     };
-    let peer = pair.peer;
-    if verify.differing_bytes > 0 {
-        let (differing, places) = (size(verify.differing_bytes), verify.places());
-        return Err(Failure::new(
-            DIFFERENT,
-            format!("{differing} differ, in bytes {places}."),
-            object,
-            format!("from the node whose data are right: weft repair {name} {peer} --from NODE"),
-        ));
-    }
     if verify.state() != VerifyState::Finished {
         return Err(Failure::new(
             "not-through",
@@ -230,6 +222,23 @@ fn told(resource: &Resource, pair: Pair) -> Result<(), Failure> {
             format!("weft status {name}; weft verify {name} {peer} --resume"),
         ));
     }
+    Ok(verify)
+}
+
+/// Says how two copies compare.
+fn told(resource: &Resource, pair: Pair) -> Result<(), Failure> {
+    let (name, peer, object) = (&resource.name, pair.peer, object(resource, pair));
+    let differing = pair.verify_in(resource).filter(|it| it.differing_bytes > 0);
+    if let Some(verify) = differing {
+        let (differing, places) = (size(verify.differing_bytes), verify.places());
+        return Err(Failure::new(
+            DIFFERENT,
+            format!("{differing} differ, in bytes {places}."),
+            object,
+            format!("from the node whose data are right: weft repair {name} {peer} --from NODE"),
+        ));
+    }
+    let verify = through(resource, pair)?;
     let seconds = verify.ms as f64 / 1000.0;
     let total = size(verify.total_bytes());
     print(&format!("{object}: equal ({total} in {seconds:.1} s)\n"))

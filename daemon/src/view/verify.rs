@@ -111,15 +111,19 @@ impl Verify {
     }
 
     /// Whether more than half of all copies agree with this node's wherever the peer's differs, as far as `others` tell, the
-    /// comparisons with all other peers.
-    pub fn is_outvoted(&self, others: &[&Self]) -> bool {
+    /// comparisons with all other peers; `None`: that one was not compared now.
+    pub fn is_outvoted(&self, others: &[Option<&Self>]) -> bool {
         let copies = others.len() + 2;
         let agrees = |other: &&&Self, piece: &Piece| {
             let mut theirs = other.differences.iter();
-            other.state() == VerifyState::Finished && !theirs.any(|it| it.overlaps(piece))
+            let is_covered = other.start <= piece.start && piece.stop <= other.stop;
+            other.state() == VerifyState::Finished
+                && is_covered
+                && !theirs.any(|it| it.overlaps(piece))
         };
         let has_majority = |piece: &Piece| {
-            let agreeing = others.iter().filter(|other| agrees(other, piece));
+            let compared = others.iter().flatten();
+            let agreeing = compared.filter(|other| agrees(other, piece));
             2 * (agreeing.count() + 1) > copies
         };
         self.differences.iter().all(has_majority)
@@ -207,14 +211,24 @@ mod tests {
         };
         let wrong = differing(&[(0, 4096), (8192, 12288)]);
         let right = differing(&[(4096, 8192)]);
-        assert!(wrong.is_outvoted(&[&right]) && right.is_outvoted(&[&wrong]));
+        assert!(wrong.is_outvoted(&[Some(&right)]) && right.is_outvoted(&[Some(&wrong)]));
         assert!(!wrong.is_outvoted(&[]), "one against one");
         let as_wrong = differing(&[(8192, 12288)]);
-        assert!(!wrong.is_outvoted(&[&as_wrong]), "two against one");
-        assert!(!wrong.is_outvoted(&[&right, &as_wrong]), "two against two");
-        assert!(wrong.is_outvoted(&[&right, &right, &as_wrong]));
+        let (right, as_wrong) = (Some(&right), Some(&as_wrong));
+        assert!(!wrong.is_outvoted(&[as_wrong]), "two against one");
+        assert!(!wrong.is_outvoted(&[right, as_wrong]), "two against two");
+        assert!(wrong.is_outvoted(&[right, right, as_wrong]));
         let unfinished = sample(VerifyState::Stopped);
-        assert!(!wrong.is_outvoted(&[&unfinished]));
+        assert!(!wrong.is_outvoted(&[Some(&unfinished)]));
+        assert!(
+            !wrong.is_outvoted(&[None]),
+            "what is known of it is of another day"
+        );
+        let elsewhere = Verify {
+            start: 1 << 20,
+            ..sample(VerifyState::Finished)
+        };
+        assert!(!wrong.is_outvoted(&[Some(&elsewhere)]), "of another part");
     }
 
     #[test]

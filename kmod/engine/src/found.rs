@@ -67,6 +67,17 @@ impl Found {
         }
     }
 
+    /// Forgets the pieces that are not to be kept.
+    pub fn retain(&mut self, is_kept: impl Fn(SectorRange) -> bool) {
+        let before = *self;
+        let kept = before.used().iter().filter(|piece| is_kept(piece.range));
+        self.len = 0;
+        for (place, piece) in self.pieces.iter_mut().zip(kept) {
+            *place = *piece;
+            self.len = self.len.saturating_add(1);
+        }
+    }
+
     /// Sectors that differ.
     pub fn sectors(&self) -> u64 {
         let pieces = self.used().iter();
@@ -144,6 +155,17 @@ mod tests {
         assert_eq!(found.sectors(), 20);
         found.truncate(0);
         assert!(found.is_empty() && found.sectors() == 0);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_forgotten() {
+        let mut found = found(&[(0, 16), (32, 40), (64, 72)]);
+        found.retain(|range| range.start != 32);
+        let ranges: Vec<_> = found.ranges().collect();
+        assert_eq!(ranges, [range(0, 16), range(64, 72)]);
+        assert_eq!(found.sectors(), 24);
+        found.retain(|_| false);
+        assert!(found.is_empty());
     }
 
     #[test]

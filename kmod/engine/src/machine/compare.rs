@@ -186,7 +186,13 @@ impl<H: Host> Volume<H> {
         header: &Header,
     ) -> Result<(), Fault> {
         let reach = self.told_reach(header)?;
-        self.begin_verify(cx, peer, Part::Comparer, header.seq, reach);
+        // What was found last is to be repaired first: it must not be forgotten for a new run.
+        let may_begin =
+            self.invalidation.is_none() && self.may_go_on(&cx.facts, peer, Part::Comparer);
+        match self.line(peer).filter(|_| !may_begin) {
+            Some(line) => self.send_verify_end(cx, line, header.seq, VerifyState::Interrupted),
+            None => self.begin_verify(cx, peer, Part::Comparer, header.seq, reach),
+        }
         Ok(())
     }
 

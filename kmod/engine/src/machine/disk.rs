@@ -13,7 +13,7 @@ use super::replica::Replica;
 use super::volume::Volume;
 use crate::activity_log::ActivityLog;
 use crate::ancestry::Ancestry;
-use crate::bitmap::{Bitmaps, SECTORS_PER_BIT};
+use crate::bitmap::{Bitmaps, Next, SECTORS_PER_BIT};
 use crate::effect::Effect;
 use crate::event::{DiskError, Token};
 use crate::host::{Host, NoMemory, Output, Time};
@@ -337,6 +337,15 @@ impl<H: Host> Disk<H> {
             self.bits
                 .set_bits((*slot).into(), from, end.saturating_sub(from));
         }
+    }
+
+    /// Whether every bit of a range is set towards a node.
+    pub(super) fn is_owed(&self, node: NodeId, range: SectorRange) -> bool {
+        let from = range.start / SECTORS_PER_BIT;
+        let wanted = range.end.div_ceil(SECTORS_PER_BIT).saturating_sub(from);
+        let next = |slot| self.bits.next_run(slot, from, wanted);
+        let is_all = |next| matches!(next, Next::Run { bit, len } if bit == from && len >= wanted);
+        self.slot(node).is_some_and(|slot| is_all(next(slot)))
     }
 
     /// Clears the bits of a range towards a node.

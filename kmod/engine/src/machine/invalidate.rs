@@ -337,7 +337,7 @@ impl<H: Host> Volume<H> {
         };
         if let Some(disk) = self.disk.as_mut().filter(|disk| is_recorded(disk)) {
             disk.given_up_by = None;
-            match self.repaired_from() {
+            match self.repaired_from().filter(|&peer| self.has_found(peer)) {
                 Some(peer) => self.owe_found(peer),
                 // What was found went with the session, or all was given up.
                 None => self.mark_everything(),

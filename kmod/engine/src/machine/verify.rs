@@ -14,7 +14,7 @@
 //!
 //! A range that differs is told again block by block. What was found, and how far a run came, outlives sessions.
 
-use super::context::{Context, Facts};
+use super::context::{Context, Facts, Line};
 use super::invalidate::{Denial, GiveUp, Order};
 use super::verify_run::{Part, Reach, Verify};
 use super::volume::Volume;
@@ -269,7 +269,15 @@ impl<H: Host> Volume<H> {
                 && replica.verdict.is_none()
         });
         let is_here = self.has_running_disk() && self.disk_state() == DiskState::UpToDate;
-        is_well && is_here && !self.is_broken && facts.leaders.without(writer).is_empty()
+        // A writer is lost, and this disk has what the teller may lack: no fault of either.
+        let is_behind = part == Part::Comparer
+            && self.leader(facts).is_none()
+            && self.disk.as_ref().is_some_and(|disk| disk.marked(peer) > 0);
+        is_well
+            && is_here
+            && !is_behind
+            && !self.is_broken
+            && facts.leaders.without(writer).is_empty()
     }
 
     fn tell_digests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
@@ -300,11 +308,21 @@ impl<H: Host> Volume<H> {
     ) {
         let run = self.verify(peer).map(|verify| verify.run);
         if let (Some(line), Some(run)) = (self.line(peer), run) {
-            let mut header = Header::new(PacketKind::VerifyEnd, Some(self.id));
-            (header.seq, header.arg) = (run, state.number().into());
-            cx.send(line, header, &[]);
+            self.send_verify_end(cx, line, run, state);
         }
         self.close_verify(cx, peer, state);
+    }
+
+    pub(super) fn send_verify_end<O: Output<H>>(
+        &self,
+        cx: &mut Context<'_, H, O>,
+        line: Line,
+        run: Seq,
+        state: VerifyState,
+    ) {
+        let mut header = Header::new(PacketKind::VerifyEnd, Some(self.id));
+        (header.seq, header.arg) = (run, state.number().into());
+        cx.send(line, header, &[]);
     }
 
     /// The session with a peer is over.
@@ -386,7 +404,7 @@ impl<H: Host> Volume<H> {
         };
         let refusal = if !self.replica(peer).is_some_and(|it| it.round.knows_verify) {
             Refusal::PeerTooOld
-        } else if verify.running().is_some() {
+        } else if verify.running().is_some() || verify.asker.is_some() {
             Refusal::VerifyRunning
         } else if verify.found.is_empty() {
             Refusal::NothingFound
@@ -411,18 +429,23 @@ impl<H: Host> Volume<H> {
         };
         if let Some(verify) = replica.verify.as_mut() {
             verify.found.ranges().for_each(|range| disk.owe(range));
-            verify.on_repair();
+            verify.on_repair(|_| true);
         }
         replica.progress.total_bits = disk.marked(peer);
     }
 
-    /// The peer has on record that it owes what differs.
+    /// The peer has on record that it owes what differs, as far as it knows: it may have forgotten some of it.
     pub(super) fn forget_found(&mut self, peer: NodeId) {
         let is_repair = |rule: &str| rule == Rule::Repair.name();
-        let replica = self.replica_mut(peer);
-        let replica = replica.filter(|it| it.source.is_some() && is_repair(it.rule));
-        if let Some(verify) = replica.and_then(|replica| replica.verify.as_mut()) {
-            verify.on_repair();
+        let (Some(disk), Some(replica)) = (
+            self.disk.as_ref(),
+            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
+        ) else {
+            return;
+        };
+        let is_source = replica.source.is_some() && is_repair(replica.rule);
+        if let Some(verify) = replica.verify.as_mut().filter(|_| is_source) {
+            verify.on_repair(|range| disk.is_owed(peer, range));
         }
     }
 
@@ -436,7 +459,7 @@ impl<H: Host> Volume<H> {
             return;
         }
         if let Some(verify) = replica.verify.as_mut() {
-            verify.on_repair();
+            verify.on_repair(|_| true);
         }
     }
 }

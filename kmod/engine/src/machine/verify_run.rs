@@ -236,10 +236,15 @@ impl Verify {
         }
     }
 
-    /// What was found is owed now, and named by the bitmaps.
-    pub(super) fn on_repair(&mut self) {
-        if !self.found.is_empty() {
-            (self.found, self.state) = (Found::default(), VerifyState::Repaired);
+    /// What was found is owed now, and named by the bitmaps, as far as `is_owed` says. A run that was not through can still go
+    /// on.
+    pub(super) fn on_repair(&mut self, is_owed: impl Fn(SectorRange) -> bool) {
+        if self.found.is_empty() {
+            return;
+        }
+        self.found.retain(|range| !is_owed(range));
+        if self.found.is_empty() && self.state == VerifyState::Finished {
+            self.state = VerifyState::Repaired;
         }
     }
 

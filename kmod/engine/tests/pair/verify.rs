@@ -567,3 +567,29 @@ fn a_result_counts_only_for_what_was_told() {
         assert_ne!(rig.session(0, 1), session, "{sector} {bytes}");
     }
 }
+
+#[test]
+fn a_repair_leaves_on_the_list_what_the_victim_has_forgotten() {
+    let mut rig = pair();
+    rig.wait(11_000);
+    rig.idle();
+    rig.flip(1, 16);
+    rig.flip(1, 7800);
+    assert_eq!(rig.command(0, compare(1, ALL)), Ok(()));
+    rig.run_until(|rig| rig.verify(0, 1).upto >= 1024);
+    rig.crash(1);
+    rig.idle();
+    rig.restart(1);
+    assert_eq!(rig.command(0, compare(1, Wanted::Rest)), Ok(()));
+    rig.idle();
+    assert_eq!(rig.verify(0, 1).found, [(16, 24), (7800, 7808)]);
+    assert_eq!(rig.verify(1, 0).found, [(7800, 7808)]);
+    assert_eq!(rig.command(0, repair(1, 0)), Ok(()));
+    rig.idle();
+    assert_eq!(rig.verify(0, 1).found, [(16, 24)]);
+    assert_eq!(rig.verify(0, 1).state, VerifyState::Finished);
+    assert_eq!(rig.command(0, compare(1, ALL)), Ok(()));
+    assert_found(&mut rig, &[(16, 24)]);
+    assert_eq!(rig.command(0, repair(1, 0)), Ok(()));
+    rig.assert_whole();
+}
