@@ -97,9 +97,12 @@ impl<H: Host> Engine<H> {
         let is_client = self.is_served_once();
         let is_rival = (is_client && question.client != Some(self.config.node))
             || self.other_clients(question.client).any(|other| other != id);
+        // Without majority nothing else shows that it lacks what this node's application was shown.
+        let keeps_ours = !is_client || self.each_volume().all(|volume| volume.may_serve(id));
+        let has_place = keeps_ours && self.has_place(question.client.unwrap_or(id));
         let has_primary = self.role == Role::Primary
             || others().any(|peer| peer.role == Role::Primary)
-            || (is_rival && !self.has_place(question.client.unwrap_or(id)));
+            || (is_rival && !has_place);
         let is_own_turn = match self.transition {
             None | Some(Transition::Comparing { .. }) => false,
             Some(Transition::Asking { .. }) => self.config.node < id,

@@ -5,6 +5,7 @@
 use crate::rig::{all_vote, Rig, VOLUME};
 use weft_engine::effect::IoError;
 use weft_engine::event::{Command, Op, Options};
+use weft_engine::quorum::Quorum;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Role;
 use weft_uapi::status::SUSPENDED_NO_SERVER;
@@ -100,6 +101,35 @@ fn of_two_primaries_that_lose_the_server_of_both_one_goes_on() {
     assert_eq!(rig.primaries(), [1], "a new term ends the other one");
     assert_eq!(rig.write(1, 0, 1, 4096), Ok(()));
     rig.assert_whole();
+}
+
+#[test]
+fn without_majority_nobody_leads_who_lacks_what_the_other_application_was_told() {
+    let mut rig = Rig::configured(3, 131_072, Quorum::default()).sync();
+    (0..3).for_each(|node| assert_eq!(rig.set_options(node, TWO), Ok(())));
+    rig.detach(1);
+    rig.detach(2);
+    assert_eq!(rig.promote(1), Ok(()));
+    rig.demote(0);
+    assert_eq!(rig.promote(2), Ok(()));
+    rig.attach(1);
+    rig.idle();
+    // Only the server's disk gets what node 2 writes now.
+    rig.cut_pair(0, 1);
+    assert_eq!(rig.write(2, 0, 5, 4096), Ok(()));
+    rig.isolate(0);
+    rig.wait(30_000);
+    rig.idle();
+    let read = rig.begin_op(1, Op::Read, 0, 4096);
+    rig.idle();
+    assert_eq!(rig.result(read), None, "it was elected, and lacks a write");
+    rig.heal();
+    rig.idle();
+    // The new term of whoever is served first ends the other application.
+    for disk in 0..2 {
+        assert_eq!(rig.read_disk(disk, 0, 4096), [5; 4096]);
+    }
+    rig.assert_equal_disks(2);
 }
 
 /// Whatever the interleaving.
