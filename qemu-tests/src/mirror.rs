@@ -296,6 +296,17 @@ pub fn ensure_records(machine: &Machine, path: &str, last: u64) -> Result<()> {
     machine.sh("umount /mnt").map(drop)
 }
 
+/// Moves the role from the first node, where [`weave_and_mount`]'s file system is still mounted, to the second one, and finds
+/// equal disks and every record up to `last`.
+pub fn ensure_switch(cluster: &Cluster, last: u64) -> Result<()> {
+    let (from, to) = (cluster.node(0), cluster.node(1));
+    from.sh("umount /mnt && weft secondary r0")?;
+    wait_uptodate(cluster)?;
+    ensure_equal_disks(cluster)?;
+    to.sh("weft primary r0")?;
+    ensure_records(to, "/mnt/records", last)
+}
+
 /// Random writes of all sizes on a primary, until they are stopped.
 pub struct Load(Process);
 

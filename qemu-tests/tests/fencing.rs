@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Two machines without a majority: who loses his peer goes on only once a program has stopped it.
 
-use anyhow::{ensure, Result};
+use anyhow::{anyhow, ensure, Result};
 use weft_qemu_tests::mirror::{
-    self, ensure_equal_disks, ensure_records, ensure_refused, let_requests_wait, rejoin, wait_for,
+    self, ensure_records, ensure_refused, ensure_switch, let_requests_wait, rejoin, wait_for,
     wait_lost, wait_uptodate, Scribe,
 };
 use weft_qemu_tests::{Builder, Cluster, Machine, View};
@@ -45,6 +45,19 @@ fn answer(machine: &Machine, code: u32) -> Result<()> {
         .map(drop)
 }
 
+/// Does something that waits for the handler.
+fn while_answering(
+    machine: &Machine,
+    code: u32,
+    act: impl FnOnce() -> Result<()> + Send,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let act = scope.spawn(act);
+        answer(machine, code)?;
+        act.join().map_err(|_| anyhow!("what waited panicked"))?
+    })
+}
+
 /// Loses the secondary, without a word, while the primary writes.
 fn lose_beta(cluster: &Cluster, scribe: &mut Scribe) -> Result<()> {
     let_requests_wait(cluster.node(0))?;
@@ -79,17 +92,13 @@ fn a_primary_waits_until_the_peer_that_it_lost_is_shot() {
         answer(alpha, SHOT)?;
         scribe.wait_for(before + 20)?;
         let last = scribe.stop()?;
-        alpha.sh("umount /mnt")?;
 
         cluster.network().heal_all();
         beta.start()?;
         beta.sh("mkfifo /run/fence-answer")?;
         rejoin(beta)?;
         wait_uptodate(cluster)?;
-        alpha.sh("weft secondary r0")?;
-        ensure_equal_disks(cluster)?;
-        beta.sh("weft primary r0")?;
-        ensure_records(beta, "/mnt/records", last)
+        ensure_switch(cluster, last)
     });
 }
 
@@ -105,22 +114,11 @@ fn a_node_is_promoted_once_the_primary_that_it_lost_is_shot() {
         let before = scribe.acknowledged();
         scribe.wait_for(before + 5)?;
 
-        let refused = || ensure_refused(beta, "weft primary r0", &["peer-not-fenced"]);
-        std::thread::scope(|scope| {
-            let refused = scope.spawn(refused);
-            answer(beta, FAILED)?;
-            refused
-                .join()
-                .unwrap_or_else(|_| anyhow::bail!("the promotion panicked"))
+        while_answering(beta, FAILED, || {
+            ensure_refused(beta, "weft primary r0", &["peer-not-fenced"])
         })?;
         alpha.power_cut()?;
-        std::thread::scope(|scope| {
-            let promoted = scope.spawn(|| beta.sh("weft primary r0"));
-            answer(beta, SHOT)?;
-            promoted
-                .join()
-                .unwrap_or_else(|_| anyhow::bail!("the promotion panicked"))
-        })?;
+        while_answering(beta, SHOT, || beta.sh("weft primary r0").map(drop))?;
         ensure_records(beta, "/mnt/records", SHARED)
     });
 }

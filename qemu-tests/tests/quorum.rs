@@ -5,8 +5,8 @@ use std::thread;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use weft_qemu_tests::mirror::{
-    self, ensure_equal_disks, ensure_records, ensure_refused, let_requests_wait, wait_for,
-    wait_lost, wait_uptodate, Scribe, DEVICE,
+    self, ensure_equal_disks, ensure_records, ensure_refused, ensure_switch, let_requests_wait,
+    wait_for, wait_lost, wait_uptodate, Scribe, DEVICE,
 };
 use weft_qemu_tests::{Cluster, Command, Machine, View};
 
@@ -110,12 +110,7 @@ fn r8_a_primary_that_waits_goes_on_when_one_voter_is_back() {
         cluster.network().heal(1, 0);
         scribe.wait_for(before + 10)?;
         cluster.network().heal_all();
-        let last = scribe.stop()?;
-        alpha.sh("umount /mnt && weft secondary r0")?;
-        wait_uptodate(cluster)?;
-        ensure_equal_disks(cluster)?;
-        beta.sh("weft primary r0")?;
-        ensure_records(beta, "/mnt/records", last)
+        ensure_switch(cluster, scribe.stop()?)
     });
 }
 

@@ -12,7 +12,9 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `split_brain` | resync; whose data are given up |
 //! | `change`, `role`, `demotion`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
+//! | `application` | who has one: the primaries that people see |
 //! | `client`, `server`, `carried`, `exposure` | primaries without good data of their own; who serves them; their requests; what they were shown |
+//! | `handover` | a primary that loses its disk becomes such a one |
 //! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
 //! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
 //! | `fencing` | peers out of reach |
@@ -22,6 +24,7 @@
 //! | `check`, `transitions` | what must always hold; legal state changes |
 
 mod age;
+mod application;
 mod attach;
 mod carried;
 mod change;

@@ -11,8 +11,7 @@
 //! application hears of the error.
 
 use super::client::Client;
-use super::context::Context;
-use super::disk::Stage as DiskStage;
+use super::context::{Asker, Context};
 use super::exposure::Exposure;
 use super::request::{span_of, Origin, Request, Stage};
 use super::volume::Volume;
@@ -83,7 +82,7 @@ impl<H: Host> Engine<H> {
             ),
         );
         self.is_claimed = false;
-        self.client = Some(Client::without_disk(cx.now));
+        self.client = Some(Client::seeking(Asker::Nobody, false, cx.now));
         cx.facts = self.facts();
         for volume in self.each_volume_mut() {
             volume.hands_over = false;
@@ -115,14 +114,11 @@ impl<H: Host> Volume<H> {
             && !cx.facts.is_client
             && cx.facts.protocol == Protocol::C
             && self.disk_state() == DiskState::UpToDate
+            && self.has_running_disk()
             && self.change.is_none()
             && !self.is_overtaken
             && !self.lacks_quorum(cx);
-        let is_running = |disk: &super::disk::Disk<H>| disk.stage == DiskStage::Running;
-        if !is_certain || !self.disk.as_ref().is_some_and(is_running) {
-            return false;
-        }
-        let Some(body) = self.in_force(cx.facts.node) else {
+        let Some(body) = self.in_force(cx.facts.node).filter(|_| is_certain) else {
             return false;
         };
         let mut shown = Exposure::of(&body, self.term());

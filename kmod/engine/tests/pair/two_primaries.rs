@@ -84,15 +84,21 @@ fn a_second_primary_whose_place_was_taken_while_it_was_out_of_reach_ends() {
     rig.assert_whole();
 }
 
-#[test]
-fn of_two_primaries_that_lose_the_server_of_both_one_goes_on() {
-    let mut rig = Rig::configured(3, 131_072, all_vote(3)).sync();
+/// Nodes 1 and 2 are primary, without disks, and node 0 serves both.
+fn served_by_a_third(quorum: Quorum) -> Rig {
+    let mut rig = Rig::configured(3, 131_072, quorum).sync();
     (0..3).for_each(|node| assert_eq!(rig.set_options(node, TWO), Ok(())));
     rig.detach(1);
     rig.detach(2);
     assert_eq!(rig.promote(1), Ok(()));
     rig.demote(0);
     assert_eq!(rig.promote(2), Ok(()));
+    rig
+}
+
+#[test]
+fn of_two_primaries_that_lose_the_server_of_both_one_goes_on() {
+    let mut rig = served_by_a_third(all_vote(3));
     rig.crash(0);
     rig.attach(1);
     rig.attach(2);
@@ -105,13 +111,7 @@ fn of_two_primaries_that_lose_the_server_of_both_one_goes_on() {
 
 #[test]
 fn without_majority_nobody_leads_who_lacks_what_the_other_application_was_told() {
-    let mut rig = Rig::configured(3, 131_072, Quorum::default()).sync();
-    (0..3).for_each(|node| assert_eq!(rig.set_options(node, TWO), Ok(())));
-    rig.detach(1);
-    rig.detach(2);
-    assert_eq!(rig.promote(1), Ok(()));
-    rig.demote(0);
-    assert_eq!(rig.promote(2), Ok(()));
+    let mut rig = served_by_a_third(Quorum::default());
     rig.attach(1);
     rig.idle();
     // Only the server's disk gets what node 2 writes now.
