@@ -291,6 +291,8 @@ impl<H: Host> Engine<H> {
             for volume in self.each_volume_mut() {
                 volume.run(cx);
             }
+            // Before anybody is told of a role that is over.
+            self.run_overtaken(cx);
             self.run_sessions(cx);
             cx.facts = self.facts();
             self.run_client(cx);

@@ -254,6 +254,10 @@ impl<H: Host> Volume<H> {
         if is_promoting && !is_wanted && self.stalled.is_none() {
             return false;
         }
+        // Nor does it tell one that is about to end.
+        if self.is_overtaken && cx.facts.is_primary() {
+            return false;
+        }
         let is_attaching = self
             .disk
             .as_ref()

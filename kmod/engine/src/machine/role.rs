@@ -287,7 +287,6 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     pub(super) fn run_role<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_votes(cx);
-        self.run_overtaken(cx);
         self.release(cx);
         self.yield_to_primary(cx);
         match self.transition {
@@ -458,7 +457,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// A majority went on without this primary: all that it was asked for since has to fail.
-    fn run_overtaken<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+    pub(super) fn run_overtaken<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let is_overtaken = self.each_volume().any(|volume| volume.is_overtaken);
         if is_overtaken && self.role == Role::Primary {
             self.step_down(cx, "a majority went on without this node");
@@ -563,8 +562,10 @@ impl<H: Host> Engine<H> {
         role: Role,
         leads_for: NodeSet,
     ) -> Result<(), Fault> {
+        // One that said hello as primary only says for whom: which of the two may be it is for the negotiation.
+        let is_known = self.peer(id).is_some_and(|peer| peer.role == Role::Primary);
         ensure(
-            role != Role::Primary || self.role != Role::Primary,
+            role != Role::Primary || self.role != Role::Primary || is_known,
             "the peer became primary beside this node",
         )?;
         if let Some(peer) = self.peer_mut(id) {

@@ -70,6 +70,32 @@ fn r8_the_majority_promotes_and_the_old_primary_follows_it() {
 }
 
 #[test]
+fn r8_a_primary_that_was_overtaken_fights_with_nobody_whom_it_meets_again_and_when() {
+    for (first, second) in [(1, 2), (2, 1)] {
+        for steps in 0.. {
+            let mut rig = Rig::voting(3);
+            rig.isolate(0);
+            let request = rig.begin_write(0, 0, 2, 4096);
+            assert_eq!(rig.promote(1), Ok(()));
+            assert_eq!(rig.write(1, 8, 3, 4096), Ok(()));
+            rig.heal_pair_at_once(0, first);
+            let is_between = rig.steps(steps);
+            rig.heal_pair(0, second);
+            assert_eq!(rig.result(request), Some(Err(IoError::NoQuorum)));
+            assert_eq!(rig.primaries(), [1]);
+            for peer in [1, 2] {
+                let reason = [rig.reason(0, peer), rig.reason(peer, 0)];
+                assert_eq!(reason, ["cut"; 2], "{second} met after {steps} steps");
+            }
+            rig.assert_whole();
+            if !is_between {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn r8_requests_that_wait_fail_once_they_shall_not_wait() {
     let mut rig = Rig::voting(3);
     rig.isolate(0);
