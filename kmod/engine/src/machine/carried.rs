@@ -8,13 +8,14 @@
 //! it, it could disappear again, so no other application may be shown it before ([`Volume::may_show`]).
 
 use super::context::{ensure, Context, Fault, Line};
+use super::disk::Disk;
 use super::request::{span_of, Origin, Request, Stage};
 use super::volume::Volume;
 use crate::effect::{Data, IoError};
 use crate::event::{Io, Op};
 use crate::host::{Host, Output};
 use weft_uapi::state::{DiskState, ReplicationState};
-use weft_uapi::units::{NodeId, Sector, Seq};
+use weft_uapi::units::{GenerationId, NodeId, Sector, Seq};
 use weft_uapi::wire::{Header, PacketKind, RequestError, FLAG_FUA, FLAG_NO_UNMAP, FLAG_PREFLUSH};
 
 /// Requests of one client's volume that are carried at the same time.
@@ -98,13 +99,16 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// Whether this disk has what the server has.
+    /// Whether this disk has what the server has, and all of that may be shown: what a server without majority has it may
+    /// show to nobody.
     pub(super) fn reads_here(&self, server: NodeId) -> bool {
+        let is_in_force = |disk: &Disk<H>| disk.ancestry().written_before() == GenerationId::NONE;
         let is_equal = self.replica(server).is_some_and(|replica| {
             replica.replication == ReplicationState::Established && replica.accepts
         });
         is_equal
             && self.has_running_disk()
+            && self.disk.as_ref().is_some_and(is_in_force)
             && self.disk_state() == DiskState::UpToDate
             && !self.is_negotiating()
     }

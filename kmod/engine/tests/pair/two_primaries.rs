@@ -275,3 +275,27 @@ fn a_primary_is_shown_what_a_lost_one_was_writing_once_that_stays() {
     rig.restart(1);
     rig.assert_whole();
 }
+
+#[test]
+fn what_a_server_without_majority_has_is_read_nowhere() {
+    let mut rig = Rig::voting(4);
+    for node in 0..4 {
+        assert_eq!(rig.set_options(node, TWO), Ok(()));
+    }
+    rig.break_wire();
+    let write = rig.begin_write(0, 0, 1, 4096);
+    while rig.read_disk(0, 0, 4096) != [1; 4096] {
+        assert!(rig.steps(1));
+    }
+    rig.cut_at_once();
+    rig.idle();
+    rig.heal_pair(0, 1);
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.read_disk(1, 0, 4096), [1; 4096]);
+    let read = rig.begin_op(1, Op::Read, 0, 4096);
+    rig.idle();
+    assert!(!rig.is_complete(write) && !rig.is_complete(read));
+    rig.heal();
+    assert_eq!(rig.result(write), Some(Ok(())));
+    assert_eq!(rig.result(read), Some(Ok(())));
+}
