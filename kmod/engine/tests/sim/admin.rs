@@ -214,7 +214,13 @@ impl World {
             let gives_up =
                 |node: usize, peer: usize| peer == survivor || (survives[peer] && !survives[node]);
             let (first, second) = if gives_up(a, b) { (a, b) } else { (b, a) };
-            self.connect(first, second, gives_up(first, second));
+            let discards = gives_up(first, second);
+            if discards && self.nodes[first].is_primary() {
+                // Its application works with another disk, and its own is given up by a secondary only.
+                self.demote(first);
+                continue;
+            }
+            self.connect(first, second, discards);
             self.connect(second, first, false);
         }
     }
