@@ -205,6 +205,8 @@ pub struct Stance {
     pub leader: Option<NodeId>,
     /// The node that it fetches from.
     pub source: Option<NodeId>,
+    /// The leader is primary and not only about to be; without leader, the source is.
+    pub is_led: bool,
 }
 
 /// What becomes of a decision in a cluster of more than two: a target has one source at a time, and while somebody is
@@ -246,6 +248,8 @@ fn may_fetch(target: &Stance, source: &Stance) -> bool {
     }
     match (target.leader, source.leader) {
         (Some(one), Some(other)) if one != other => false,
+        // It would change to and fro between two primaries that do not know of each other.
+        (None, Some(_)) if target.is_led && target.source != Some(source.node) => false,
         (Some(leader), _) | (_, Some(leader)) => leader == source.node || leader == target.node,
         (None, None) => target.source.is_none_or(|other| other == source.node),
     }

@@ -106,7 +106,8 @@ pub const STATE_NEWCOMER: u32 = 1 << 5;
 /// Bit of [`StateBody::flags`]: the sender left in order, and its vote does not count yet.
 pub const STATE_LEFT: u32 = 1 << 6;
 
-/// Bit of [`StateBody::flags`]: the leader that the sender names is primary, and not only about to be.
+/// Bit of [`StateBody::flags`]: the leader that the sender names is primary, and not only about to be; of one that names none:
+/// the source that it names is.
 pub const STATE_LED: u32 = 1 << 7;
 
 /// Bit of [`StateBody::flags`]: a person wants the sender's disk to fetch everything from the receiver's. Told only to a

@@ -528,6 +528,7 @@ fn stance(id: u32, leader: Option<u32>, source: Option<u32>) -> Stance {
         node: node(id),
         leader: leader.map(node),
         source: source.map(node),
+        is_led: leader.is_some(),
     }
 }
 
@@ -566,6 +567,14 @@ fn a_target_has_one_source_and_prefers_the_primary() {
     assert_eq!(arranged(TARGET, &led(0), &idle(1)), Outcome::Wait);
     let other = stance(1, Some(1), None);
     assert_eq!(arranged(TARGET, &led(0), &other), Outcome::Wait);
+    let fetching = stance(0, None, Some(2));
+    assert_eq!(arranged(TARGET, &fetching, &other), TARGET);
+    let from_primary = Stance {
+        is_led: true,
+        ..fetching
+    };
+    assert_eq!(arranged(TARGET, &from_primary, &other), Outcome::Wait);
+    assert_eq!(arranged(TARGET, &from_primary, &primary), TARGET);
 }
 
 #[test]

@@ -463,7 +463,7 @@ impl<H: Host> Volume<H> {
                 };
                 self.on_waiting(cx, peer, rule, replication);
                 // Who is only about to be primary may never be it, and has written nothing.
-                let leader = said.stance.leader.filter(|_| said.is_led);
+                let leader = said.stance.leader.filter(|_| said.stance.is_led);
                 let is_led = leader.is_some_and(|leader| self.may_lead(cx, leader));
                 if own.stance.leader.is_none() && is_led {
                     self.outdate(cx);
@@ -477,7 +477,7 @@ impl<H: Host> Volume<H> {
                 self.end_split(cx, peer, &resolution);
                 self.on_source(cx, peer, decision.rule, full);
             }
-            Outcome::SyncTarget { .. } if !self.choose_source(cx.now, said) => {}
+            Outcome::SyncTarget { .. } if !self.choose_source(cx, said) => {}
             Outcome::SyncTarget { full }
                 if matches!(decision.rule, Rule::Invalidated | Rule::Repair) =>
             {
@@ -570,18 +570,18 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// Whether this disk fetches from who said that from now on. A primary takes the place of another source; of two others
-    /// the first one stays, and this one learns of it by a new round.
-    fn choose_source(&mut self, now: Time, said: &Said) -> bool {
+    /// Whether this disk fetches from who said that from now on. A primary takes the place of another source; of two others,
+    /// or two primaries, the first one stays, and this one learns of it by a new round.
+    fn choose_source<O: Output<H>>(&mut self, cx: &Context<'_, H, O>, said: &Said) -> bool {
         let peer = said.side.node;
         let Some(other) = self.source_node().filter(|&other| other != peer) else {
             return true;
         };
-        let is_leader = said.stance.leader == Some(peer);
+        let is_leader = said.stance.leader == Some(peer) && !self.is_source_leader(&cx.facts);
         let dropped = if is_leader { other } else { peer };
         if let Some(replica) = self.replica_mut(dropped) {
             replica.forget_decision();
-            replica.round.renew(now);
+            replica.round.renew(cx.now);
         }
         is_leader
     }

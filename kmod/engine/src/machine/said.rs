@@ -34,8 +34,6 @@ pub(super) struct Said {
     pub(super) role: Role,
     /// Primary, but it must not write.
     pub(super) is_stalled: bool,
-    /// The leader that it names is primary.
-    pub(super) is_led: bool,
     /// It left in order, and was not taken in since.
     pub(super) has_left: bool,
     /// The record by which its disk was complete again, if it was a sync target in this attach.
@@ -90,6 +88,7 @@ impl Said {
             node: peer,
             leader: node_of(body.leader),
             source: node_of(body.source),
+            is_led: flag(STATE_LED),
         };
         let claim = Claim {
             policies: Policies::decode(body.split_brain),
@@ -104,7 +103,6 @@ impl Said {
             disk,
             role,
             is_stalled: flag(STATE_STALLED),
-            is_led: flag(STATE_LED),
             has_left: flag(STATE_LEFT),
             joined: GenerationId(header.seq.0),
             side,
@@ -137,17 +135,12 @@ impl Said {
     }
 
     /// What makes a decision outdated that somebody waits for.
-    pub(super) fn gist(&self) -> (Stance, GenerationId, [bool; 4]) {
+    pub(super) fn gist(&self) -> (Stance, GenerationId, [bool; 3]) {
         let side = &self.side;
         (
             self.stance,
             side.ancestry.current().id,
-            [
-                side.is_inconsistent,
-                side.is_dirty,
-                side.is_writer,
-                self.is_led,
-            ],
+            [side.is_inconsistent, side.is_dirty, side.is_writer],
         )
     }
 }
@@ -189,6 +182,16 @@ impl<H: Host> Volume<H> {
             .find_map(|(node, replica)| replica.target.is_some().then_some(node))
     }
 
+    /// Whether that is a primary that may write.
+    pub(super) fn is_source_leader(&self, facts: &Facts) -> bool {
+        let leads = |node: NodeId| {
+            let said = self.replica(node).and_then(|replica| replica.round.peer);
+            facts.primaries.contains(node)
+                && said.is_some_and(|said| said.stance.leader == Some(node))
+        };
+        self.source_node().is_some_and(leads)
+    }
+
     /// The header of the packet that tells [`Self::state_body`].
     pub(super) fn state_header(&self) -> Header {
         let mut header = Header::new(PacketKind::State, Some(self.id));
@@ -218,7 +221,10 @@ impl<H: Host> Volume<H> {
         let round_with = self.replica(peer).map(|replica| replica.round);
         let discards = round_with.is_some_and(|round| round.discards);
         let leader = self.leader(facts);
-        let is_led = leader.is_some_and(|leader| facts.primaries.contains(leader));
+        let is_led = match leader {
+            Some(leader) => facts.primaries.contains(leader),
+            None => self.is_source_leader(facts),
+        };
         let order = round_with.and_then(|round| round.order);
         let whose = order.map(|order| order.whose);
         let knows_verify = round_with.is_some_and(|round| round.knows_verify);

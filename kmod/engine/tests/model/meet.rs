@@ -80,10 +80,13 @@ impl Scope {
     }
 
     fn stance(&self, s: &State, node: usize) -> Stance {
+        let (leader, source) = (self.leader(s, node), self.source(s, node));
+        let leads = |source: usize| self.leader(s, source) == Some(source);
         Stance {
             node: node_id(node),
-            leader: self.leader(s, node).map(node_id),
-            source: self.source(s, node).map(node_id),
+            leader: leader.map(node_id),
+            source: source.map(node_id),
+            is_led: leader.is_some() || source.is_some_and(leads),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::rig::{node, Rig};
 use weft_engine::event::Command;
-use weft_uapi::state::{DiskState, ReplicationState};
+use weft_uapi::state::{DiskState, ReplicationState, Role};
 
 #[test]
 fn a_write_reaches_both_peers() {
@@ -303,4 +303,19 @@ fn a_write_is_complete_when_who_joined_since_has_it_and_who_got_it_is_lost() {
     rig.crash(2);
     assert_eq!(rig.result(request), Some(Ok(())));
     assert_eq!(rig.read_disk(1, 8, 4096), vec![2; 4096]);
+}
+
+#[test]
+fn one_that_lags_behind_two_primaries_follows_the_first_and_waits_for_the_other() {
+    let mut rig = Rig::synced(3);
+    rig.cut();
+    assert_eq!(rig.promote(1), Ok(()));
+    assert_eq!(rig.write(0, 0, 1, 4096), Ok(()));
+    assert_eq!(rig.write(1, 0, 2, 4096), Ok(()));
+    rig.heal_pair_at_once(0, 2);
+    rig.heal_pair_at_once(1, 2);
+    rig.idle();
+    assert_eq!(rig.replication(2, 0), ReplicationState::Established);
+    assert_eq!(rig.read_disk(2, 0, 4096), vec![1; 4096]);
+    assert_eq!((rig.role(0), rig.role(1)), (Role::Primary, Role::Primary));
 }
