@@ -225,10 +225,18 @@ impl World {
         }
     }
 
-    /// The node whose data are kept: whose an application sees. `None`: that is more than one, and others are stopped first.
+    /// The node whose data are kept: whose an application sees. `None`: that is more than one, and others are stopped first,
+    /// or an application sees nothing.
     fn choose_survivor(&mut self) -> Option<usize> {
         let primaries = (0..self.nodes.len()).filter(|&node| self.nodes[node].is_primary());
+        let (stranded, primaries): (Vec<usize>, Vec<usize>) =
+            primaries.partition(|&node| self.is_stranded(node));
+        if !stranded.is_empty() {
+            stranded.into_iter().for_each(|node| self.demote(node));
+            return None;
+        }
         let served: Vec<(usize, usize)> = primaries
+            .into_iter()
             .map(|node| (self.server_of(node).unwrap_or(node), node))
             .collect();
         let Some(&(survivor, _)) = served.first() else {
@@ -242,6 +250,14 @@ impl World {
         let others: Vec<usize> = others.map(|&(_, node)| node).collect();
         others.iter().for_each(|&node| self.demote(node));
         others.is_empty().then_some(survivor)
+    }
+
+    /// Whether its application has neither a server nor a whole disk.
+    fn is_stranded(&self, node: usize) -> bool {
+        let info = |engine: &Engine<SimHost>| engine.volume_info(VOLUME, Time(self.now));
+        let info = self.nodes[node].engine.as_ref().and_then(info);
+        let is_whole = info.is_some_and(|info| info.disk_state == DiskState::UpToDate.number());
+        self.server_of(node).is_none() && !is_whole
     }
 
     /// The node whose data the application of this one sees, if that is another node.
