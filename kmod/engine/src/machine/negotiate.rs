@@ -185,10 +185,9 @@ impl<H: Host> Volume<H> {
         cx.facts.leaders.contains(node) || (node != cx.facts.node && self.line(node).is_none())
     }
 
-    /// Whether nothing more comes from a peer, since none of its writes may begin before a sync from it has.
+    /// Whether nothing more comes from a peer, since its writes wait for a sync from it.
     fn is_jammed(&self, peer: NodeId) -> bool {
-        let is_early = |replica: &Replica<H>| replica.target.is_some() && !replica.accepts;
-        self.ops.room() == 0 && self.replica(peer).is_some_and(is_early)
+        self.replica(peer).is_some_and(Replica::is_early) && self.room_for(peer) == 0
     }
 
     /// Whether the disk that was here is gone, or of no use any more.
@@ -248,14 +247,11 @@ impl<H: Host> Volume<H> {
 
     /// Whether what a state tells will stay true.
     fn is_calm<O: Output<H>>(&self, cx: &Context<'_, H, O>) -> bool {
-        // A state tells the role: it waits for a promotion that has been asked for or is on record already.
+        // A state tells the role: it waits for a promotion that has been asked for or is on record already, or for an end.
         let is_promoting = cx.facts.in_transition && !cx.facts.is_primary();
         let is_wanted = self.wants_promotion.is_some() || self.wants_union;
-        if is_promoting && !is_wanted && self.stalled.is_none() {
-            return false;
-        }
-        // Nor does it tell one that is about to end.
-        if self.is_overtaken && cx.facts.is_primary() {
+        let is_ending = self.is_overtaken && cx.facts.is_primary();
+        if is_ending || (is_promoting && !is_wanted && self.stalled.is_none()) {
             return false;
         }
         let is_attaching = self

@@ -218,9 +218,10 @@ impl<H: Host> Engine<H> {
     }
 
     /// Whether one more packet can be taken from this peer's *data* link. Its meta link is never held back: what waits
-    /// here may wait for an acknowledgement that comes over it.
-    pub fn has_peer_room(&self, _peer: NodeId) -> bool {
-        self.each_volume().all(|volume| volume.ops.room() > 0)
+    /// here may wait for an acknowledgement that comes over it. Writes of a peer that may not begin yet leave room for
+    /// what others say: they may wait for that.
+    pub fn has_peer_room(&self, peer: NodeId) -> bool {
+        self.each_volume().all(|volume| volume.room_for(peer) > 0)
     }
 
     /// The device of a volume is being opened. `Ok` counts until [`Self::close`].

@@ -233,7 +233,7 @@ impl<H: Host> Volume<H> {
             }
             _ => self.break_down(cx, "no room for a range"),
         }
-        self.recheck |= self.ops.room() == 0;
+        self.recheck |= self.room_for(peer) == 0;
         self.advance_op(cx, number);
         Ok(())
     }

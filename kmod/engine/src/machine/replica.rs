@@ -184,6 +184,11 @@ impl<H: Host> Replica<H> {
         self.round.peer.as_ref().filter(|_| self.session.is_some())
     }
 
+    /// Whether none of its writes may begin before a sync from it has.
+    pub(super) fn is_early(&self) -> bool {
+        self.target.is_some() && !self.accepts
+    }
+
     /// Whether a round is open, or the bits that it led to have not all been sent.
     pub(super) fn is_negotiating(&self) -> bool {
         self.session.is_some() && (self.round.is_open() || self.is_sending_bits())

@@ -356,6 +356,13 @@ impl<H: Host> Volume<H> {
         replicas.chain(own).chain(witness).min()
     }
 
+    /// How many more packets with data may come from a peer now.
+    pub(super) fn room_for(&self, peer: NodeId) -> usize {
+        let is_early = self.replica(peer).is_some_and(Replica::is_early);
+        let reserve = if is_early { PEER_OPS as usize / 4 } else { 0 };
+        self.ops.room().saturating_sub(reserve)
+    }
+
     /// Tells the size of the device.
     pub(super) fn tell_capacity<O: Output<H>>(&self, cx: &mut Context<'_, H, O>) {
         cx.emit(Effect::Capacity {
