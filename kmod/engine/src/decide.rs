@@ -338,7 +338,14 @@ impl Side {
         if other.is_writer || (self.has_crashed && !other.has_crashed) {
             0
         } else if self.would_forget(other) {
-            2
+            // Who was elected later has the record in its line, if it came into force: then the term decides.
+            let is_later = other.ancestry.current().term > self.ancestry.current().term;
+            let is_outvoted = is_later && other.ancestry.goes_beyond(&self.ancestry);
+            if is_outvoted {
+                1
+            } else {
+                2
+            }
         } else {
             // Nobody remembers whether the records in between had a writer.
             let may_know = !other.is_primary && self.ancestry.goes_beyond(&other.ancestry);

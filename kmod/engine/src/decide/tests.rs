@@ -510,6 +510,21 @@ fn a_record_of_a_third_node_that_may_be_in_force_is_not_forgotten_for_one_in_whi
         ..own
     };
     check(&goes_on, &peer, Rule::SameData, source);
+    // Elected later, without it.
+    let mut elected = line(&[1, 2], BOTH);
+    for (id, writer) in [(7, Some(node(3))), (8, None)] {
+        elected.push(Generation {
+            id: GenerationId(id),
+            term: Term(2),
+            writer,
+            ..Generation::default()
+        });
+    }
+    let later = Side {
+        ancestry: elected,
+        ..peer
+    };
+    check(&own, &later, Rule::SameData, TARGET);
     // A primary that waits for votes.
     let waits = Side {
         is_primary: true,
