@@ -252,6 +252,15 @@ impl World {
         others.is_empty().then_some(survivor)
     }
 
+    /// Whether it is a primary that reaches all voters, and too many of their disks were replaced to count as a majority.
+    fn lacks_only_trust(&self, node: usize) -> bool {
+        let Some(engine) = self.nodes[node].engine.as_ref() else {
+            return false;
+        };
+        let info = engine.resource_info(Time(self.now));
+        self.nodes[node].is_primary() && info.has_quorum == 0 && info.voters_present == info.voters
+    }
+
     /// Whether its application has neither a server nor a whole disk.
     fn is_stranded(&self, node: usize) -> bool {
         let info = |engine: &Engine<SimHost>| engine.volume_info(VOLUME, Time(self.now));
@@ -400,12 +409,18 @@ impl World {
             );
             return self.connect(node, peer, true);
         }
+        let waits_long = self
+            .calm_since
+            .is_some_and(|since| self.now > since + INSIST_AFTER);
+        if waits_long && self.lacks_only_trust(node) {
+            return self.command(node, Command::Primary { force: true });
+        }
         let has_given_up = self.nodes.iter().any(|node| node.has_given_up);
         let nobody = !self.nodes.iter().any(|node| node.is_primary());
         if nobody && self.nodes.iter().all(|node| node.engine.is_some()) {
-            match self.calm_since {
-                Some(since) if self.now > since + INSIST_AFTER && has_given_up => self.insist(),
-                _ => self.first_aid(),
+            match waits_long && has_given_up {
+                true => self.insist(),
+                false => self.first_aid(),
             }
         }
     }
@@ -420,6 +435,9 @@ impl World {
         // Of two primaries out of each other's reach one may be a client that has to hear that others went on.
         if reason.contains("split brain") {
             self.resolve_split_brain();
+        } else if reason.contains("unrelated") && !self.nodes[node].has_good_disk() {
+            // It lagged until nobody remembers where it stopped.
+            self.replace_disk(node);
         } else {
             self.connect(node, peer, false);
         }

@@ -206,7 +206,7 @@ impl World {
     }
 
     /// The machine dies with its disk and comes back with a new one.
-    fn replace_disk(&mut self, node: usize) {
+    pub(crate) fn replace_disk(&mut self, node: usize) {
         let this = &self.nodes[node];
         if this.engine.is_none() || this.is_diskless || !self.has_good_peer(node) {
             return;
