@@ -267,8 +267,9 @@ impl<H: Host> Volume<H> {
             return Ok(());
         };
         let generation = disk.superblock.generation;
-        // Others pass the news on to newcomers. They do not know what this node had of a writer that was lost since.
-        let is_makers = is_makers || generation.writer == Some(peer);
+        // Others pass the news on to newcomers. They do not know what this node had of a writer that was lost since, nor does
+        // a maker to which this node owes just that.
+        let is_makers = (is_makers && disk.marked(peer) == 0) || generation.writer == Some(peer);
         if generation.id != id {
             let target = self
                 .replica_mut(peer)
