@@ -83,10 +83,6 @@ impl<H: Host> Volume<H> {
     /// INVARIANT: a record that makes this node a member claims all writes before it, also those that were complete
     /// without this node; the superblock's flush makes them stable with it.
     fn write_adopted(&mut self, peer: NodeId) {
-        // A failed disk lost what was to be done before.
-        if self.disk_state() == DiskState::Failed {
-            return;
-        }
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
@@ -188,7 +184,8 @@ impl<H: Host> Volume<H> {
     /// A peer's record may have become durable here.
     #[inline(never)]
     pub(super) fn run_adopted<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
-        if self.has_moved_on(cx, peer) {
+        // A failed disk lost what was to be done before a record, and acknowledges none, although it may be written.
+        if self.disk_state() == DiskState::Failed || self.has_moved_on(cx, peer) {
             return;
         }
         self.write_adopted(peer);
