@@ -37,6 +37,10 @@ impl Host for Kernel {
     type Buffer = Payload;
     type Slab<T> = KVVec<T>;
 
+    fn is_zero(buffer: &Payload) -> bool {
+        buffer.is_zero()
+    }
+
     fn slab<T>(len: usize, mut item: impl FnMut() -> T) -> Result<KVVec<T>, NoMemory> {
         let mut slab = KVVec::with_capacity(len, GFP_KERNEL).map_err(|_| NoMemory)?;
         for _ in 0..len {

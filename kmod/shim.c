@@ -39,6 +39,18 @@ void weft_sha256_pages(struct page *const *pages, size_t bytes, u8 *digest)
 	sha256_final(&context, digest);
 }
 
+bool weft_pages_are_zero(struct page *const *pages, size_t bytes)
+{
+	for (; bytes > 0; pages++) {
+		size_t length = min(bytes, PAGE_SIZE);
+
+		if (memchr_inv(page_address(*pages), 0, length))
+			return false;
+		bytes -= length;
+	}
+	return true;
+}
+
 /* Tasks */
 
 unsigned long weft_running_task(void)

@@ -43,6 +43,7 @@ static const size_t WEFT_SHA256_BYTES = SHA256_DIGEST_SIZE;
 
 /* Of so many bytes that the pages hold from their start. */
 void weft_sha256_pages(struct page *const *pages, size_t bytes, u8 *digest);
+bool weft_pages_are_zero(struct page *const *pages, size_t bytes);
 
 /* Tasks */
 

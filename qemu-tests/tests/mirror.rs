@@ -9,7 +9,7 @@ use weft_qemu_tests::mirror::{
 use weft_qemu_tests::{Command, View};
 
 #[test]
-fn the_initial_sync_copies_every_block() {
+fn the_initial_sync_copies_every_block_and_leaves_a_thin_disk_thin() {
     mirror::pair(128).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
         mirror::connect(cluster)?;
@@ -22,6 +22,12 @@ fn the_initial_sync_copies_every_block() {
         wait_uptodate(cluster)?;
         ensure_equal_disks(cluster)?;
         ensure!(beta.disk("data").read(50 << 20, 4)? == b"here");
+        // All else was zeros, which a thin disk does not have to store.
+        let counters = beta.disk("data").counters();
+        ensure!(
+            counters.zeroings > 0 && counters.written_bytes < 16 << 20,
+            "{counters:?}"
+        );
         Ok(())
     });
 }
@@ -43,6 +49,7 @@ fn an_inconsistent_node_is_not_promoted() {
     mirror::pair(32).test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
         mirror::connect(cluster)?;
+        alpha.disk("data").corrupt(0, &vec![7; 16 << 20])?;
         // Slow enough that the sync cannot end meanwhile.
         cluster
             .network()

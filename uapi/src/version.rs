@@ -44,6 +44,9 @@ pub const FEATURE_ORDERS: u64 = 1 << 5;
 /// Feature bit: compares disks while they are in use, and repairs what differs.
 pub const FEATURE_VERIFY: u64 = 1 << 6;
 
+/// Feature bit: resync data that are zeros throughout come without payload.
+pub const FEATURE_ZEROES: u64 = 1 << 7;
+
 /// All features that this build knows.
 pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_SPLIT_BRAIN
@@ -51,4 +54,5 @@ pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_LEAVE
     | FEATURE_CLIENTS
     | FEATURE_ORDERS
-    | FEATURE_VERIFY;
+    | FEATURE_VERIFY
+    | FEATURE_ZEROES;

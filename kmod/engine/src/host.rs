@@ -40,6 +40,9 @@ pub trait Host: Sized {
     /// A fixed piece of memory.
     type Slab<T>: DerefMut<Target = [T]>;
 
+    /// Whether all of it is zeros. Called while the engine handles an event: it should find out quickly that it is not.
+    fn is_zero(buffer: &Self::Buffer) -> bool;
+
     /// Allocates `len` items. Called only where the engine may sleep: when an object is configured or a disk loaded,
     /// never on the path of a request.
     fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Self::Slab<T>, NoMemory>;

@@ -12,6 +12,10 @@ impl Host for NoIo {
     type Buffer = ();
     type Slab<T> = Vec<T>;
 
+    fn is_zero((): &()) -> bool {
+        false
+    }
+
     fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Vec<T>, NoMemory> {
         Ok(core::iter::repeat_with(item).take(len).collect())
     }

@@ -66,8 +66,13 @@ impl<'a> Mirror<'a> {
     }
 
     /// Replaces the target's metadata, so that all of its disk is copied; returns how
-    /// long that took.
+    /// long that took. The device is full of data: zeros would not be copied by all.
     pub(super) fn resync_all(&self) -> Result<Duration> {
+        let device = self.volume.device();
+        self.source().sh(&format!(
+            "yes weft | dd of={device} bs=1M count=$(($(blockdev --getsize64 {device}) >> 20)) \
+             iflag=fullblock oflag=direct status=none"
+        ))?;
         self.type_in(self.target(), self.commands.down)?;
         self.type_in(self.target(), self.commands.create)?;
         self.rejoin()

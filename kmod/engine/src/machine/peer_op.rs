@@ -12,6 +12,7 @@ use super::cookie::Work;
 use super::hold::Hold;
 use super::mirror::FLUSH;
 use super::received::{Entry, RECEIVED_MAX};
+use super::replica::Replica;
 use super::request::{on_disk, span_of};
 use super::volume::{Owner, Volume};
 use crate::effect::{Data, Effect};
@@ -104,8 +105,13 @@ impl<H: Host> Volume<H> {
         header: &Header,
         data: Option<H::Buffer>,
     ) -> Result<(), Fault> {
+        let knows_zeroes = |replica: &Replica<H>| replica.round.knows_zeroes;
+        let are_zeros = data.is_none() && self.replica(peer).is_some_and(knows_zeroes);
         let io = Io {
-            op: Op::Write,
+            op: match are_zeros {
+                true => Op::WriteZeroes { no_unmap: false },
+                false => Op::Write,
+            },
             sector: header.sector,
             bytes: header.bytes,
             fua: false,

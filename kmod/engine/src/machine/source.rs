@@ -3,7 +3,7 @@
 //! The source of a resync: reads what the target asks for.
 //!
 //! A range is held from before it is read until it is on the link, so that no write of the application gets between;
-//! whatever is written later comes later over the same link.
+//! whatever is written later comes later over the same link. Zeros travel as such, so that thin disks stay thin.
 
 use super::context::{ensure, Context, Fault};
 use super::exchange::Pages;
@@ -60,7 +60,14 @@ impl<H: Host> Volume<H> {
         (header.seq, header.sector, header.bytes, header.arg) =
             (seq, op.io.sector, op.io.bytes, op.arg);
         header.term = self.term();
-        cx.send_data(line, header, Data::Buffer(buffer));
+        let knows_zeroes = self
+            .replica(op.peer)
+            .is_some_and(|replica| replica.round.knows_zeroes);
+        let data = match knows_zeroes && H::is_zero(&buffer) {
+            true => Data::None,
+            false => Data::Buffer(buffer),
+        };
+        cx.send_data(line, header, data);
         if let Some(replica) = self.replica_mut(op.peer) {
             replica.count_sent(op.io.bytes);
         }

@@ -18,6 +18,10 @@ impl Host for RigHost {
     type Buffer = Rc<[u8]>;
     type Slab<T> = Vec<T>;
 
+    fn is_zero(buffer: &Rc<[u8]>) -> bool {
+        buffer.iter().all(|&byte| byte == 0)
+    }
+
     fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Vec<T>, NoMemory> {
         Ok(std::iter::repeat_with(item).take(len).collect())
     }

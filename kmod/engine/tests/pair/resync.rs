@@ -5,6 +5,7 @@
 use crate::rig::Rig;
 use weft_engine::event::Command;
 use weft_uapi::state::{DiskState, ReplicationState};
+use weft_uapi::version::FEATURE_ZEROES;
 
 #[test]
 fn a_blank_peer_is_synced_and_then_mirrors_writes() {
@@ -28,6 +29,23 @@ fn an_outage_costs_only_what_changed() {
     assert_eq!(rig.rule(0, 1), "ahead");
     rig.assert_equal();
     assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+}
+
+#[test]
+fn zeros_are_not_sent_nor_written_unless_the_other_side_does_not_know_that() {
+    for (unknown, zeroed) in [(0, 32768), (FEATURE_ZEROES, 0)] {
+        let mut rig = Rig::pair();
+        rig.set_unknown(unknown);
+        assert_eq!(rig.write(0, 0, 7, 65536), Ok(()));
+        rig.cut();
+        let before = rig.zeroed(1);
+        assert_eq!(rig.write(0, 0, 0, 32768), Ok(()));
+        assert_eq!(rig.write(0, 1024, 8, 4096), Ok(()));
+        rig.heal();
+        assert_eq!(rig.zeroed(1) - before, zeroed);
+        assert_eq!(rig.resynced(0, 1), 32768 / 512 + 8);
+        rig.assert_whole();
+    }
 }
 
 #[test]

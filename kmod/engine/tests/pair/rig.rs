@@ -50,6 +50,8 @@ struct Node {
     disk: Vec<u8>,
     /// Changes of the disk that had to be stable at their end.
     forced: Vec<Op>,
+    /// Bytes of the disk that were zeroed without being written.
+    zeroed: u64,
     /// Every read of the disk fails.
     is_unreadable: bool,
     /// Every write to the disk fails.
@@ -168,6 +170,7 @@ impl Rig {
             fence: None,
             disk: blank_disk(number, sectors),
             forced: Vec::new(),
+            zeroed: 0,
             is_unreadable: false,
             is_failing: false,
             is_late: false,
@@ -560,6 +563,9 @@ impl Rig {
             self.nodes[number].forced.push(io.op);
         }
         let range = io.sector.0 as usize * 512..io.sector.0 as usize * 512 + io.bytes as usize;
+        if matches!(io.op, Op::WriteZeroes { .. }) {
+            self.nodes[number].zeroed += u64::from(io.bytes);
+        }
         let content = &mut self.nodes[number].disk[range];
         match (io.op, data) {
             (Op::Flush | Op::Digest, _) => {}

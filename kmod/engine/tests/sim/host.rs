@@ -29,6 +29,10 @@ impl Host for SimHost {
     type Buffer = Content;
     type Slab<T> = Vec<T>;
 
+    fn is_zero(buffer: &Content) -> bool {
+        buffer.iter().all(|&stamp| stamp == 0)
+    }
+
     fn slab<T>(len: usize, item: impl FnMut() -> T) -> Result<Vec<T>, NoMemory> {
         Ok(std::iter::repeat_with(item).take(len).collect())
     }

@@ -103,6 +103,11 @@ impl Rig {
         }
     }
 
+    /// Bytes of the node's disk that were zeroed without being written.
+    pub(crate) fn zeroed(&self, number: usize) -> u64 {
+        self.nodes[number].zeroed
+    }
+
     /// Sectors that the last resync with the peer transferred.
     pub(crate) fn resynced(&self, number: usize, peer: usize) -> u64 {
         self.replica(number, peer).resync_done_sectors

@@ -13,7 +13,7 @@ use weft_uapi::state::Role;
 use weft_uapi::units::SessionId;
 use weft_uapi::version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// What is wrong with the wires; a pair is named by the smaller number first.
 #[derive(Default)]
@@ -22,6 +22,8 @@ pub(super) struct Wires {
     cut: BTreeSet<(usize, usize)>,
     /// Packets get lost.
     dead: BTreeSet<(usize, usize)>,
+    /// Features that no hello speaks of.
+    unknown: u64,
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -133,8 +135,16 @@ impl Rig {
             "no room for a packet"
         );
         let Parcel {
-            link, header, body, ..
+            link,
+            header,
+            mut body,
+            ..
         } = parcel;
+        if header.kind == PacketKind::Hello {
+            let mut hello = HelloBody::read_from_bytes(&body).unwrap();
+            hello.features = (hello.features.get() & !self.wires.unknown).into();
+            body = hello.as_bytes().into();
+        }
         self.inject((from, to), link, header, &body, data);
     }
 
@@ -161,6 +171,11 @@ impl Rig {
                 },
             );
         }
+    }
+
+    /// All nodes are of a build that lacks these features: it says so from the next session on.
+    pub(crate) fn set_unknown(&mut self, features: u64) {
+        self.wires.unknown = features;
     }
 
     /// The first node says hello to the second one, and which features it has.
@@ -240,7 +255,10 @@ impl Rig {
 
     /// Heals all wires and lets nothing happen yet.
     pub(crate) fn heal_at_once(&mut self) {
-        self.wires = Wires::default();
+        self.wires = Wires {
+            unknown: self.wires.unknown,
+            ..Wires::default()
+        };
     }
 
     pub(crate) fn heal_pair(&mut self, a: usize, b: usize) {
