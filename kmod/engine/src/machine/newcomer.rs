@@ -74,9 +74,8 @@ impl<H: Host> Volume<H> {
     /// as one to be filled learn that it was.
     pub(super) fn take_in<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         let here = NodeSet::of(cx.facts.node);
-        let settled = self
-            .newcomers(&cx.facts)
-            .intersection(self.whole().union(here));
+        let whole = self.whole().intersection(self.lasting());
+        let settled = self.newcomers(&cx.facts).intersection(whole.union(here));
         if settled.is_empty() || self.change.is_some() || self.stalled.is_some() {
             return;
         }
@@ -95,8 +94,20 @@ impl<H: Host> Volume<H> {
             return;
         }
         self.settle_in();
-        let holders = self.whole().intersection(record.members);
+        let holders = whole.intersection(record.members);
         self.send_in_force(cx, record.id, holders, holders, true);
+    }
+
+    /// Peers whose disk is the one that this node heard of last: others may have met a new one in its place already, while
+    /// the session with the node of the old one is not noticed to be dead.
+    fn lasting(&self) -> NodeSet {
+        let Some(disk) = self.disk.as_ref() else {
+            return NodeSet::EMPTY;
+        };
+        self.peers_that(|peer, replica| {
+            let attach_id = replica.round.peer.map(|said| said.side.attach_id);
+            attach_id == Some(disk.seen(peer).1)
+        })
     }
 
     /// A majority has taken this disk in. Peers hear of it by the next state: every promotion begins with one.
