@@ -22,6 +22,7 @@ use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
 use weft_engine::effect::Data;
 use weft_engine::event::{Cookie, DiskError, Event, Io, Op};
+use weft_engine::Reads;
 use weft_uapi::limits::{META_BLOCK_BYTES, PATH_MAX};
 use weft_uapi::units::Sector;
 
@@ -56,6 +57,16 @@ impl Disk {
     /// Whether reads are under way of which the engine does not know.
     pub(crate) fn is_lent(&self) -> bool {
         self.data.is_lent()
+    }
+
+    /// Those reads so far.
+    pub(crate) fn reads(&self) -> Reads {
+        let (ended, nanoseconds) = self.data.lent();
+        Reads {
+            ended,
+            nanoseconds,
+            are_under_way: self.is_lent(),
+        }
     }
 
     fn has_internal_meta(&self) -> bool {

@@ -14,6 +14,7 @@ use weft_engine::event::Options;
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::IO_BYTES_MAX;
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Speed;
 use weft_uapi::units::NodeId;
 
 /// The parts of the module that outlive every resource.
@@ -57,6 +58,7 @@ impl Host {
     ) -> Result<(), Refusal> {
         let padded = padded_name(name)
             .filter(|_| !name.is_empty())
+            .filter(|_| options.speed(Speed::default()).is_valid())
             .ok_or(Refusal::BadArgument)?;
         let resource = Resource::new(self.clone(), padded, node, options, is_tie_breaker)
             .map_err(|_| Refusal::NoMemory)?;

@@ -296,6 +296,12 @@ impl<'a> Turn<'a> {
             rest.sessions.set_room(peer, engine.has_peer_room(peer));
             rest.sessions.wake(peer);
         }
+        let wants_reads = engine.wants_reads();
+        for volume in rest.volumes().iter().filter(|_| wants_reads) {
+            if let Some(disk) = &volume.disk {
+                engine.note_reads(volume.id, disk.reads());
+            }
+        }
         for volume in rest.volumes_mut() {
             volume.set_shortcut(engine.serves_reads(volume.id));
         }

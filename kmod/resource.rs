@@ -62,6 +62,7 @@ use weft_uapi::control::{self, name_of, Fence, KEPT, RECALLED};
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
 use weft_uapi::ondisk::AL_EXTENTS;
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Protocol};
 use weft_uapi::status::Name;
@@ -276,6 +277,7 @@ impl Resource {
                 one: options.split_brain_1.unwrap_or_default(),
             },
             two_primaries: options.two_primaries.unwrap_or(false),
+            speed: options.speed(Speed::default()),
             is_tie_breaker,
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,

@@ -9,6 +9,7 @@ mod error;
 mod fencing;
 mod file;
 mod quorum;
+mod resync;
 mod split_brain;
 
 pub use error::ConfigError;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use weft_uapi::limits::NAME_MAX;
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
@@ -82,6 +84,8 @@ pub struct Resource {
     pub two_primaries: TwoPrimaries,
     /// What is done about a split brain.
     pub policies: Policies,
+    /// How fast a node serves resyncs.
+    pub speed: Speed,
     /// The program that fences a peer.
     pub fence_peer: Option<FencePeer>,
     /// Its volumes in the order of the file.

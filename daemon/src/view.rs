@@ -9,6 +9,7 @@ pub mod event;
 pub mod generation;
 pub mod model;
 mod paused;
+mod resync;
 pub mod show;
 pub mod status;
 mod suspension;

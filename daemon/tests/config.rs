@@ -3,6 +3,7 @@
 //! The configuration file: what is taken, and how what is not is explained.
 
 use weft_daemon::config::{Config, ConfigError};
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::NodeId;
@@ -255,6 +256,44 @@ fn two_primaries_are_refused_unless_the_file_allows_them() {
         error.contains("two-primaries is \"allowed\" or \"refused\""),
         "{error}"
     );
+}
+
+#[test]
+fn r15_resyncs_are_as_fast_as_the_file_says() {
+    let of = |text: &str| Config::parse(text).map(|config| config.resource("r0").unwrap().speed);
+    let default = Speed::default();
+    assert_eq!(of(GOOD).unwrap(), default);
+    let with = |lines: &str| of(&GOOD.replace("protocol = \"B\"\n", lines));
+    let all = "resync-min-rate = \"64K\"\nresync-max-rate = \"100M\"\nresync-latency-target = 5\n";
+    let wanted = Speed {
+        min: 64 << 10,
+        max: 100 << 20,
+        latency_ms: 5,
+    };
+    assert_eq!(with(all).unwrap(), wanted);
+    let narrow = Speed {
+        min: 1 << 20,
+        max: 1 << 20,
+        ..default
+    };
+    assert_eq!(with("resync-max-rate = \"1M\"\n").unwrap(), narrow);
+    assert_eq!(with("resync-max-rate = \"unlimited\"\n").unwrap(), default);
+    for (lines, want) in [
+        ("resync-max-rate = \"1K\"\n", "resync-max-rate is 4K to 1T"),
+        ("resync-min-rate = \"2T\"\n", "resync-min-rate is 4K to 1T"),
+        ("resync-min-rate = \"fast\"\n", "resync-min-rate: "),
+        (
+            "resync-min-rate = \"2M\"\nresync-max-rate = \"1M\"\n",
+            "resync-min-rate is above resync-max-rate",
+        ),
+        (
+            "resync-latency-target = 0\n",
+            "resync-latency-target is 1 to 60000",
+        ),
+    ] {
+        let error = with(lines).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
 }
 
 #[test]

@@ -202,6 +202,9 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
             TwoPrimaries::from_number,
         )?
         .map(|choice| choice == TwoPrimaries::Allowed),
+        resync_min_rate: arguments.long_number(Attribute::ResyncMinRate),
+        resync_max_rate: arguments.long_number(Attribute::ResyncMaxRate),
+        resync_latency_ms: arguments.number(Attribute::ResyncLatencyTarget),
     })
 }
 

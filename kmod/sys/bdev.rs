@@ -115,6 +115,9 @@ pub(crate) struct Bdev<S: Sink> {
     sink: Arc<S>,
     /// How many [`Loan`]s there are.
     loans: Atomic<i32>,
+    /// How many have ended, and how long those took together.
+    lent_reads: Atomic<u64>,
+    lent_ns: Atomic<u64>,
     #[pin]
     bios: Opaque<bindings::bio_set>,
 }
@@ -184,6 +187,8 @@ impl<S: Sink> Bdev<S> {
             _holder: holder,
             sink,
             loans: Atomic::new(0),
+            lent_reads: Atomic::new(0),
+            lent_ns: Atomic::new(0),
             bios <- Opaque::try_ffi_init(|bios: *mut bindings::bio_set| {
                 // SAFETY: `bios` is valid and not used yet.
                 unsafe { bios.write(pin_init::zeroed()) };
@@ -249,6 +254,11 @@ impl<S: Sink> Bdev<S> {
     /// Whether there is a loan.
     pub(crate) fn is_lent(&self) -> bool {
         self.loans.load(Relaxed) != 0
+    }
+
+    /// How many loans have ended, and how many nanoseconds those took together.
+    pub(crate) fn lent(&self) -> (u64, u64) {
+        (self.lent_reads.load(Relaxed), self.lent_ns.load(Relaxed))
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::block_device {

@@ -130,6 +130,11 @@ impl<'a> PeerView<'a> {
         text(self.0, "/peer_devices/0/replication_state")
     }
 
+    /// What holds up the resync that the node serves; empty: nothing.
+    pub fn resync_limit(self) -> &'a str {
+        text(self.0, "/peer_devices/0/resync_limit")
+    }
+
     /// Whether resyncs wait for this reason.
     pub fn waits_for(self, reason: &str) -> bool {
         let reasons = self.0.pointer("/peer_devices/0/paused");

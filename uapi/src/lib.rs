@@ -12,7 +12,7 @@
 //! | [`wire`] | module and module, through the links (`PROTOCOL.md`) |
 //! | [`peer`] | daemon and daemon, before a connection becomes a link |
 //! | [`control`] | module and daemon, on `/dev/weft` |
-//! | [`netlink`], [`status`], [`refusal`] | module and the CLIs |
+//! | [`netlink`], [`status`], [`refusal`], [`resync`] | module and the CLIs |
 //! | [`state`], [`split_brain`] | all of these |
 //! | [`ondisk`] | module and the offline verbs of `weft` (`ONDISK.md`) |
 //!
@@ -27,6 +27,7 @@ pub mod netlink;
 pub mod ondisk;
 pub mod peer;
 pub mod refusal;
+pub mod resync;
 pub mod split_brain;
 pub mod state;
 pub mod status;

@@ -13,6 +13,7 @@
 //! [`Attribute::EventSeq`], [`Attribute::EventKind`], record kind and record after the change, and a text.
 
 use crate::limits::{NAME_MAX, PATH_MAX};
+use crate::resync::LATENCY_MS_MAX;
 use crate::split_brain::{SplitBrain0, SplitBrain1};
 use crate::state::{states, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 
@@ -149,11 +150,17 @@ states! {
         EventSeq = 36 "event-seq",
         /// Event: what happened to the object, see [`crate::status::EventKind`].
         EventKind = 37 "event-kind",
+        /// Bytes per second below which no resync gets for the sake of applications.
+        ResyncMinRate = 40 "resync-min-rate",
+        /// Bytes per second above which no resync gets; 0: there is no such bound.
+        ResyncMaxRate = 41 "resync-max-rate",
+        /// Milliseconds that requests of applications may take before resyncs are slowed down.
+        ResyncLatencyTarget = 42 "resync-latency-target",
     }
 }
 
 /// Largest attribute number.
-pub const ATTRIBUTE_MAX: u32 = Attribute::EventKind.number();
+pub const ATTRIBUTE_MAX: u32 = Attribute::ResyncLatencyTarget.number();
 
 /// Type and bound of an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,7 +205,12 @@ impl Attribute {
                 AttributeKind::Flag
             }
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
-            Self::Start | Self::Stop | Self::EventSeq => AttributeKind::U64,
+            Self::Start
+            | Self::Stop
+            | Self::EventSeq
+            | Self::ResyncMinRate
+            | Self::ResyncMaxRate => AttributeKind::U64,
+            Self::ResyncLatencyTarget => AttributeKind::U32(LATENCY_MS_MAX),
             Self::Record => AttributeKind::Binary,
         }
     }
@@ -303,6 +315,18 @@ const TWO_PRIMARIES: Argument = may(
     Attribute::TwoPrimaries,
     "whether two nodes may be primary at the same time, as for the live migration of a virtual machine, the same on all (default refused)",
 );
+const RESYNC_MIN_RATE: Argument = may(
+    Attribute::ResyncMinRate,
+    "bytes per second that a resync served here gets however long applications wait, with K, M, G or T (default 4M)",
+);
+const RESYNC_MAX_RATE: Argument = may(
+    Attribute::ResyncMaxRate,
+    "bytes per second that a resync served here gets at most; 0: as fast as it goes (default 0)",
+);
+const RESYNC_LATENCY_TARGET: Argument = may(
+    Attribute::ResyncLatencyTarget,
+    "milliseconds that requests of applications may take in the mean before resyncs served here slow down (default 20)",
+);
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
     "what becomes of requests without quorum (default suspend-io)",
@@ -324,6 +348,10 @@ pub const COMMANDS: &[CommandSpec] = &[
             FENCING,
             SPLIT_BRAIN_0,
             SPLIT_BRAIN_1,
+            TWO_PRIMARIES,
+            RESYNC_MIN_RATE,
+            RESYNC_MAX_RATE,
+            RESYNC_LATENCY_TARGET,
             may(
                 Attribute::TieBreaker,
                 "this node keeps no disk, it only votes; its daemon remembers for it",
@@ -529,6 +557,9 @@ pub const COMMANDS: &[CommandSpec] = &[
             SPLIT_BRAIN_0,
             SPLIT_BRAIN_1,
             TWO_PRIMARIES,
+            RESYNC_MIN_RATE,
+            RESYNC_MAX_RATE,
+            RESYNC_LATENCY_TARGET,
         ],
         "Change options of a running resource.",
     ),

@@ -107,6 +107,14 @@ pub struct ResourceInfo {
     pub clients: u32,
     /// [`crate::state::TwoPrimaries`].
     pub two_primaries: u32,
+    /// [`crate::resync::Speed`] of resyncs that this node serves: the lower bound,
+    pub resync_min_rate: u64,
+    /// the upper one,
+    pub resync_max_rate: u64,
+    /// and the time that applications may wait.
+    pub resync_latency_ms: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// One volume of a resource on this node.
@@ -232,6 +240,12 @@ pub struct PeerVolumeInfo {
     pub verify_differing: u64,
     /// Where those lie, in ascending order. When they are in more pieces, the nearest are joined over what lies between.
     pub verify_found: [SectorRange; FOUND_MAX],
+    /// [`crate::resync::Limit`]: what holds up the resync that this node serves.
+    pub resync_limit: u32,
+    /// Must be zero.
+    pub reserved: u32,
+    /// The rate that it gets then, in bytes per second; 0: nothing holds it up.
+    pub resync_rate: u64,
 }
 
 /// A piece of a volume.

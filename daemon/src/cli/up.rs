@@ -13,6 +13,7 @@ use crate::view::model::{self, Resource};
 use crate::view::show::{self, command_line};
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Speed;
 use weft_uapi::state::{ConnectionState, DiskState, TwoPrimaries};
 
 /// All commands that make a resource, in order: resource, devices, peers, disks, connections.
@@ -35,6 +36,7 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
         resource.tie_breakers.contains(place.node.id),
     );
     let new = show::with_two_primaries(new, resource.two_primaries, TwoPrimaries::default());
+    let new = show::with_speed(new, resource.speed, Speed::default());
     let devices = resource.volumes.iter().map(|volume| {
         about(Command::NewDevice)
             .number(Attribute::Volume, number(volume.id.0))
@@ -89,6 +91,7 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
     let request = show::with_policies(request, wanted.policies, running.split_brain.policies());
     let now = TwoPrimaries::from_name(&running.two_primaries).unwrap_or_default();
     let request = show::with_two_primaries(request, wanted.two_primaries, now);
+    let request = show::with_speed(request, wanted.speed, running.resync.speed());
     (request.arguments.len() > 1).then_some(request)
 }
 
@@ -395,6 +398,32 @@ mod tests {
         assert_eq!(
             adjusted(TEXT, &running),
             ["weftsetup options r0 --two-primaries refused"]
+        );
+    }
+
+    #[test]
+    fn r15_the_speed_of_resyncs_is_set_at_the_start_and_adjusted_later() {
+        let lines = "protocol = \"B\"\nresync-max-rate = \"100M\"\nresync-latency-target = 5";
+        let text = TEXT.replace("protocol = \"B\"", lines);
+        assert_eq!(
+            command_line(&steps_of(&text, "alpha", None, false)[0]),
+            "weftsetup new-resource r0 0 --protocol B --resync-max-rate 104857600 --resync-latency-target 5"
+        );
+        let mut running = running();
+        let adjusted = |text: &str, running: &Resource| -> Vec<String> {
+            let steps = steps_of(text, "alpha", Some(running), true);
+            steps.iter().map(command_line).collect()
+        };
+        assert_eq!(
+            adjusted(&text, &running),
+            ["weftsetup options r0 --resync-max-rate 104857600 --resync-latency-target 5"]
+        );
+        running.resync.max_rate_bytes = 100 << 20;
+        running.resync.latency_target_ms = 5;
+        assert_eq!(adjusted(&text, &running), [""; 0]);
+        assert_eq!(
+            adjusted(TEXT, &running),
+            ["weftsetup options r0 --resync-max-rate 0 --resync-latency-target 20"]
         );
     }
 

@@ -4,7 +4,7 @@
 
 use super::file::{self, File};
 use super::{
-    fencing, is_name, quorum, split_brain, Backing, Cluster, Config, Node, Resource, Volume,
+    fencing, is_name, quorum, resync, split_brain, Backing, Cluster, Config, Node, Resource, Volume,
 };
 use log::LevelFilter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,6 +217,7 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             fence_peer: fencing::program(raw)?,
             two_primaries: two_primaries(raw.two_primaries.as_ref())?,
             policies: split_brain::policies(raw, voters)?,
+            speed: resync::speed(raw)?,
             volumes,
         });
     }

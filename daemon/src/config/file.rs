@@ -56,6 +56,12 @@ pub(super) struct Resource {
     pub(super) fencing: Option<Spanned<String>>,
     #[serde(rename = "two-primaries")]
     pub(super) two_primaries: Option<Spanned<String>>,
+    #[serde(rename = "resync-min-rate")]
+    pub(super) resync_min_rate: Option<Spanned<String>>,
+    #[serde(rename = "resync-max-rate")]
+    pub(super) resync_max_rate: Option<Spanned<String>>,
+    #[serde(rename = "resync-latency-target")]
+    pub(super) resync_latency_target: Option<Spanned<u32>>,
     #[serde(rename = "split-brain-0")]
     pub(super) split_brain_0: Option<Spanned<String>>,
     #[serde(rename = "split-brain-1")]

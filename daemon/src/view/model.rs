@@ -5,6 +5,7 @@
 //! The field names are the JSON of `weft status --json`; sizes are bytes, times milliseconds.
 
 use super::paused;
+use super::resync::{self, Resync};
 use super::suspension;
 use super::units::sector_bytes;
 use super::verify::Verify;
@@ -42,6 +43,9 @@ pub struct Resource {
     /// Whose data are given up after a split brain.
     #[serde(default)]
     pub split_brain: SplitBrain,
+    /// How fast this node serves resyncs.
+    #[serde(default)]
+    pub resync: Resync,
     /// Whether this node is with a majority of those who vote.
     #[serde(default)]
     pub quorum: Quorum,
@@ -271,6 +275,13 @@ pub struct PeerDevice {
     /// fetch from.
     #[serde(default)]
     pub paused: Vec<String>,
+    /// What holds up a resync that this node serves: `max-rate`, `latency`, `min-rate`; `None`: nothing but disks and
+    /// network, or it serves none.
+    #[serde(default)]
+    pub resync_limit: Option<String>,
+    /// The rate that it gets then, in bytes per second.
+    #[serde(default)]
+    pub resync_rate_bytes: u64,
     /// Rule that decided the last handshake; may be empty.
     pub rule: String,
     /// What came of it if that was a split brain: what solved it, or why it is left to a person; else `none`.
@@ -408,6 +419,7 @@ impl From<&ResourceInfo> for Resource {
                 none: SplitBrain0::from_number(info.split_brain_0).unwrap_or_default(),
                 one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),
             }),
+            resync: Resync::from(info),
             promotion: Promotion::from(info),
             server: info.server.checked_sub(1),
             clients: NodeSet(info.clients).iter().map(NodeId::get).collect(),
@@ -510,6 +522,8 @@ impl From<&PeerVolumeInfo> for PeerDevice {
             received_bytes: sector_bytes(info.received_sectors),
             unacked: info.unacked,
             paused: paused::reasons(info.paused),
+            resync_limit: resync::limit(info),
+            resync_rate_bytes: info.resync_rate,
             rule: text(&info.rule),
             recovery: state_name(
                 Recovery::from_number(info.recovery).map(Recovery::name),

@@ -6,6 +6,7 @@ use super::model::Resource;
 use crate::kernel::netlink::request::{Request, Value};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command};
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::NodeSet;
@@ -27,6 +28,7 @@ fn resource(resource: &Resource) -> Vec<Request> {
         .flag(Attribute::TieBreaker, resource.tie_breaker);
     let two_primaries = TwoPrimaries::from_name(&resource.two_primaries).unwrap_or_default();
     let new = with_two_primaries(new, two_primaries, TwoPrimaries::default());
+    let new = with_speed(new, resource.resync.speed(), Speed::default());
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
             .number(Attribute::Volume, device.volume)
@@ -110,6 +112,22 @@ pub fn with_two_primaries(request: Request, wanted: TwoPrimaries, now: TwoPrimar
     match wanted {
         wanted if wanted == now => request,
         wanted => request.number(Attribute::TwoPrimaries, wanted.number()),
+    }
+}
+
+/// A request with the bounds for resyncs that are not as they are now.
+pub fn with_speed(request: Request, wanted: Speed, now: Speed) -> Request {
+    let rates = [
+        (Attribute::ResyncMinRate, wanted.min, now.min),
+        (Attribute::ResyncMaxRate, wanted.max, now.max),
+    ];
+    let changed = rates.iter().filter(|(_, wanted, now)| wanted != now);
+    let request = changed.fold(request, |request, &(attribute, wanted, _)| {
+        request.with(attribute, Value::U64(wanted))
+    });
+    match wanted.latency_ms {
+        wanted if wanted == now.latency_ms => request,
+        wanted => request.number(Attribute::ResyncLatencyTarget, wanted),
     }
 }
 

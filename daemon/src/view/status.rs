@@ -4,6 +4,7 @@
 
 use super::model::{Connection, Device, PeerDevice, Promotion, Quorum, Resource};
 use super::paused;
+use super::resync;
 use super::suspension;
 use super::units::{size, span};
 use std::fmt::Write;
@@ -241,6 +242,10 @@ fn peer_device(peer: &PeerDevice) -> String {
         if let Some(left) = peer.seconds_left() {
             let _ = write!(text, "  {} left", span(Duration::from_secs(left)));
         }
+        let limit = peer.resync_limit.as_deref();
+        if let Some(why) = limit.and_then(|limit| resync::why(limit, peer.resync_rate_bytes)) {
+            let _ = write!(text, "  {why}");
+        }
     }
     let _ = write!(text, "  peer disk {}", peer.peer_disk_state);
     let is_off = peer.replication_state == ReplicationState::Off.name();
@@ -270,6 +275,7 @@ fn peer_device(peer: &PeerDevice) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::model::SplitBrain;
+    use super::super::resync::Resync;
     use super::*;
     use weft_uapi::refusal::Refusal;
     use weft_uapi::state::OnNoQuorum;
@@ -291,6 +297,8 @@ mod tests {
             received_bytes: 0,
             unacked: 2,
             paused: Vec::new(),
+            resync_limit: None,
+            resync_rate_bytes: 0,
             rule: "behind".to_owned(),
             recovery: "none".to_owned(),
             victim: None,
@@ -335,6 +343,7 @@ mod tests {
             fencing: "dont-care".to_owned(),
             two_primaries: "refused".to_owned(),
             split_brain: SplitBrain::default(),
+            resync: Resync::default(),
             promotion: Promotion::default(),
             server: None,
             clients: vec![],
@@ -357,6 +366,32 @@ mod tests {
              \x20 beta (node 1)  connected, secondary\n\
              \x20   volume 0  sync-source  25.0 %  512.0 KiB/s  6 s left  peer disk inconsistent  (rule behind)\n"
         );
+    }
+
+    #[test]
+    fn r15_what_holds_a_resync_up_is_named_with_the_rate_that_is_left_to_it() {
+        let mut resource = sample();
+        let peer = &mut resource.connections[0].peer_devices[0];
+        peer.resync_rate_bytes = 4 << 20;
+        let told = [
+            (
+                "max-rate",
+                "6 s left  held at 4.0 MiB/s by resync-max-rate  peer",
+            ),
+            (
+                "latency",
+                "held at 4.0 MiB/s for the latency of applications",
+            ),
+            (
+                "min-rate",
+                "held at 4.0 MiB/s (resync-min-rate) for the latency",
+            ),
+        ];
+        for (limit, want) in told {
+            resource.connections[0].peer_devices[0].resync_limit = Some(limit.to_owned());
+            let text = text(&[resource.clone()]);
+            assert!(text.contains(want), "{text}");
+        }
     }
 
     #[test]

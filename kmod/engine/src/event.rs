@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::load::LoadedDisk;
 use crate::quorum::OnNoQuorum;
 use weft_uapi::ondisk::Generation;
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
 use weft_uapi::state::{FenceOutcome, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, Term, VolumeId};
@@ -297,6 +298,23 @@ pub struct Options {
     pub split_brain_1: Option<SplitBrain1>,
     /// Two nodes may be primary at the same time.
     pub two_primaries: Option<bool>,
+    /// The parts of [`Speed`] with which this node serves resyncs.
+    pub resync_min_rate: Option<u64>,
+    /// As above.
+    pub resync_max_rate: Option<u64>,
+    /// As above, in milliseconds.
+    pub resync_latency_ms: Option<u32>,
+}
+
+impl Options {
+    /// The bounds for resyncs, given what they are now.
+    pub fn speed(&self, now: Speed) -> Speed {
+        Speed {
+            min: self.resync_min_rate.unwrap_or(now.min),
+            max: self.resync_max_rate.unwrap_or(now.max),
+            latency_ms: self.resync_latency_ms.unwrap_or(now.latency_ms),
+        }
+    }
 }
 
 /// What a request of the application asks for.

@@ -44,4 +44,4 @@ pub mod tail;
 #[cfg(test)]
 mod testing;
 
-pub use machine::{transitions, Config, Engine};
+pub use machine::{transitions, Config, Engine, Reads};

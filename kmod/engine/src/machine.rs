@@ -10,7 +10,7 @@
 //! | `peer_op`, `received` | what peers send; what is remembered of it |
 //! | `disk`, `attach`, `age` | metadata writers; a disk's coming and going; how far it has come |
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
-//! | `source`, `target`, `split_brain` | resync; whose data are given up |
+//! | `source`, `target`, `speed`, `split_brain` | resync; how fast it is served; whose data are given up |
 //! | `change`, `role`, `demotion`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `application` | who has one: the primaries that people see |
 //! | `client`, `server`, `carried`, `exposure` | primaries without good data of their own; who serves them; their requests; what they were shown |
@@ -64,6 +64,7 @@ mod session;
 mod shortcut;
 mod slots;
 mod source;
+mod speed;
 mod split_brain;
 mod status;
 mod suspend;
@@ -84,6 +85,7 @@ use context::{ensure, Context, Facts, Fault};
 use cookie::Work;
 use role::Transition;
 use session::Peer;
+pub use speed::Reads;
 use weft_uapi::limits::{NODES_MAX, VOLUMES_MAX};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
@@ -108,6 +110,8 @@ pub struct Config {
     pub policies: Policies,
     /// Two nodes may be primary at the same time, to begin with.
     pub two_primaries: bool,
+    /// How fast this node serves resyncs, to begin with.
+    pub speed: weft_uapi::resync::Speed,
     /// This node has no disk, and votes.
     pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
@@ -125,6 +129,7 @@ pub struct Engine<H: Host> {
     fencing: Fencing,
     policies: Policies,
     two_primaries: bool,
+    speed: speed::Control,
     role: Role,
     transition: Option<Transition>,
     /// An administrator made this node primary, and it leads itself.
@@ -172,6 +177,7 @@ impl<H: Host> Engine<H> {
             fencing: config.fencing,
             policies: config.policies,
             two_primaries: config.two_primaries,
+            speed: speed::Control::new(config.speed),
             role: Role::Secondary,
             transition: None,
             is_claimed: false,
@@ -285,6 +291,7 @@ impl<H: Host> Engine<H> {
     #[inline(never)]
     fn settle<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
         self.run_failures(cx);
+        self.run_speed(cx.now);
         // A volume's step may let the role go on, and the other way round; a handful of turns suffices.
         for _ in 0..4 {
             cx.facts = self.facts();
@@ -348,6 +355,7 @@ impl<H: Host> Engine<H> {
             server: self.server(),
             clients: self.clients,
             is_suspended: self.suspension.is_wanted(),
+            speed: self.speed.bounds,
             in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),
             is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),
         }

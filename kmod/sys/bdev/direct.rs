@@ -12,7 +12,11 @@ use crate::sys::bio::Started;
 use core::ptr::NonNull;
 use kernel::{
     prelude::*,
-    sync::{atomic::Full, rcu, Arc, ArcBorrow},
+    sync::{
+        atomic::{Full, Relaxed},
+        rcu, Arc, ArcBorrow,
+    },
+    time::{Instant, Monotonic},
 };
 
 /// The use of a lower device for one read.
@@ -47,6 +51,7 @@ impl<S: Sink> Loan<S> {
             loan: self,
             bio,
             started,
+            begun: Instant::now(),
         };
         // SAFETY: The padding, which is large enough, and the clone are ours until it is submitted. What it reads into
         // stays until its end, since the bio is in the padding.
@@ -56,6 +61,15 @@ impl<S: Sink> Loan<S> {
             (*clone).bi_end_io = Some(Self::end_io);
             bindings::submit_bio_noacct(clone);
         }
+    }
+
+    /// The read has ended.
+    fn count(&self, begun: Instant<Monotonic>) {
+        // SAFETY: The device is valid, by the type's invariant.
+        let device = unsafe { self.0.as_ref() };
+        let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(0);
+        device.lent_ns.fetch_add(took, Relaxed);
+        device.lent_reads.fetch_add(1, Relaxed);
     }
 
     /// End of a read. Any context.
@@ -70,7 +84,13 @@ impl<S: Sink> Loan<S> {
             bindings::bio_put(clone);
             (direct, status)
         };
-        let Direct { loan, bio, started } = direct;
+        let Direct {
+            loan,
+            bio,
+            started,
+            begun,
+        } = direct;
+        loan.count(begun);
         if status == 0 {
             bio.complete(Ok(()), Some(started));
         } else {
@@ -100,6 +120,7 @@ struct Direct<S: Sink> {
     loan: Loan<S>,
     bio: Bio,
     started: Started,
+    begun: Instant<Monotonic>,
 }
 
 impl<S: Sink> Direct<S> {

@@ -9,6 +9,7 @@ use crate::quorum::Quorum;
 use core::fmt;
 use core::marker::PhantomData;
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{Policies, Recovery};
 use weft_uapi::state::{Protocol, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
@@ -25,6 +26,8 @@ pub(super) struct Facts {
     pub(super) protocol: Protocol,
     /// A person wants requests of the application to wait.
     pub(super) is_suspended: bool,
+    /// How fast this node serves resyncs.
+    pub(super) speed: Speed,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
     /// This node has an application whose requests a peer carries out, or is to.

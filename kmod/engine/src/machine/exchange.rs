@@ -87,7 +87,12 @@ impl<H: Host> Replica<H> {
         let is_decided = !self.round.is_open();
         let at_once = (is_decided && (is_sending || is_scanning)).then_some(Time(0));
         let verdict = self.verdict.map(|verdict| verdict.due);
-        at_once.or(verdict).or(self.round.deadline())
+        let pace = self
+            .source
+            .as_ref()
+            .and_then(|source| source.pace.deadline());
+        let negotiation = at_once.or(verdict).or(self.round.deadline());
+        negotiation.into_iter().chain(pace).min()
     }
 }
 

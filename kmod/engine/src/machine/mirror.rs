@@ -8,7 +8,7 @@
 use super::context::{ensure, Context, Fault};
 use super::cookie::Work;
 use super::hold::Hold;
-use super::request::{Stage, UNACKED_BYTES_MAX};
+use super::request::{Request, Stage, UNACKED_BYTES_MAX};
 use super::volume::Volume;
 use crate::effect::{Data, Effect, IoError};
 use crate::event::{DiskError, Io, Op};
@@ -42,6 +42,18 @@ fn span(entry: &Entry) -> Span {
 }
 
 impl<H: Host> Volume<H> {
+    /// A peer lacks nothing now: writes under way that it did not get began before its session, and the resync has
+    /// carried them.
+    pub(super) fn note_carried(&mut self, peer: NodeId) {
+        let is_under_way = |request: &&mut Request<H>| request.stage == Stage::Writing;
+        for request in self.requests.iter_mut().filter(is_under_way) {
+            if !request.sent.contains(peer) {
+                request.acked = request.acked.with(peer);
+            }
+        }
+        self.recheck = true;
+    }
+
     /// The peer has a write in memory.
     #[inline(never)]
     pub(super) fn on_received<O: Output<H>>(

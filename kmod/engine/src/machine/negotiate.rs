@@ -14,6 +14,7 @@ use super::invalidate::Order;
 use super::replica::{Progress, Replica};
 use super::said::Said;
 use super::source::Source;
+use super::speed::Pace;
 use super::target::Target;
 use super::volume::Volume;
 use crate::ancestry::Ancestry;
@@ -636,6 +637,7 @@ impl<H: Host> Volume<H> {
                 pages: Pages::new(full).after_peer(rule == Rule::Forked),
                 stable_by: None,
                 is_peer_ready: false,
+                pace: Pace::new(now, &cx.facts.speed),
                 has_joined: false,
             });
             replica.progress = Progress {

@@ -200,6 +200,7 @@ impl<H: Host> Engine<H> {
             .chain(peers)
             .chain(role)
             .chain(self.client_deadline())
+            .chain(self.speed_deadline())
             .chain(self.fencing_deadline())
             .chain(self.leave_deadline())
             .min()

@@ -11,6 +11,7 @@ use crate::event::{Options, Token};
 use crate::host::{Host, Output, Time};
 use crate::quorum::Quorum;
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, Role};
 use weft_uapi::units::{NodeId, NodeSet};
@@ -42,6 +43,17 @@ impl<H: Host> Engine<H> {
         if let Some(stranger) = voters.iter().find(|&voter| !known.contains(voter)) {
             return cx.refuse(token, Refusal::NoSuchVoter, format_args!("node {stranger}"));
         }
+        let speed = options.speed(self.speed.bounds);
+        if !speed.is_valid() {
+            let Speed { min, max, .. } = speed;
+            let refusal = Refusal::BadArgument;
+            return cx.refuse(
+                token,
+                refusal,
+                format_args!("resyncs of at least {min} and at most {max} bytes per second"),
+            );
+        }
+        self.set_speed(speed);
         self.protocol = options.protocol.unwrap_or(self.protocol);
         self.fencing = options.fencing.unwrap_or(self.fencing);
         self.policies = Policies {

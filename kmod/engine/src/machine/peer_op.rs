@@ -231,17 +231,28 @@ impl<H: Host> Volume<H> {
             .ops
             .insert(op)
             .map_err(|_| Fault("the peer sent more than there is room for"))?;
-        let entered = self.ranges.enter(span_of(&io), Owner::Op(number));
-        match (entered, self.ops.get_mut(number)) {
-            (Some(entered), Some(op)) => {
+        self.recheck |= self.room_for(peer) == 0;
+        match kind {
+            // Once it is its turn: an application must not wait for what waits for applications.
+            Kind::ResyncRead => self.serve(cx, peer),
+            _ => self.enter_op(cx, number),
+        }
+        Ok(())
+    }
+
+    /// Queues an operation for its range.
+    pub(super) fn enter_op<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32) {
+        let Some(op) = self.ops.get_mut(number) else {
+            return;
+        };
+        match self.ranges.enter(span_of(&op.io), Owner::Op(number)) {
+            Some(entered) => {
                 op.range = Some(entered.id);
                 op.is_range_free = entered.is_ready;
             }
-            _ => self.break_down(cx, "no room for a range"),
+            None => self.break_down(cx, "no room for a range"),
         }
-        self.recheck |= self.room_for(peer) == 0;
         self.advance_op(cx, number);
-        Ok(())
     }
 
     /// Looks at everything that waits.
@@ -261,7 +272,7 @@ impl<H: Host> Volume<H> {
         let is_current = self
             .line(peer)
             .is_some_and(|line| line.session == op.session);
-        let is_void = !is_current || self.is_void_digest(peer, kind, seq);
+        let is_void = !is_current || self.is_void_digest(peer, kind, seq) || self.is_void_read(op);
         if is_void || self.disk.is_none() || self.disk_state() == DiskState::Failed {
             self.drop_op(number);
             return;

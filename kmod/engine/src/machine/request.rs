@@ -18,7 +18,7 @@ use super::hold::Hold;
 use super::volume::{Owner, Volume, PEER_OPS};
 use crate::effect::{Data, Effect, IoError};
 use crate::event::{DiskError, Io, Op};
-use crate::host::{Host, Output};
+use crate::host::{Host, Output, Time};
 use crate::quorum::OnNoQuorum;
 use crate::ranges::{RangeId, Span};
 use crate::tail::Kind;
@@ -73,6 +73,8 @@ impl<H: Host> Origin<H> {
 pub(super) struct Request<H: Host> {
     pub(super) origin: Origin<H>,
     pub(super) io: Io,
+    /// When it came.
+    pub(super) since: Time,
     pub(super) stage: Stage,
     pub(super) range: Option<RangeId>,
     pub(super) is_range_free: bool,
@@ -98,10 +100,11 @@ pub(super) struct Request<H: Host> {
 }
 
 impl<H: Host> Request<H> {
-    fn new(origin: Origin<H>, io: Io) -> Self {
+    fn new(origin: Origin<H>, io: Io, since: Time) -> Self {
         Self {
             origin,
             io,
+            since,
             stage: Stage::Held,
             range: None,
             is_range_free: false,
@@ -181,7 +184,7 @@ impl<H: Host> Volume<H> {
             return;
         }
         let theirs = u32::from(matches!(origin, Origin::Client { .. }));
-        match self.requests.insert(Request::new(origin, io)) {
+        match self.requests.insert(Request::new(origin, io, cx.now)) {
             Ok(number) => {
                 self.theirs = self.theirs.saturating_add(theirs);
                 self.enter_range(cx, number, io);
@@ -586,18 +589,6 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// A peer lacks nothing now: writes under way that it did not get began before its session, and the resync has
-    /// carried them.
-    pub(super) fn note_carried(&mut self, peer: NodeId) {
-        let is_under_way = |request: &&mut Request<H>| request.stage == Stage::Writing;
-        for request in self.requests.iter_mut().filter(is_under_way) {
-            if !request.sent.contains(peer) {
-                request.acked = request.acked.with(peer);
-            }
-        }
-        self.recheck = true;
-    }
-
     /// The disk is gone: what waits for it, or for a record that it cannot carry any more, is not complete. A client asks
     /// again elsewhere.
     pub(super) fn fail_requests<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
@@ -630,6 +621,7 @@ impl<H: Host> Volume<H> {
         data: Option<H::Buffer>,
     ) {
         if let Some(request) = self.take_out(number) {
+            self.load.count(request.since, cx.now);
             self.answer(cx, request.origin, request.io, result, data);
         }
     }

@@ -8,6 +8,7 @@
 use super::context::{ensure, Context, Fault};
 use super::exchange::Pages;
 use super::peer_op::PeerOp;
+use super::speed::Pace;
 use super::volume::Volume;
 use crate::effect::Data;
 use crate::host::{Host, Output, Time};
@@ -25,6 +26,8 @@ pub(super) struct Source {
     pub(super) stable_by: Option<u64>,
     /// The target's record is durable.
     pub(super) is_peer_ready: bool,
+    /// How fast it gets what it asks for.
+    pub(super) pace: Pace,
     /// The target has a record durable that names it as a member. It is one for good when such a record is in force.
     pub(super) has_joined: bool,
 }

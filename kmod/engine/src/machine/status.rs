@@ -58,6 +58,10 @@ impl<H: Host> Engine<H> {
                 false => TwoPrimaries::Refused,
             }
             .number(),
+            resync_min_rate: self.speed.bounds.min,
+            resync_max_rate: self.speed.bounds.max,
+            resync_latency_ms: self.speed.bounds.latency_ms,
+            reserved: 0,
         }
     }
 
@@ -185,6 +189,9 @@ impl<H: Host> Engine<H> {
         info.recovery = replica.recovery.number();
         info.victim = number_of(replica.victim);
         info.left_at = volume.left_with(peer).0;
+        if let Some(source) = replica.source.as_ref() {
+            (info.resync_limit, info.resync_rate) = source.pace.shown();
+        }
         if let Some(verify) = replica.verify.as_ref() {
             verify.show(now, &mut info);
         }

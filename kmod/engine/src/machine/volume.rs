@@ -16,6 +16,7 @@ use super::place::Place;
 use super::replica::Replica;
 use super::request::Request;
 use super::slots::Slots;
+use super::speed::Load;
 use super::transitions;
 use super::witness::Witness;
 use super::Config;
@@ -117,6 +118,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) is_starved: bool,
     /// An internal rule was broken: no I/O any more.
     pub(super) is_broken: bool,
+    /// What became of requests of applications since that was looked at last.
+    pub(super) load: Load,
     pub(super) read_sectors: u64,
     pub(super) written_sectors: u64,
 }
@@ -162,6 +165,7 @@ impl<H: Host> Volume<H> {
             recheck: false,
             is_starved: false,
             is_broken: false,
+            load: Load::default(),
             read_sectors: 0,
             written_sectors: 0,
         })
@@ -304,6 +308,7 @@ impl<H: Host> Volume<H> {
                 self.run_requests(cx);
                 self.run_ops(cx);
             }
+            self.run_sources(cx);
             self.run_tail(cx);
             self.run_received(cx);
             self.run_targets(cx);

@@ -27,6 +27,7 @@ mod recovery;
 mod resync;
 mod rig;
 mod shortcut;
+mod speed;
 mod split_brain;
 mod suspend;
 mod table;

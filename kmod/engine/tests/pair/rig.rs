@@ -20,6 +20,7 @@ use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaKind, Superblock, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
@@ -103,6 +104,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         fencing: Fencing::default(),
         policies: Policies::default(),
         two_primaries: false,
+        speed: Speed::default(),
         is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,

@@ -10,20 +10,17 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Role;
 use weft_uapi::status::SUSPENDED_NO_SERVER;
 
-const TWO: Options = Options {
-    protocol: None,
-    voters: None,
-    on_no_quorum: None,
-    fencing: None,
-    split_brain_0: None,
-    split_brain_1: None,
-    two_primaries: Some(true),
-};
+fn allowed() -> Options {
+    Options {
+        two_primaries: Some(true),
+        ..Options::default()
+    }
+}
 
 /// Both nodes of a pair, or two of more, are primary.
 fn both_lead(mut rig: Rig, nodes: usize) -> Rig {
     for node in 0..nodes {
-        assert_eq!(rig.set_options(node, TWO), Ok(()));
+        assert_eq!(rig.set_options(node, allowed()), Ok(()));
     }
     assert_eq!(rig.promote(1), Ok(()));
     rig.idle();
@@ -35,9 +32,9 @@ fn both_lead(mut rig: Rig, nodes: usize) -> Rig {
 fn a_second_primary_is_refused_unless_that_was_asked_for_on_both_sides() {
     let mut rig = Rig::pair();
     assert_eq!(rig.promote(1), Err(Refusal::PeerPrimary));
-    assert_eq!(rig.set_options(1, TWO), Ok(()));
+    assert_eq!(rig.set_options(1, allowed()), Ok(()));
     assert_eq!(rig.promote(1), Err(Refusal::PeerPrimary));
-    assert_eq!(rig.set_options(0, TWO), Ok(()));
+    assert_eq!(rig.set_options(0, allowed()), Ok(()));
     assert_eq!(rig.promote(1), Ok(()));
     assert_eq!(rig.open(1), Ok(()));
     assert_eq!(rig.open(0), Ok(()));
@@ -47,7 +44,7 @@ fn a_second_primary_is_refused_unless_that_was_asked_for_on_both_sides() {
 fn nothing_is_taken_from_an_application_before_the_second_one_is_primary() {
     let mut rig = Rig::pair();
     for node in 0..2 {
-        assert_eq!(rig.set_options(node, TWO), Ok(()));
+        assert_eq!(rig.set_options(node, allowed()), Ok(()));
     }
     let order = rig.order(1, Command::Primary { force: false });
     let write = rig.begin_write(1, 0, 1, 4096);
@@ -87,7 +84,7 @@ fn a_second_primary_whose_place_was_taken_while_it_was_out_of_reach_ends() {
 /// Nodes 1 and 2 are primary, without disks, and node 0 serves both.
 fn served_by_a_third(quorum: Quorum) -> Rig {
     let mut rig = Rig::configured(3, 131_072, quorum).sync();
-    (0..3).for_each(|node| assert_eq!(rig.set_options(node, TWO), Ok(())));
+    (0..3).for_each(|node| assert_eq!(rig.set_options(node, allowed()), Ok(())));
     rig.detach(1);
     rig.detach(2);
     assert_eq!(rig.promote(1), Ok(()));
@@ -210,8 +207,8 @@ fn the_role_moves_over_without_a_moment_in_which_nobody_has_it() {
     let mut rig = Rig::pair();
     for turn in 0..4u8 {
         let (from, to) = (usize::from(turn % 2), usize::from(1 - turn % 2));
-        assert_eq!(rig.set_options(from, TWO), Ok(()));
-        assert_eq!(rig.set_options(to, TWO), Ok(()));
+        assert_eq!(rig.set_options(from, allowed()), Ok(()));
+        assert_eq!(rig.set_options(to, allowed()), Ok(()));
         assert_eq!(rig.promote(to), Ok(()));
         assert_eq!(rig.write(from, 0, turn, 4096), Ok(()));
         assert_eq!(
@@ -280,7 +277,7 @@ fn a_primary_is_shown_what_a_lost_one_was_writing_once_that_stays() {
 fn what_a_server_without_majority_has_is_read_nowhere() {
     let mut rig = Rig::voting(4);
     for node in 0..4 {
-        assert_eq!(rig.set_options(node, TWO), Ok(()));
+        assert_eq!(rig.set_options(node, allowed()), Ok(()));
     }
     rig.break_wire();
     let write = rig.begin_write(0, 0, 1, 4096);

@@ -110,6 +110,7 @@ impl World {
 
     /// Takes note of the states that status tells now.
     pub(crate) fn count_states(&mut self) {
+        self.count_limits();
         for (_, _, view) in self.views() {
             let Some(view) = view else {
                 continue;
@@ -349,6 +350,7 @@ impl World {
     fn repair(&mut self, node: usize) {
         self.nodes[node].dies_after = None;
         self.take_orders_back(node);
+        self.take_speed_back(node);
         let is_late = self
             .calm_since
             .is_some_and(|since| self.now > since + GIVE_UP_AFTER);

@@ -15,6 +15,7 @@ use weft_engine::load::{LoadedDisk, Read};
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
+use weft_uapi::resync::Speed;
 use weft_uapi::state::{Fencing, ReplicationState, Role};
 use weft_uapi::units::{Minor, NodeSet, Sector};
 
@@ -47,6 +48,7 @@ impl World {
             fencing: Fencing::DontCare,
             policies: self.policies,
             two_primaries: self.two_primaries,
+            speed: Speed::default(),
             is_tie_breaker: self.nodes[node].is_diskless,
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),

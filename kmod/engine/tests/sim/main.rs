@@ -10,7 +10,7 @@
 //! | links | delays, stalls, cuts of one or both directions, deaths that one side sees seconds later, a part of the queue lost |
 //! | networks | single cables, whole nodes, two groups, all but a chain |
 //! | daemons | die and come back; their machines go on |
-//! | people | promote, demote, force, detach, attach, connect, disconnect, leave in order, change the protocol, give data up; give disks up, let resyncs and requests wait, call new disks equal |
+//! | people | promote, demote, force, detach, attach, connect, disconnect, leave in order, change the protocol, give data up; give disks up, let resyncs and requests wait, choose how fast resyncs run, call new disks equal |
 //! | applications | overlapping writes of odd sizes, flush, FUA, preflush, discard, write-zeroes, reads that are checked |
 //!
 //! Not modelled: an image of a disk that is put back before all peers have noted that the disk went on, several volumes, discards that
@@ -42,6 +42,7 @@ mod node;
 mod orders;
 mod random;
 mod reach;
+mod speeds;
 mod verify;
 mod world;
 

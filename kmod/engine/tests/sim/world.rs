@@ -223,6 +223,8 @@ pub(crate) struct World {
     pub orders: Random,
     /// Chance of what people have compared.
     pub verifies: Random,
+    /// Chance of what people choose about resyncs.
+    pub speeds: Random,
     /// So often something is to be compared when all is well.
     pub verifies_left: u32,
     /// Blocks of which a sector went bad on some disk at some time.
@@ -329,6 +331,7 @@ impl World {
             extra,
             orders: Random::new(plan.seed.rotate_left(24)),
             verifies: Random::new(plan.seed.rotate_left(40)),
+            speeds: Random::new(plan.seed.rotate_left(56)),
             verifies_left: VERIFIES_WHEN_WELL,
             bad_ever: BTreeSet::new(),
             are_equal: false,

@@ -3,6 +3,9 @@
 //! What the scenarios look at: the disks, and what the engines say of themselves.
 
 use super::{node, Rig, VOLUME};
+use weft_engine::host::Time;
+use weft_engine::Reads;
+use weft_uapi::resync::Limit;
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role, VerifyState};
 use weft_uapi::status::{PeerVolumeInfo, ResourceInfo};
@@ -111,6 +114,30 @@ impl Rig {
     /// Sectors that the last resync with the peer transferred.
     pub(crate) fn resynced(&self, number: usize, peer: usize) -> u64 {
         self.replica(number, peer).resync_done_sectors
+    }
+
+    /// What holds up the resync that the node serves, and the rate that it gets.
+    pub(crate) fn resync_limit(&self, number: usize, peer: usize) -> (Limit, u64) {
+        let info = self.replica(number, peer);
+        (
+            Limit::from_number(info.resync_limit).unwrap(),
+            info.resync_rate,
+        )
+    }
+
+    /// Bytes that the node sent to the peer.
+    pub(crate) fn sent(&self, number: usize, peer: usize) -> u64 {
+        self.replica(number, peer).sent_sectors * 512
+    }
+
+    /// The time, in milliseconds.
+    pub(crate) fn clock(&self) -> u64 {
+        self.now.ms_since(Time(0))
+    }
+
+    /// The node's host tells of reads that it made itself.
+    pub(crate) fn tell_reads(&mut self, number: usize, reads: Reads) {
+        self.nodes[number].engine.note_reads(VOLUME, reads);
     }
 
     /// The rule that decided when the two met last.

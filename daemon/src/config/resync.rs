@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! How fast resyncs are served.
+
+use super::check::{fault, within, Checked};
+use super::file::Resource;
+use crate::view::units::bytes_of;
+use toml::Spanned;
+use weft_uapi::resync::{Speed, LATENCY_MS_MAX, RATE_MAX, RATE_MIN};
+
+/// What stands for no upper bound.
+const UNLIMITED: &str = "unlimited";
+
+/// The bounds.
+pub(super) fn speed(raw: &Resource) -> Checked<Speed> {
+    let default = Speed::default();
+    let max = match &raw.resync_max_rate {
+        Some(value) if value.get_ref() == UNLIMITED => 0,
+        Some(value) => rate("resync-max-rate", value)?,
+        None => default.max,
+    };
+    let min = match &raw.resync_min_rate {
+        Some(value) => rate("resync-min-rate", value)?,
+        // Who only names an upper bound wants it kept.
+        None if max > 0 => default.min.min(max),
+        None => default.min,
+    };
+    let latency_ms = within(
+        "resync-latency-target",
+        raw.resync_latency_target.as_ref(),
+        1..=LATENCY_MS_MAX,
+        default.latency_ms,
+    )?;
+    let speed = Speed {
+        min,
+        max,
+        latency_ms,
+    };
+    match &raw.resync_min_rate {
+        Some(value) if !speed.is_valid() => {
+            Err(fault(value, "resync-min-rate is above resync-max-rate"))
+        }
+        _ => Ok(speed),
+    }
+}
+
+/// Bytes per second.
+fn rate(what: &str, raw: &Spanned<String>) -> Checked<u64> {
+    let rate = bytes_of(raw.get_ref()).map_err(|error| fault(raw, format!("{what}: {error}")))?;
+    match (RATE_MIN..=RATE_MAX).contains(&rate) {
+        true => Ok(rate),
+        false => Err(fault(
+            raw,
+            format!("{what} is 4K to 1T, in bytes per second"),
+        )),
+    }
+}
