@@ -15,6 +15,7 @@ use weft_uapi::control::padded_name;
 use weft_uapi::limits::IO_BYTES_MAX;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::resync::Speed;
+use weft_uapi::status::Name;
 use weft_uapi::units::NodeId;
 
 /// The parts of the module that outlive every resource.
@@ -54,6 +55,7 @@ impl Host {
         name: &str,
         node: NodeId,
         options: Options,
+        after: Option<Name>,
         is_tie_breaker: bool,
     ) -> Result<(), Refusal> {
         let padded = padded_name(name)
@@ -63,9 +65,14 @@ impl Host {
         let resource = Resource::new(self.clone(), padded, node, options, is_tie_breaker)
             .map_err(|_| Refusal::NoMemory)?;
         self.registry.insert(resource.clone())?;
+        if let Err(refusal) = self.registry.set_after(padded, after) {
+            self.registry.remove(&resource);
+            return Err(refusal);
+        }
         self.offers
             .introduce(|served, connected| resource.daemon_changed(served, connected));
         resource.tell(Object::Resource);
+        resource.change_turns();
         Ok(())
     }
 }

@@ -40,7 +40,10 @@ impl Netlink {
             let node = action::node(arguments, Attribute::NodeId).ok_or(EINVAL)?;
             let options = action::options(arguments)?;
             let is_tie_breaker = arguments.flag(Attribute::TieBreaker);
-            let made = self.host.new_resource(name, node, options, is_tie_breaker);
+            let after = action::after(arguments)?.flatten();
+            let made = self
+                .host
+                .new_resource(name, node, options, after, is_tie_breaker);
             return Ok(Outcome::Done(made));
         }
         let Some(action) = Action::parse(command, arguments)? else {

@@ -306,6 +306,7 @@ impl<'a> Turn<'a> {
             volume.set_shortcut(engine.serves_reads(volume.id));
         }
         self.resource.set_mirrored(rest.sessions.any());
+        self.resource.note_resyncing(engine.is_resyncing());
         self.arm();
         let Self {
             state,

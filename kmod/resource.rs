@@ -21,6 +21,7 @@ mod down;
 mod orders;
 mod session;
 mod taker;
+mod turn;
 
 use crate::block::{AppRequest, Device, Request};
 use crate::disk::{Disk, DiskRequest, Issue, Patience};
@@ -53,6 +54,7 @@ pub(crate) use orders::Order;
 use orders::Orders;
 pub(crate) use session::SessionEnd;
 use taker::{Taker, Taking};
+use turn::Turns;
 use weft_engine::effect::Object;
 use weft_engine::event::{Event, Io, Kept, Options};
 use weft_engine::host::Time;
@@ -110,6 +112,7 @@ pub(crate) struct Resource {
     first_waiting: Atomic<u32>,
     /// Whether a session runs.
     mirrored: Atomic<bool>,
+    turns: Turns,
     #[pin]
     pub(crate) state: Mutex<State>,
     #[pin]
@@ -131,6 +134,8 @@ pub(crate) struct Resource {
     timer: DelayedWork<Resource, TIMER>,
     #[pin]
     slow_work: Work<Resource, SLOW>,
+    #[pin]
+    turn_work: Work<Resource, TURN>,
 }
 
 /// Number of the work item for ends of disk requests.
@@ -143,11 +148,14 @@ const SLOW: u64 = 2;
 const ISSUE: u64 = 3;
 /// Number of the work item for what lacked memory.
 const RETRY: u64 = 4;
+/// Number of the work item for whose resyncs come first.
+const TURN: u64 = 5;
 
 kernel::impl_has_work! {
     impl HasWork<Self, WORK> for Resource { self.work }
     impl HasWork<Self, SLOW> for Resource { self.slow_work }
     impl HasWork<Self, ISSUE> for Resource { self.issue_work }
+    impl HasWork<Self, TURN> for Resource { self.turn_work }
 }
 kernel::impl_has_delayed_work! {
     impl HasDelayedWork<Self, TIMER> for Resource { self.timer }
@@ -319,6 +327,7 @@ impl Resource {
             waiting: Atomic::new(false),
             first_waiting: Atomic::new(0),
             mirrored: Atomic::new(false),
+            turns: Turns::new(),
             state <- new_mutex!(state),
             orders <- Orders::new()?,
             issues <- new_mutex!(Fifo::new()),
@@ -329,6 +338,7 @@ impl Resource {
             work <- new_work!("weft_work"),
             timer <- new_delayed_work!("weft_timer"),
             slow_work <- new_work!("weft_slow_work"),
+            turn_work <- new_work!("weft_turn_work"),
         }? Error);
         Arc::pin_init(resource, GFP_KERNEL)
     }

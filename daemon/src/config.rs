@@ -86,6 +86,8 @@ pub struct Resource {
     pub policies: Policies,
     /// How fast a node serves resyncs.
     pub speed: Speed,
+    /// The resource whose resyncs on a node come first.
+    pub resync_after: Option<String>,
     /// The program that fences a peer.
     pub fence_peer: Option<FencePeer>,
     /// Its volumes in the order of the file.

@@ -297,6 +297,29 @@ fn r15_resyncs_are_as_fast_as_the_file_says() {
 }
 
 #[test]
+fn resyncs_wait_for_resources_that_are_there_and_not_in_a_circle() {
+    let with = |first: &str, second: &str| {
+        let more = format!(
+            "[[resource]]\nname = \"r7\"\n{second}[[resource.volume]]\nid = 0\nminor = 77\ndisk = \"/dev/vdx\"\n"
+        );
+        Config::parse(&(GOOD.replace("protocol = \"B\"\n", first) + &more))
+    };
+    let config = with("resync-after = \"r7\"\n", "").unwrap();
+    let after = |name: &str| config.resource(name).unwrap().resync_after.clone();
+    assert_eq!((after("r0"), after("r7")), (Some("r7".to_owned()), None));
+    let circle = "in a circle";
+    for (first, second, want) in [
+        ("resync-after = \"r9\"\n", "", "there is no resource 'r9'"),
+        ("resync-after = \"r0\"\n", "", circle),
+        ("resync-after = \"r7\"\n", "resync-after = \"r0\"\n", circle),
+        ("resync-after = \"r7\"\n", "resync-after = \"r7\"\n", circle),
+    ] {
+        let error = with(first, second).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+}
+
+#[test]
 fn fencing_names_a_policy_and_a_program() {
     let lines = "fencing = \"resource-and-stonith\"\n[resource.handlers]\nfence-peer = \"/usr/lib/fence\"\n";
     let text = GOOD.replace("protocol = \"B\"\n", lines);

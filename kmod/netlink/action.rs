@@ -8,7 +8,7 @@ use kernel::prelude::*;
 use weft_engine::event::{Options, Wanted};
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::SECTOR_BYTES;
-use weft_uapi::netlink::{Attribute, Command};
+use weft_uapi::netlink::{Attribute, Command, NO_RESOURCE};
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::status::Name;
@@ -74,7 +74,11 @@ pub(crate) enum Action {
     /// Lets them go on.
     ResumeIo,
     /// Changes options.
-    Options(Options),
+    Options {
+        options: Options,
+        /// If it is said: for whose resyncs this resource's wait.
+        after: Option<Option<Name>>,
+    },
     /// Removes the empty resource.
     Remove,
     /// Disconnects, detaches and removes everything, and the resource.
@@ -154,7 +158,10 @@ impl Action {
             },
             Command::SuspendIo => Self::SuspendIo,
             Command::ResumeIo => Self::ResumeIo,
-            Command::Options => Self::Options(options(arguments)?),
+            Command::Options => Self::Options {
+                options: options(arguments)?,
+                after: after(arguments)?,
+            },
             Command::DelResource => Self::Remove,
             Command::Down => Self::Down {
                 force: arguments.flag(Attribute::Force),
@@ -206,6 +213,16 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
         resync_max_rate: arguments.long_number(Attribute::ResyncMaxRate),
         resync_latency_ms: arguments.number(Attribute::ResyncLatencyTarget),
     })
+}
+
+/// For whose resyncs a resource's wait, if it is said. `EINVAL` when that is no name.
+pub(super) fn after(arguments: &Arguments<'_>) -> Result<Option<Option<Name>>> {
+    match arguments.text(Attribute::ResyncAfter) {
+        None => Ok(None),
+        Some(NO_RESOURCE) => Ok(Some(None)),
+        Some("") => Err(EINVAL),
+        Some(name) => Ok(Some(Some(padded_name(name).ok_or(EINVAL)?))),
+    }
 }
 
 fn choice<T>(

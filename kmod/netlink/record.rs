@@ -27,7 +27,11 @@ impl Record {
         Some(match object {
             Object::Resource if resource.is_removed() => return None,
             Object::Resource => {
-                Self::Resource(resource.with_engine(|engine, now| engine.resource_info(now)))
+                let mut info = resource.with_engine(|engine, now| engine.resource_info(now));
+                if let Some(other) = resource.host.registry.after(resource.padded_name()) {
+                    info.resync_after = other;
+                }
+                Self::Resource(info)
             }
             Object::Volume(volume) => {
                 let mut info =

@@ -120,6 +120,8 @@ pub(super) enum Purpose {
     Itself(Answer),
     /// It is a step of taking the resource down.
     Down(Down),
+    /// As the first; this resource's resyncs are to wait for those of another one as well.
+    After(Answer, Option<Name>),
 }
 
 impl Orders {
@@ -266,7 +268,9 @@ impl Resource {
             }
             Action::Remove => return self.remove(answer),
             Action::Down { force } => return self.go_down(Down::new(answer, force)),
-            Action::Options(options) => Command::SetOptions { options },
+            Action::Options { options, after } => {
+                return self.set_options(options, after, answer);
+            }
             Action::DelDevice { volume } => Command::DelDevice { volume },
             Action::Detach { volume } => Command::Detach { volume },
             Action::DelPeer { peer } => Command::DelPeer { peer },
@@ -326,7 +330,10 @@ impl Resource {
         }
         match (purpose, result) {
             (Purpose::Itself(answer), Ok(())) => answer.give(Ok(())),
-            (Purpose::Itself(answer), Err(failure)) => failure.give(answer),
+            (Purpose::Itself(answer) | Purpose::After(answer, _), Err(failure)) => {
+                failure.give(answer);
+            }
+            (Purpose::After(answer, other), Ok(())) => self.let_wait(answer, other),
             (Purpose::Down(down), result) => self.went_down(down, result),
         }
     }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How fast resyncs are served.
+//! How fast resyncs are served, and whose come first.
 
 use anyhow::{ensure, Result};
 use weft_qemu_tests::mirror::{
-    self, ensure_equal_disks, ensure_refused, wait_for, wait_lost, wait_uptodate, Load, DEVICE,
+    self, ensure_equal_disks, ensure_refused, wait_connected, wait_for, wait_lost, wait_uptodate,
+    Load, DEVICE, PATIENCE,
 };
-use weft_qemu_tests::{Cluster, Machine};
+use weft_qemu_tests::{eventually, Cluster, Machine};
 
 const DISK_MIB: u64 = 48;
 /// What a node misses while it is away.
@@ -69,5 +70,47 @@ fn r15_a_resync_gives_way_to_a_load_that_waits_and_ends_all_the_same() {
         load.stop()?;
         wait_uptodate(cluster)?;
         ensure_equal_disks(cluster)
+    });
+}
+
+#[test]
+fn a_resource_waits_for_the_resync_of_another_one() {
+    let first = mirror::config(2).replace(
+        "name = \"r0\"\n",
+        "name = \"r0\"\nresync-max-rate = \"64K\"\n",
+    );
+    let second =
+        mirror::config(2).replace("name = \"r0\"\n", "name = \"r1\"\nresync-after = \"r0\"\n");
+    let second = second[second.find("[[resource]]").unwrap()..].to_owned();
+    let second = second.replace("minor = 0", "minor = 1");
+    let config = first + &second.replace("by-serial/data", "by-serial/more");
+    let disks = [("data", DISK_MIB << 20), ("more", DISK_MIB << 20)];
+    let machines = Cluster::new(2).disks(&disks);
+    let machines = machines.file("/etc/weft/weft.toml", 0o644, config);
+    machines.test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        cluster.each(|machine| {
+            mirror::prepare(machine)?;
+            machine.sh("weft create-md r0 && weft create-md r1")?;
+            machine.sh("weft up r1 && weft up r0").map(drop)
+        })?;
+        cluster.each(wait_connected)?;
+        ensure_refused(
+            alpha,
+            "weftsetup options r0 --resync-after r1",
+            &["resync-after-circle", "r0 after r1"],
+        )?;
+        alpha.sh("weft primary --force r1 && weft primary --force r0")?;
+        wait_held(alpha, beta, "max-rate")?;
+        for machine in cluster.nodes() {
+            eventually("r1 to wait for r0", PATIENCE, || {
+                let told = machine.sh("weft status r1")?;
+                let waits = told.contains("waits: the resyncs of r0 come first (resync-after)");
+                Ok((waits && told.contains("paused-sync-")).then_some(()))
+            })?;
+        }
+        alpha.sh("weftsetup options r0 --resync-max-rate 0")?;
+        wait_uptodate(cluster)?;
+        cluster.each(|machine| machine.sh("weft wait-sync r1 --timeout 600").map(drop))
     });
 }

@@ -156,11 +156,16 @@ states! {
         ResyncMaxRate = 41 "resync-max-rate",
         /// Milliseconds that requests of applications may take before resyncs are slowed down.
         ResyncLatencyTarget = 42 "resync-latency-target",
+        /// Name of the resource whose resyncs come first, or [`NO_RESOURCE`].
+        ResyncAfter = 43 "resync-after",
     }
 }
 
+/// What stands for no resource in [`Attribute::ResyncAfter`].
+pub const NO_RESOURCE: &str = "none";
+
 /// Largest attribute number.
-pub const ATTRIBUTE_MAX: u32 = Attribute::ResyncLatencyTarget.number();
+pub const ATTRIBUTE_MAX: u32 = Attribute::ResyncAfter.number();
 
 /// Type and bound of an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,7 +191,7 @@ impl Attribute {
     pub const fn kind(self) -> AttributeKind {
         use crate::limits::{BLOCK_BYTES_MAX, MINORS_MAX, NODES_MAX, VOLUMES_MAX};
         match self {
-            Self::Resource | Self::PeerName => AttributeKind::Text(NAME_MAX),
+            Self::Resource | Self::PeerName | Self::ResyncAfter => AttributeKind::Text(NAME_MAX),
             Self::Disk | Self::Meta | Self::Text => AttributeKind::Text(PATH_MAX),
             Self::Volume => AttributeKind::U32(VOLUMES_MAX as u32 - 1),
             Self::Minor => AttributeKind::U32(MINORS_MAX - 1),
@@ -327,6 +332,10 @@ const RESYNC_LATENCY_TARGET: Argument = may(
     Attribute::ResyncLatencyTarget,
     "milliseconds that requests of applications may take in the mean before resyncs served here slow down (default 20)",
 );
+const RESYNC_AFTER: Argument = may(
+    Attribute::ResyncAfter,
+    "resource whose resyncs on this node come first; 'none': none do (default none)",
+);
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
     "what becomes of requests without quorum (default suspend-io)",
@@ -352,6 +361,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             RESYNC_MIN_RATE,
             RESYNC_MAX_RATE,
             RESYNC_LATENCY_TARGET,
+            RESYNC_AFTER,
             may(
                 Attribute::TieBreaker,
                 "this node keeps no disk, it only votes; its daemon remembers for it",
@@ -560,6 +570,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             RESYNC_MIN_RATE,
             RESYNC_MAX_RATE,
             RESYNC_LATENCY_TARGET,
+            RESYNC_AFTER,
         ],
         "Change options of a running resource.",
     ),

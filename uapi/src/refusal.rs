@@ -176,6 +176,8 @@ refusals! {
     NothingFound = 113 "nothing-found", "No verify has found a difference between the two disks that is not repaired.", "weft verify RES";
     /// A third node writes to both disks.
     OtherWriter = 114 "other-writer", "Another node is primary: what it writes comes to the two disks at different times.", "on the primary: weft verify RES";
+    /// Resources would wait for each other.
+    AfterCircle = 130 "resync-after-circle", "Resyncs would wait for each other in a circle.", "weft status; weftsetup options RES --resync-after none";
 }
 
 #[cfg(test)]

@@ -115,6 +115,8 @@ pub struct ResourceInfo {
     pub resync_latency_ms: u32,
     /// Must be zero.
     pub reserved: u32,
+    /// The resource whose resyncs come first; zeros: none.
+    pub resync_after: Name,
 }
 
 /// One volume of a resource on this node.
@@ -266,6 +268,10 @@ pub const PAUSED_HERE: u32 = 1 << 0;
 pub const PAUSED_THERE: u32 = 1 << 1;
 /// Bit of [`PeerVolumeInfo::paused`]: another node is the one to fetch from.
 pub const PAUSED_SOURCE: u32 = 1 << 2;
+/// Bit of [`PeerVolumeInfo::paused`]: resyncs of another resource on this node come first.
+pub const PAUSED_AFTER: u32 = 1 << 3;
+/// Bit of [`PeerVolumeInfo::paused`]: resyncs of another resource on the peer come first.
+pub const PAUSED_AFTER_THERE: u32 = 1 << 4;
 
 /// Generations of one volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -227,6 +227,12 @@ pub struct Header {
     pub term: Term,
 }
 
+/// `arg` of [`PacketKind::PauseSync`]: a person wants resyncs to wait.
+pub const PAUSE_PERSON: u64 = 0;
+
+/// `arg` of [`PacketKind::PauseSync`]: they wait for those of another resource, and for nothing else.
+pub const PAUSE_TURN: u64 = 1;
+
 /// Why bytes are not a packet header. Each of them drops the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeaderError {

@@ -37,6 +37,7 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
     );
     let new = show::with_two_primaries(new, resource.two_primaries, TwoPrimaries::default());
     let new = show::with_speed(new, resource.speed, Speed::default());
+    let new = show::with_after(new, resource.resync_after.as_deref(), None);
     let devices = resource.volumes.iter().map(|volume| {
         about(Command::NewDevice)
             .number(Attribute::Volume, number(volume.id.0))
@@ -92,6 +93,8 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
     let now = TwoPrimaries::from_name(&running.two_primaries).unwrap_or_default();
     let request = show::with_two_primaries(request, wanted.two_primaries, now);
     let request = show::with_speed(request, wanted.speed, running.resync.speed());
+    let now = running.resync_after.as_deref();
+    let request = show::with_after(request, wanted.resync_after.as_deref(), now);
     (request.arguments.len() > 1).then_some(request)
 }
 
@@ -424,6 +427,35 @@ mod tests {
         assert_eq!(
             adjusted(TEXT, &running),
             ["weftsetup options r0 --resync-max-rate 0 --resync-latency-target 20"]
+        );
+    }
+
+    #[test]
+    fn whose_resyncs_come_first_is_set_at_the_start_and_adjusted_later() {
+        let base = TEXT.replace(
+            "protocol = \"B\"",
+            "protocol = \"B\"\nresync-after = \"base\"",
+        );
+        let text = base
+            + "[[resource]]\nname = \"base\"\n[[resource.volume]]\nid = 0\nminor = 8\ndisk = \"/dev/vdx\"\n";
+        assert_eq!(
+            command_line(&steps_of(&text, "alpha", None, false)[0]),
+            "weftsetup new-resource r0 0 --protocol B --resync-after base"
+        );
+        let mut running = running();
+        let adjusted = |text: &str, running: &Resource| -> Vec<String> {
+            let steps = steps_of(text, "alpha", Some(running), true);
+            steps.iter().map(command_line).collect()
+        };
+        assert_eq!(
+            adjusted(&text, &running),
+            ["weftsetup options r0 --resync-after base"]
+        );
+        running.resync_after = Some("base".to_owned());
+        assert_eq!(adjusted(&text, &running), [""; 0]);
+        assert_eq!(
+            adjusted(TEXT, &running),
+            ["weftsetup options r0 --resync-after none"]
         );
     }
 

@@ -177,12 +177,12 @@ fn address(raw: &Spanned<String>) -> Checked<SocketAddr> {
     Ok(address)
 }
 
-fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<Vec<Resource>> {
+fn resources(all: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<Vec<Resource>> {
     let mut names = Taken::new("resource name");
     let mut minors = Taken::new("minor");
     let mut disks = Taken::new("disk");
     let mut resources = Vec::new();
-    for raw in raw {
+    for raw in all {
         name("resource name", &raw.name)?;
         if raw.name.get_ref() == "all" {
             return Err(fault(
@@ -218,9 +218,11 @@ fn resources(raw: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             two_primaries: two_primaries(raw.two_primaries.as_ref())?,
             policies: split_brain::policies(raw, voters)?,
             speed: resync::speed(raw)?,
+            resync_after: raw.resync_after.as_ref().map(|it| it.get_ref().clone()),
             volumes,
         });
     }
+    resync::order(all)?;
     Ok(resources)
 }
 

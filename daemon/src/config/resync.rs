@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! How fast resyncs are served.
+//! How fast resyncs are served, and whose come first.
 
 use super::check::{fault, within, Checked};
 use super::file::Resource;
@@ -54,4 +54,25 @@ fn rate(what: &str, raw: &Spanned<String>) -> Checked<u64> {
             format!("{what} is 4K to 1T, in bytes per second"),
         )),
     }
+}
+
+/// Checks that resources wait for others that are there, and not in a circle.
+pub(super) fn order(resources: &[Resource]) -> Checked<()> {
+    let named = |name: &str| resources.iter().find(|it| it.name.get_ref() == name);
+    for resource in resources {
+        let mut next = resource;
+        // A way that is longer comes by somebody twice.
+        for step in 0..=resources.len() {
+            let Some(after) = &next.resync_after else {
+                break;
+            };
+            let message = format!("resync-after: there is no resource '{}'", after.get_ref());
+            next = named(after.get_ref()).ok_or_else(|| fault(after, message))?;
+            if step == resources.len() || next.name.get_ref() == resource.name.get_ref() {
+                let message = "resync-after: resources would wait for each other in a circle";
+                return Err(fault(after, message));
+            }
+        }
+    }
+    Ok(())
 }

@@ -46,6 +46,9 @@ pub struct Resource {
     /// How fast this node serves resyncs.
     #[serde(default)]
     pub resync: Resync,
+    /// The resource whose resyncs on this node come first.
+    #[serde(default)]
+    pub resync_after: Option<String>,
     /// Whether this node is with a majority of those who vote.
     #[serde(default)]
     pub quorum: Quorum,
@@ -271,8 +274,8 @@ pub struct PeerDevice {
     pub received_bytes: u64,
     /// Packets sent and not acknowledged.
     pub unacked: u32,
-    /// Why a resync waits, or would: `here` or `peer`, where a person said so, and `source`: another node is the one to
-    /// fetch from.
+    /// Why a resync waits, or would: `here` or `peer`, where a person said so, `source`: another node is the one to
+    /// fetch from, and `after` or `peer-after`, where resyncs of another resource come first.
     #[serde(default)]
     pub paused: Vec<String>,
     /// What holds up a resync that this node serves: `max-rate`, `latency`, `min-rate`; `None`: nothing but disks and
@@ -420,6 +423,7 @@ impl From<&ResourceInfo> for Resource {
                 one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),
             }),
             resync: Resync::from(info),
+            resync_after: Some(text(&info.resync_after)).filter(|name| !name.is_empty()),
             promotion: Promotion::from(info),
             server: info.server.checked_sub(1),
             clients: NodeSet(info.clients).iter().map(NodeId::get).collect(),

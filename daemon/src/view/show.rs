@@ -5,7 +5,7 @@
 use super::model::Resource;
 use crate::kernel::netlink::request::{Request, Value};
 use weft_uapi::limits::SECTOR_BYTES;
-use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command};
+use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command, NO_RESOURCE};
 use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
@@ -29,6 +29,7 @@ fn resource(resource: &Resource) -> Vec<Request> {
     let two_primaries = TwoPrimaries::from_name(&resource.two_primaries).unwrap_or_default();
     let new = with_two_primaries(new, two_primaries, TwoPrimaries::default());
     let new = with_speed(new, resource.resync.speed(), Speed::default());
+    let new = with_after(new, resource.resync_after.as_deref(), None);
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
             .number(Attribute::Volume, device.volume)
@@ -128,6 +129,14 @@ pub fn with_speed(request: Request, wanted: Speed, now: Speed) -> Request {
     match wanted.latency_ms {
         wanted if wanted == now.latency_ms => request,
         wanted => request.number(Attribute::ResyncLatencyTarget, wanted),
+    }
+}
+
+/// A request that says whose resyncs come first, if that is not as it is now.
+pub fn with_after(request: Request, wanted: Option<&str>, now: Option<&str>) -> Request {
+    match wanted {
+        wanted if wanted == now => request,
+        wanted => request.text(Attribute::ResyncAfter, wanted.unwrap_or(NO_RESOURCE)),
     }
 }
 

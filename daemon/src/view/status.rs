@@ -83,7 +83,8 @@ fn resource(resource: &Resource) -> String {
             line(&mut out, 2, &hint);
         }
         for peer_device in &connection.peer_devices {
-            line(&mut out, 2, &self::peer_device(peer_device));
+            let first = resource.resync_after.as_deref();
+            line(&mut out, 2, &self::peer_device(peer_device, first));
             if let Some(verify) = &peer_device.verify {
                 let target = match connection.name.as_str() {
                     "" => connection.node_id.to_string(),
@@ -230,7 +231,7 @@ fn connection_hint(connection: &Connection, resource: &str) -> Option<String> {
     Some(hint)
 }
 
-fn peer_device(peer: &PeerDevice) -> String {
+fn peer_device(peer: &PeerDevice, first: Option<&str>) -> String {
     let mut text = format!("volume {}  {}", peer.volume, peer.replication_state);
     if peer.is_syncing() {
         let _ = write!(
@@ -255,7 +256,7 @@ fn peer_device(peer: &PeerDevice) -> String {
     if let Some(id) = &peer.left_at {
         let _ = write!(text, "  left in order at generation {id}");
     }
-    if let Some(why) = paused::why(&peer.paused).filter(|_| !is_off) {
+    if let Some(why) = paused::why(&peer.paused, first).filter(|_| !is_off) {
         let _ = write!(text, "  {why}");
     }
     if !peer.rule.is_empty() && !is_off {
@@ -280,7 +281,8 @@ mod tests {
     use weft_uapi::refusal::Refusal;
     use weft_uapi::state::OnNoQuorum;
     use weft_uapi::status::{
-        ResourceInfo, PAUSED_HERE, PAUSED_THERE, SUSPENDED_NO_DATA, SUSPENDED_QUORUM,
+        ResourceInfo, PAUSED_AFTER, PAUSED_AFTER_THERE, PAUSED_HERE, PAUSED_THERE,
+        SUSPENDED_NO_DATA, SUSPENDED_QUORUM,
     };
     use zerocopy::FromZeros;
 
@@ -344,6 +346,7 @@ mod tests {
             two_primaries: "refused".to_owned(),
             split_brain: SplitBrain::default(),
             resync: Resync::default(),
+            resync_after: None,
             promotion: Promotion::default(),
             server: None,
             clients: vec![],
@@ -443,6 +446,28 @@ mod tests {
         let want = "volume 0  paused-sync-source  peer disk inconsistent  3.0 MiB out of sync  \
                     waits: resume-sync is due here and on the peer  (rule behind)";
         assert!(text.contains(want), "{text}");
+    }
+
+    #[test]
+    fn a_resync_that_waits_for_its_turn_names_the_resource_that_comes_first() {
+        let mut resource = sample();
+        resource.resync_after = Some("base".to_owned());
+        for (bit, want) in [
+            (
+                PAUSED_AFTER,
+                "waits: the resyncs of base come first (resync-after)",
+            ),
+            (
+                PAUSED_AFTER_THERE,
+                "waits: those of another resource come first on the peer",
+            ),
+        ] {
+            let peer = &mut resource.connections[0].peer_devices[0];
+            peer.replication_state = "paused-sync-source".to_owned();
+            peer.paused = paused::reasons(bit);
+            let text = text(&[resource.clone()]);
+            assert!(text.contains(want), "{text}");
+        }
     }
 
     #[test]

@@ -123,6 +123,11 @@ pub enum Event<'a, H: Host> {
         /// What became of it.
         outcome: FenceOutcome,
     },
+    /// Resyncs of this resource have to wait for those of another one, or not any more.
+    Turn {
+        /// They have to.
+        waits: bool,
+    },
     /// [`crate::Engine::deadline`] has come.
     Timer,
 }

@@ -130,6 +130,8 @@ pub struct Engine<H: Host> {
     policies: Policies,
     two_primaries: bool,
     speed: speed::Control,
+    /// Resyncs of another resource come first.
+    waits_turn: bool,
     role: Role,
     transition: Option<Transition>,
     /// An administrator made this node primary, and it leads itself.
@@ -178,6 +180,7 @@ impl<H: Host> Engine<H> {
             policies: config.policies,
             two_primaries: config.two_primaries,
             speed: speed::Control::new(config.speed),
+            waits_turn: false,
             role: Role::Secondary,
             transition: None,
             is_claimed: false,
@@ -278,6 +281,7 @@ impl<H: Host> Engine<H> {
                 number,
                 outcome,
             } => self.on_fenced(&mut cx, peer, number, outcome),
+            Event::Turn { waits } => self.on_turn(&mut cx, waits),
             Event::Timer => {
                 for volume in self.each_volume_mut() {
                     volume.recheck = true;

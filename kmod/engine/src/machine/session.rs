@@ -58,9 +58,9 @@ pub(super) struct Peer {
     discards: bool,
     /// It understands what a person orders on this node.
     pub(super) knows_orders: bool,
-    /// Resyncs with it wait: a person said so here, or there.
+    /// Resyncs with it wait: a person said so here; or for what the peer told, a bit `PAUSED_*`.
     pub(super) is_paused_here: bool,
-    pub(super) is_paused_there: bool,
+    pub(super) paused_there: u32,
     /// It wants to be primary and has not been answered.
     pub(super) asked: Option<Question>,
     /// A promise to be answered once it is durable.
@@ -89,7 +89,7 @@ impl Peer {
             discards: false,
             knows_orders: false,
             is_paused_here: false,
-            is_paused_there: false,
+            paused_there: 0,
             asked: None,
             granting: None,
             is_promised: false,
@@ -428,7 +428,7 @@ impl<H: Host> Engine<H> {
         peer.asked = None;
         peer.granting = None;
         peer.is_promised = false;
-        peer.is_paused_there = false;
+        peer.paused_there = 0;
         peer.knows_orders = false;
         peer.hellos = [false; 2];
         cx.log(

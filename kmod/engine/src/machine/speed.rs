@@ -330,11 +330,12 @@ impl<H: Host> Volume<H> {
     pub(super) fn serve<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
         while self.replica(peer).is_some_and(|it| it.source.is_some()) {
             let next = self.next_asked(peer);
+            let is_paused = self.replica(peer).is_some_and(|it| it.paused != 0);
             let Some(source) = self.replica_mut(peer).and_then(|it| it.source.as_mut()) else {
                 return;
             };
             source.pace.due = None;
-            let Some((number, bytes)) = next else {
+            let Some((number, bytes)) = next.filter(|_| !is_paused) else {
                 return;
             };
             if !source.pace.take(cx.now, bytes) {

@@ -25,7 +25,7 @@ fn number_of(node: Option<NodeId>) -> u32 {
 }
 
 impl<H: Host> Engine<H> {
-    /// Status of the resource.
+    /// Status of the resource; the host fills in whose resyncs come first.
     pub fn resource_info(&self, now: Time) -> ResourceInfo {
         let suspended_since = self.standing.suspended_since;
         let voters_present = self.voters_present();
@@ -62,6 +62,7 @@ impl<H: Host> Engine<H> {
             resync_max_rate: self.speed.bounds.max,
             resync_latency_ms: self.speed.bounds.latency_ms,
             reserved: 0,
+            resync_after: [0; weft_uapi::limits::NAME_MAX + 1],
         }
     }
 

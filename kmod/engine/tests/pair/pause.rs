@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A person lets resyncs wait.
+//! Resyncs wait, by order of a person or for those of another resource.
 
 use crate::rig::{node, Rig};
 use weft_engine::event::Command;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, ReplicationState};
-use weft_uapi::status::{PAUSED_HERE, PAUSED_SOURCE, PAUSED_THERE};
+use weft_uapi::status::{
+    PAUSED_AFTER, PAUSED_AFTER_THERE, PAUSED_HERE, PAUSED_SOURCE, PAUSED_THERE,
+};
 
 fn pause(rig: &mut Rig, number: usize, peer: usize) -> Result<(), Refusal> {
     rig.command(number, Command::PauseSync { peer: node(peer) })
@@ -150,4 +152,55 @@ fn a_source_that_dies_leaves_a_waiting_target_to_the_next_one() {
     assert_eq!(resume(&mut rig, 1, 0), Ok(()));
     rig.restart(0);
     rig.assert_whole();
+}
+
+#[test]
+fn a_resync_waits_for_its_turn_on_either_side_at_any_step() {
+    for first in [0, 1] {
+        for steps in (0..120).step_by(5) {
+            let mut rig = behind();
+            rig.heal_at_once();
+            rig.steps(steps);
+            rig.set_turn(first, true);
+            rig.idle();
+            assert!(!rig.is_resyncing(0) && !rig.is_resyncing(1));
+            if rig.replication(first, 1 - first) != ReplicationState::Established {
+                assert_eq!(rig.paused(first, 1 - first), PAUSED_AFTER);
+                assert_eq!(rig.paused(1 - first, first), PAUSED_AFTER_THERE);
+                let owed = rig.out_of_sync(1, 0);
+                assert_eq!(rig.write(0, 100_000, 9, 4096), Ok(()));
+                rig.wait(60_000);
+                rig.idle();
+                assert_eq!(rig.out_of_sync(1, 0), owed);
+            }
+            rig.set_turn(first, false);
+            rig.assert_whole();
+            assert_eq!(rig.paused(0, 1) | rig.paused(1, 0), 0);
+        }
+    }
+}
+
+#[test]
+fn a_turn_is_told_in_the_next_session_and_is_apart_from_what_a_person_says() {
+    let mut rig = behind();
+    rig.set_turn(1, true);
+    rig.heal();
+    let waits = |rig: &Rig| (rig.paused(0, 1), rig.paused(1, 0));
+    assert_eq!(waits(&rig), (PAUSED_AFTER_THERE, PAUSED_AFTER));
+    assert_eq!(pause(&mut rig, 1, 0), Ok(()));
+    rig.idle();
+    assert_eq!(waits(&rig), (PAUSED_THERE, PAUSED_AFTER | PAUSED_HERE));
+    rig.set_turn(1, false);
+    rig.idle();
+    assert_eq!(waits(&rig), (PAUSED_THERE, PAUSED_HERE));
+    rig.set_turn(1, true);
+    assert_eq!(resume(&mut rig, 1, 0), Ok(()));
+    rig.idle();
+    assert_eq!(waits(&rig), (PAUSED_AFTER_THERE, PAUSED_AFTER));
+    assert!(!rig.is_resyncing(0));
+    rig.set_turn(1, false);
+    rig.run_until(|rig| rig.is_resyncing(0) && rig.is_resyncing(1));
+    assert!(rig.is_resyncing(0) && rig.is_resyncing(1));
+    rig.assert_whole();
+    assert!(!rig.is_resyncing(0) && !rig.is_resyncing(1));
 }

@@ -5,9 +5,10 @@
 use crate::node::node_id;
 use crate::node::VOLUME;
 use crate::world::World;
-use weft_engine::event::{Command, Options};
+use weft_engine::event::{Command, Event, Options};
 use weft_engine::host::Time;
 use weft_uapi::resync::{Limit, Speed, RATE_MIN};
+use weft_uapi::status::PAUSED_AFTER;
 
 /// Histories of seeds from here on have such choices; those of older seeds stay what they were.
 const SPEEDS_FROM: u64 = 0xb000_0000_0000_0000;
@@ -27,6 +28,10 @@ impl World {
     pub(crate) fn choose_speed(&mut self, node: usize) {
         if self.plan.seed < SPEEDS_FROM || !self.speeds.percent(CHOICE_PERCENT) {
             return;
+        }
+        if self.speeds.percent(40) {
+            let waits = self.speeds.coin();
+            return self.feed(node, Event::Turn { waits });
         }
         let (min, max, latency_ms) = *self.speeds.pick(&SPEEDS);
         let speed = Speed {
@@ -54,6 +59,13 @@ impl World {
         };
         let info = engine.resource_info(Time(self.now));
         let speed = Speed::default();
+        let waits = |peer: usize| {
+            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            info.is_some_and(|info| info.paused & PAUSED_AFTER != 0)
+        };
+        if self.peers(node).any(waits) {
+            self.feed(node, Event::Turn { waits: false });
+        }
         if (info.resync_min_rate, info.resync_max_rate) != (speed.min, speed.max) {
             self.set_speed(node, speed);
         }

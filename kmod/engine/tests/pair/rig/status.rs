@@ -3,6 +3,7 @@
 //! What the scenarios look at: the disks, and what the engines say of themselves.
 
 use super::{node, Rig, VOLUME};
+use weft_engine::event::Event;
 use weft_engine::host::Time;
 use weft_engine::Reads;
 use weft_uapi::resync::Limit;
@@ -138,6 +139,16 @@ impl Rig {
     /// The node's host tells of reads that it made itself.
     pub(crate) fn tell_reads(&mut self, number: usize, reads: Reads) {
         self.nodes[number].engine.note_reads(VOLUME, reads);
+    }
+
+    /// The node's host says whether resyncs of another resource come first.
+    pub(crate) fn set_turn(&mut self, number: usize, waits: bool) {
+        self.feed(number, Event::Turn { waits });
+    }
+
+    /// Whether those of other resources have to wait for this one's.
+    pub(crate) fn is_resyncing(&self, number: usize) -> bool {
+        self.nodes[number].engine.is_resyncing()
     }
 
     /// The rule that decided when the two met last.
