@@ -168,9 +168,12 @@ pub(crate) fn issue(resource: &Arc<Resource>, issue: Issue) {
         Issue::Request(request, buffer) => submit(resource, request, buffer, Patience::Wait),
         Issue::Digest(cookie, data) => {
             let digest = data.digest();
-            // Its memory is for whoever reads next.
-            drop(data);
-            resource.feed(Event::Digested { cookie, digest }, Patience::Wait);
+            let event = Event::Digested {
+                cookie,
+                digest,
+                data,
+            };
+            resource.feed(event, Patience::Wait);
         }
         Issue::Close(disk) if disk.is_lent() => resource.issue_later(Issue::Close(disk)),
         Issue::Close(disk) => resource.order(Order::Close(disk)),

@@ -286,6 +286,7 @@ impl Resource {
             },
             two_primaries: options.two_primaries.unwrap_or(false),
             speed: options.speed(Speed::default()),
+            csums: options.csums.unwrap_or(false),
             is_tie_breaker,
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,

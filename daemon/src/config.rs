@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use weft_uapi::limits::NAME_MAX;
-use weft_uapi::resync::Speed;
+use weft_uapi::resync::{Csums, Speed};
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
@@ -86,6 +86,8 @@ pub struct Resource {
     pub policies: Policies,
     /// How fast a node serves resyncs.
     pub speed: Speed,
+    /// Whether a node asks by digest for what it has to fetch.
+    pub csums: Csums,
     /// The resource whose resyncs on a node come first.
     pub resync_after: Option<String>,
     /// The program that fences a peer.

@@ -279,6 +279,10 @@ fn r15_resyncs_are_as_fast_as_the_file_says() {
     assert_eq!(with("resync-max-rate = \"1M\"\n").unwrap(), narrow);
     assert_eq!(with("resync-max-rate = \"unlimited\"\n").unwrap(), default);
     for (lines, want) in [
+        (
+            "csums-resync = \"sha1\"\n",
+            "csums-resync is \"yes\" or \"no\"",
+        ),
         ("resync-max-rate = \"1K\"\n", "resync-max-rate is 4K to 1T"),
         ("resync-min-rate = \"2T\"\n", "resync-min-rate is 4K to 1T"),
         ("resync-min-rate = \"fast\"\n", "resync-min-rate: "),

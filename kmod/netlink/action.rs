@@ -9,6 +9,7 @@ use weft_engine::event::{Options, Wanted};
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{Attribute, Command, NO_RESOURCE};
+use weft_uapi::resync::Csums;
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
 use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::status::Name;
@@ -212,6 +213,8 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
         resync_min_rate: arguments.long_number(Attribute::ResyncMinRate),
         resync_max_rate: arguments.long_number(Attribute::ResyncMaxRate),
         resync_latency_ms: arguments.number(Attribute::ResyncLatencyTarget),
+        csums: choice(arguments, Attribute::CsumsResync, Csums::from_number)?
+            .map(|choice| choice == Csums::Yes),
     })
 }
 

@@ -60,10 +60,10 @@ impl Resource {
         SlowQueue::enqueue::<_, TURN>(self.clone());
     }
 
-    /// Whether its resyncs have to wait. Not twice at the same time.
+    /// Whether its resyncs have to wait. Not twice at the same time; no disk is waited for, or its resource held up others.
     pub(crate) fn set_turn(self: &Arc<Self>, waits: bool) {
         if self.turns.waits.xchg(waits, Full) != waits {
-            self.feed(Event::Turn { waits }, Patience::Wait);
+            self.feed(Event::Turn { waits }, Patience::Hurry);
         }
     }
 }

@@ -130,6 +130,11 @@ impl<'a> PeerView<'a> {
         text(self.0, "/peer_devices/0/replication_state")
     }
 
+    /// Bytes of the last resync that were found equal, and not sent.
+    pub fn found_equal(self) -> u64 {
+        number(self.0, "/peer_devices/0/resync_equal_bytes").unwrap_or(0)
+    }
+
     /// What holds up the resync that the node serves; empty: nothing.
     pub fn resync_limit(self) -> &'a str {
         text(self.0, "/peer_devices/0/resync_limit")

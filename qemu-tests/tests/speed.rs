@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How fast resyncs are served, and whose come first.
+//! How fast resyncs are served, whose come first, and what they need not send.
 
 use anyhow::{ensure, Result};
 use weft_qemu_tests::mirror::{
     self, ensure_equal_disks, ensure_refused, wait_connected, wait_for, wait_lost, wait_uptodate,
     Load, DEVICE, PATIENCE,
 };
-use weft_qemu_tests::{eventually, Cluster, Machine};
+use weft_qemu_tests::{eventually, Cluster, Machine, View};
 
 const DISK_MIB: u64 = 48;
 /// What a node misses while it is away.
@@ -112,5 +112,33 @@ fn a_resource_waits_for_the_resync_of_another_one() {
         alpha.sh("weftsetup options r0 --resync-max-rate 0")?;
         wait_uptodate(cluster)?;
         cluster.each(|machine| machine.sh("weft wait-sync r1 --timeout 600").map(drop))
+    });
+}
+
+#[test]
+fn only_what_differs_is_sent_when_it_is_asked_for_by_digest() {
+    mirror::pair_with(DISK_MIB, "csums-resync = \"yes\"\n").test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        mirror::weave(cluster)?;
+        // Nobody knows of it.
+        beta.disk("data").corrupt(20 << 20, b"something else")?;
+        let load = Load::start(alpha)?;
+        alpha.sh("weft invalidate-peer r0 beta")?;
+        wait_for(beta, "the disk to be given up", |view| {
+            view.peer(alpha).rule() == "invalidated"
+        })?;
+        load.stop()?;
+        wait_uptodate(cluster)?;
+        for (node, peer) in [(alpha, beta), (beta, alpha)] {
+            let view = View::of(node)?;
+            let (equal, total) = (
+                view.peer(peer).found_equal(),
+                view.peer(peer).resync_total(),
+            );
+            // The load is in the first 16 MiB.
+            ensure!(equal >= total / 2, "{equal} of {total} bytes");
+            ensure!(equal + (128 << 10) <= total, "{equal} of {total} bytes");
+        }
+        ensure_equal_disks(cluster)
     });
 }

@@ -13,7 +13,7 @@
 //! [`Attribute::EventSeq`], [`Attribute::EventKind`], record kind and record after the change, and a text.
 
 use crate::limits::{NAME_MAX, PATH_MAX};
-use crate::resync::LATENCY_MS_MAX;
+use crate::resync::{Csums, LATENCY_MS_MAX};
 use crate::split_brain::{SplitBrain0, SplitBrain1};
 use crate::state::{states, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 
@@ -158,6 +158,8 @@ states! {
         ResyncLatencyTarget = 42 "resync-latency-target",
         /// Name of the resource whose resyncs come first, or [`NO_RESOURCE`].
         ResyncAfter = 43 "resync-after",
+        /// Whether ranges are asked for by digest, see [`crate::resync::Csums`].
+        CsumsResync = 44 "csums-resync",
     }
 }
 
@@ -165,7 +167,7 @@ states! {
 pub const NO_RESOURCE: &str = "none";
 
 /// Largest attribute number.
-pub const ATTRIBUTE_MAX: u32 = Attribute::ResyncAfter.number();
+pub const ATTRIBUTE_MAX: u32 = Attribute::CsumsResync.number();
 
 /// Type and bound of an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -205,6 +207,7 @@ impl Attribute {
             Self::SplitBrain0 => AttributeKind::Choice(SplitBrain0::CHOICES),
             Self::SplitBrain1 => AttributeKind::Choice(SplitBrain1::CHOICES),
             Self::TwoPrimaries => AttributeKind::Choice(TwoPrimaries::CHOICES),
+            Self::CsumsResync => AttributeKind::Choice(Csums::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
             Self::Force | Self::DiscardMyData | Self::TieBreaker | Self::Resume => {
                 AttributeKind::Flag
@@ -336,6 +339,10 @@ const RESYNC_AFTER: Argument = may(
     Attribute::ResyncAfter,
     "resource whose resyncs on this node come first; 'none': none do (default none)",
 );
+const CSUMS_RESYNC: Argument = may(
+    Attribute::CsumsResync,
+    "whether this node asks by digest for what it has to fetch, and is sent only what differs (default no)",
+);
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
     "what becomes of requests without quorum (default suspend-io)",
@@ -362,6 +369,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             RESYNC_MAX_RATE,
             RESYNC_LATENCY_TARGET,
             RESYNC_AFTER,
+            CSUMS_RESYNC,
             may(
                 Attribute::TieBreaker,
                 "this node keeps no disk, it only votes; its daemon remembers for it",
@@ -571,6 +579,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             RESYNC_MAX_RATE,
             RESYNC_LATENCY_TARGET,
             RESYNC_AFTER,
+            CSUMS_RESYNC,
         ],
         "Change options of a running resource.",
     ),

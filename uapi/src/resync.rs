@@ -69,6 +69,18 @@ states! {
     }
 }
 
+states! {
+    /// Whether a node that has to fetch a range asks by digest first.
+    #[derive(Default)]
+    Csums {
+        /// It does not.
+        #[default]
+        No = 1 "no",
+        /// It does.
+        Yes = 2 "yes",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -113,8 +113,8 @@ pub struct ResourceInfo {
     pub resync_max_rate: u64,
     /// and the time that applications may wait.
     pub resync_latency_ms: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// [`crate::resync::Csums`].
+    pub csums_resync: u32,
     /// The resource whose resyncs come first; zeros: none.
     pub resync_after: Name,
 }
@@ -248,6 +248,8 @@ pub struct PeerVolumeInfo {
     pub reserved: u32,
     /// The rate that it gets then, in bytes per second; 0: nothing holds it up.
     pub resync_rate: u64,
+    /// Of the sectors that the running or last resync went through: those that were equal, and not sent.
+    pub resync_equal_sectors: u64,
 }
 
 /// A piece of a volume.

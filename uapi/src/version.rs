@@ -47,6 +47,9 @@ pub const FEATURE_VERIFY: u64 = 1 << 6;
 /// Feature bit: resync data that are zeros throughout come without payload.
 pub const FEATURE_ZEROES: u64 = 1 << 7;
 
+/// Feature bit: a target may say by digests which ranges it need not be sent.
+pub const FEATURE_CSUMS: u64 = 1 << 9;
+
 /// All features that this build knows.
 pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_SPLIT_BRAIN
@@ -55,4 +58,5 @@ pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_CLIENTS
     | FEATURE_ORDERS
     | FEATURE_VERIFY
-    | FEATURE_ZEROES;
+    | FEATURE_ZEROES
+    | FEATURE_CSUMS;

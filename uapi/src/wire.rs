@@ -135,6 +135,10 @@ states! {
         /// Answer to a leave: the record without the receiver is in force ([`FLAG_YES`]); else refused, with a
         /// [`crate::refusal::Refusal`] in `arg`, or to be put on record (0).
         LeaveReply = 61 "leave-reply",
+        /// As a resync request, unless the source's range has this [`Digest`].
+        ResyncDigest = 62 "resync-digest",
+        /// The source's range has the digest that the target told, and is what the target has by then.
+        ResyncEqual = 63 "resync-equal",
 
         /// `seq` is in memory (protocol B).
         Received = 64 "received",

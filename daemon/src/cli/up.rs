@@ -13,7 +13,7 @@ use crate::view::model::{self, Resource};
 use crate::view::show::{self, command_line};
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::resync::Speed;
+use weft_uapi::resync::{Csums, Speed};
 use weft_uapi::state::{ConnectionState, DiskState, TwoPrimaries};
 
 /// All commands that make a resource, in order: resource, devices, peers, disks, connections.
@@ -38,6 +38,7 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
     let new = show::with_two_primaries(new, resource.two_primaries, TwoPrimaries::default());
     let new = show::with_speed(new, resource.speed, Speed::default());
     let new = show::with_after(new, resource.resync_after.as_deref(), None);
+    let new = show::with_csums(new, resource.csums, Csums::default());
     let devices = resource.volumes.iter().map(|volume| {
         about(Command::NewDevice)
             .number(Attribute::Volume, number(volume.id.0))
@@ -95,6 +96,8 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
     let request = show::with_speed(request, wanted.speed, running.resync.speed());
     let now = running.resync_after.as_deref();
     let request = show::with_after(request, wanted.resync_after.as_deref(), now);
+    let now = Csums::from_name(&running.csums_resync).unwrap_or_default();
+    let request = show::with_csums(request, wanted.csums, now);
     (request.arguments.len() > 1).then_some(request)
 }
 
@@ -406,11 +409,11 @@ mod tests {
 
     #[test]
     fn r15_the_speed_of_resyncs_is_set_at_the_start_and_adjusted_later() {
-        let lines = "protocol = \"B\"\nresync-max-rate = \"100M\"\nresync-latency-target = 5";
+        let lines = "protocol = \"B\"\nresync-max-rate = \"100M\"\nresync-latency-target = 5\ncsums-resync = \"yes\"";
         let text = TEXT.replace("protocol = \"B\"", lines);
         assert_eq!(
             command_line(&steps_of(&text, "alpha", None, false)[0]),
-            "weftsetup new-resource r0 0 --protocol B --resync-max-rate 104857600 --resync-latency-target 5"
+            "weftsetup new-resource r0 0 --protocol B --resync-max-rate 104857600 --resync-latency-target 5 --csums-resync yes"
         );
         let mut running = running();
         let adjusted = |text: &str, running: &Resource| -> Vec<String> {
@@ -419,14 +422,15 @@ mod tests {
         };
         assert_eq!(
             adjusted(&text, &running),
-            ["weftsetup options r0 --resync-max-rate 104857600 --resync-latency-target 5"]
+            ["weftsetup options r0 --resync-max-rate 104857600 --resync-latency-target 5 --csums-resync yes"]
         );
         running.resync.max_rate_bytes = 100 << 20;
         running.resync.latency_target_ms = 5;
+        running.csums_resync = "yes".to_owned();
         assert_eq!(adjusted(&text, &running), [""; 0]);
         assert_eq!(
             adjusted(TEXT, &running),
-            ["weftsetup options r0 --resync-max-rate 0 --resync-latency-target 20"]
+            ["weftsetup options r0 --resync-max-rate 0 --resync-latency-target 20 --csums-resync no"]
         );
     }
 

@@ -218,6 +218,7 @@ fn resources(all: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             two_primaries: two_primaries(raw.two_primaries.as_ref())?,
             policies: split_brain::policies(raw, voters)?,
             speed: resync::speed(raw)?,
+            csums: resync::csums(raw)?,
             resync_after: raw.resync_after.as_ref().map(|it| it.get_ref().clone()),
             volumes,
         });

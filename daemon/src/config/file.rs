@@ -62,6 +62,8 @@ pub(super) struct Resource {
     pub(super) resync_max_rate: Option<Spanned<String>>,
     #[serde(rename = "resync-latency-target")]
     pub(super) resync_latency_target: Option<Spanned<u32>>,
+    #[serde(rename = "csums-resync")]
+    pub(super) csums_resync: Option<Spanned<String>>,
     #[serde(rename = "resync-after")]
     pub(super) resync_after: Option<Spanned<String>>,
     #[serde(rename = "split-brain-0")]

@@ -6,7 +6,7 @@ use super::check::{fault, within, Checked};
 use super::file::Resource;
 use crate::view::units::bytes_of;
 use toml::Spanned;
-use weft_uapi::resync::{Speed, LATENCY_MS_MAX, RATE_MAX, RATE_MIN};
+use weft_uapi::resync::{Csums, Speed, LATENCY_MS_MAX, RATE_MAX, RATE_MIN};
 
 /// What stands for no upper bound.
 const UNLIMITED: &str = "unlimited";
@@ -42,6 +42,16 @@ pub(super) fn speed(raw: &Resource) -> Checked<Speed> {
         }
         _ => Ok(speed),
     }
+}
+
+/// Whether ranges are asked for by digest.
+pub(super) fn csums(raw: &Resource) -> Checked<Csums> {
+    raw.csums_resync
+        .as_ref()
+        .map_or(Ok(Csums::default()), |value| {
+            Csums::from_name(value.get_ref())
+                .ok_or_else(|| fault(value, "csums-resync is \"yes\" or \"no\""))
+        })
 }
 
 /// Bytes per second.

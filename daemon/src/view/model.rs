@@ -13,6 +13,7 @@ use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
 use weft_uapi::control::name_of;
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Csums;
 use weft_uapi::split_brain::{Policies, Recovery, SplitBrain0, SplitBrain1};
 use weft_uapi::state::{
     ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, ReplicationState, Role, TwoPrimaries,
@@ -49,6 +50,9 @@ pub struct Resource {
     /// The resource whose resyncs on this node come first.
     #[serde(default)]
     pub resync_after: Option<String>,
+    /// Whether this node asks by digest for what it has to fetch: `yes` or `no`.
+    #[serde(default = "no_csums")]
+    pub csums_resync: String,
     /// Whether this node is with a majority of those who vote.
     #[serde(default)]
     pub quorum: Quorum,
@@ -78,6 +82,10 @@ pub struct Resource {
     /// Its peers.
     #[serde(default)]
     pub connections: Vec<Connection>,
+}
+
+fn no_csums() -> String {
+    Csums::No.name().to_owned()
 }
 
 fn refused() -> String {
@@ -266,6 +274,9 @@ pub struct PeerDevice {
     pub resync_total_bytes: u64,
     /// How much of it is done.
     pub resync_done_bytes: u64,
+    /// How much of that was found equal, and not sent.
+    #[serde(default)]
+    pub resync_equal_bytes: u64,
     /// For how long it has been running, or ran.
     pub resync_ms: u64,
     /// Sent to the peer.
@@ -423,6 +434,10 @@ impl From<&ResourceInfo> for Resource {
                 one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),
             }),
             resync: Resync::from(info),
+            csums_resync: Csums::from_number(info.csums_resync)
+                .unwrap_or_default()
+                .name()
+                .to_owned(),
             resync_after: Some(text(&info.resync_after)).filter(|name| !name.is_empty()),
             promotion: Promotion::from(info),
             server: info.server.checked_sub(1),
@@ -521,6 +536,7 @@ impl From<&PeerVolumeInfo> for PeerDevice {
             out_of_sync_bytes: sector_bytes(info.out_of_sync_sectors),
             resync_total_bytes: sector_bytes(info.resync_total_sectors),
             resync_done_bytes: sector_bytes(info.resync_done_sectors),
+            resync_equal_bytes: sector_bytes(info.resync_equal_sectors),
             resync_ms: info.resync_ms,
             sent_bytes: sector_bytes(info.sent_sectors),
             received_bytes: sector_bytes(info.received_sectors),

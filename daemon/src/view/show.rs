@@ -6,7 +6,7 @@ use super::model::Resource;
 use crate::kernel::netlink::request::{Request, Value};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{spec, Attribute, AttributeKind, Command, NO_RESOURCE};
-use weft_uapi::resync::Speed;
+use weft_uapi::resync::{Csums, Speed};
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{ConnectionState, DiskState, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::NodeSet;
@@ -30,6 +30,8 @@ fn resource(resource: &Resource) -> Vec<Request> {
     let new = with_two_primaries(new, two_primaries, TwoPrimaries::default());
     let new = with_speed(new, resource.resync.speed(), Speed::default());
     let new = with_after(new, resource.resync_after.as_deref(), None);
+    let csums = Csums::from_name(&resource.csums_resync).unwrap_or_default();
+    let new = with_csums(new, csums, Csums::default());
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)
             .number(Attribute::Volume, device.volume)
@@ -129,6 +131,14 @@ pub fn with_speed(request: Request, wanted: Speed, now: Speed) -> Request {
     match wanted.latency_ms {
         wanted if wanted == now.latency_ms => request,
         wanted => request.number(Attribute::ResyncLatencyTarget, wanted),
+    }
+}
+
+/// A request that says whether ranges are asked for by digest, if that is not as it is now.
+pub fn with_csums(request: Request, wanted: Csums, now: Csums) -> Request {
+    match wanted {
+        wanted if wanted == now => request,
+        wanted => request.number(Attribute::CsumsResync, wanted.number()),
     }
 }
 

@@ -243,6 +243,9 @@ fn peer_device(peer: &PeerDevice, first: Option<&str>) -> String {
         if let Some(left) = peer.seconds_left() {
             let _ = write!(text, "  {} left", span(Duration::from_secs(left)));
         }
+        if peer.resync_equal_bytes > 0 {
+            let _ = write!(text, "  {} found equal", size(peer.resync_equal_bytes));
+        }
         let limit = peer.resync_limit.as_deref();
         if let Some(why) = limit.and_then(|limit| resync::why(limit, peer.resync_rate_bytes)) {
             let _ = write!(text, "  {why}");
@@ -294,6 +297,7 @@ mod tests {
             out_of_sync_bytes: 3 << 20,
             resync_total_bytes: 4 << 20,
             resync_done_bytes: 1 << 20,
+            resync_equal_bytes: 0,
             resync_ms: 2000,
             sent_bytes: 1 << 20,
             received_bytes: 0,
@@ -347,6 +351,7 @@ mod tests {
             split_brain: SplitBrain::default(),
             resync: Resync::default(),
             resync_after: None,
+            csums_resync: "no".to_owned(),
             promotion: Promotion::default(),
             server: None,
             clients: vec![],
@@ -376,10 +381,11 @@ mod tests {
         let mut resource = sample();
         let peer = &mut resource.connections[0].peer_devices[0];
         peer.resync_rate_bytes = 4 << 20;
+        peer.resync_equal_bytes = 1 << 20;
         let told = [
             (
                 "max-rate",
-                "6 s left  held at 4.0 MiB/s by resync-max-rate  peer",
+                "6 s left  1.0 MiB found equal  held at 4.0 MiB/s by resync-max-rate  peer",
             ),
             (
                 "latency",

@@ -54,6 +54,8 @@ pub enum Event<'a, H: Host> {
         cookie: Cookie,
         /// Of what the disk holds.
         digest: Digest,
+        /// What it holds.
+        data: H::Buffer,
     },
     /// A [`crate::effect::Effect::Meta`] is done: durable when it was asked to flush.
     MetaDone {
@@ -309,6 +311,8 @@ pub struct Options {
     pub resync_max_rate: Option<u64>,
     /// As above, in milliseconds.
     pub resync_latency_ms: Option<u32>,
+    /// What this node has to fetch it asks for by digest.
+    pub csums: Option<bool>,
 }
 
 impl Options {

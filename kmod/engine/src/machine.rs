@@ -10,7 +10,8 @@
 //! | `peer_op`, `received` | what peers send; what is remembered of it |
 //! | `disk`, `attach`, `age` | metadata writers; a disk's coming and going; how far it has come |
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
-//! | `source`, `target`, `speed`, `split_brain` | resync; how fast it is served; whose data are given up |
+//! | `source`, `target`, `csums` | resync; ranges that are compared before they are sent |
+//! | `speed`, `split_brain` | how fast a resync is served; whose data are given up |
 //! | `change`, `role`, `demotion`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `application` | who has one: the primaries that people see |
 //! | `client`, `server`, `carried`, `exposure` | primaries without good data of their own; who serves them; their requests; what they were shown |
@@ -33,6 +34,7 @@ mod client;
 mod compare;
 mod context;
 mod cookie;
+mod csums;
 mod demotion;
 mod disk;
 mod exchange;
@@ -112,6 +114,8 @@ pub struct Config {
     pub two_primaries: bool,
     /// How fast this node serves resyncs, to begin with.
     pub speed: weft_uapi::resync::Speed,
+    /// What this node has to fetch it asks for by digest, to begin with.
+    pub csums: bool,
     /// This node has no disk, and votes.
     pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
@@ -130,6 +134,7 @@ pub struct Engine<H: Host> {
     policies: Policies,
     two_primaries: bool,
     speed: speed::Control,
+    csums: bool,
     /// Resyncs of another resource come first.
     waits_turn: bool,
     role: Role,
@@ -180,6 +185,7 @@ impl<H: Host> Engine<H> {
             policies: config.policies,
             two_primaries: config.two_primaries,
             speed: speed::Control::new(config.speed),
+            csums: config.csums,
             waits_turn: false,
             role: Role::Secondary,
             transition: None,
@@ -239,7 +245,11 @@ impl<H: Host> Engine<H> {
                 }
             },
             Event::DiskDone { cookie, result } => self.on_disk_done(&mut cx, cookie, result),
-            Event::Digested { cookie, digest } => self.on_digested(&mut cx, cookie, digest),
+            Event::Digested {
+                cookie,
+                digest,
+                data,
+            } => self.on_digested(&mut cx, cookie, (digest, data)),
             Event::MetaDone { cookie, result } => {
                 if let Some((volume, work)) = Work::of(cookie) {
                     if let Some(volume) = self.volume_mut(volume) {
@@ -360,6 +370,7 @@ impl<H: Host> Engine<H> {
             clients: self.clients,
             is_suspended: self.suspension.is_wanted(),
             speed: self.speed.bounds,
+            csums: self.csums,
             in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),
             is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),
         }
@@ -389,10 +400,10 @@ impl<H: Host> Engine<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         cookie: Cookie,
-        digest: Digest,
+        digested: (Digest, H::Buffer),
     ) {
         if let Some((volume, Work::PeerOp(number))) = self.disk_work(cookie) {
-            volume.on_op_digested(cx, number, digest);
+            volume.on_op_digested(cx, number, digested);
         }
     }
 

@@ -257,7 +257,10 @@ impl<H: Host> Volume<H> {
     /// still on its way to it, for the application's reads do not wait for that.
     fn may_begin(&self, promotion: &Promotion) -> bool {
         self.may_promote(promotion.force).is_ok()
-            && self.ops.iter().all(|(_, op)| op.kind == Kind::ResyncRead)
+            && self
+                .ops
+                .iter()
+                .all(|(_, op)| op.kind.is_fetched() || op.kind == Kind::Ask)
             && (self.disk_state() == DiskState::Inconsistent) == promotion.anew
     }
 

@@ -42,7 +42,7 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    fn insert_digest<O: Output<H>>(
+    pub(super) fn insert_digest<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
@@ -64,7 +64,11 @@ impl<H: Host> Volume<H> {
         let part = match kind {
             Kind::Tell => Part::Teller,
             Kind::Compare => Part::Comparer,
-            Kind::Write | Kind::ResyncWrite | Kind::ResyncRead => return false,
+            Kind::Write
+            | Kind::ResyncWrite
+            | Kind::ResyncRead
+            | Kind::ResyncCheck(_)
+            | Kind::Ask => return false,
         };
         !self.verify(peer).is_some_and(|it| it.is_run(part, run))
     }
@@ -74,7 +78,7 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         op: &PeerOp<H>,
-        digest: Digest,
+        (digest, data): (Digest, H::Buffer),
     ) {
         if self.is_void_digest(op.peer, op.kind, op.seq) {
             return;
@@ -82,6 +86,9 @@ impl<H: Host> Volume<H> {
         match op.kind {
             Kind::Tell => self.tell(cx, op, digest),
             Kind::Compare => self.compare(cx, op, digest),
+            Kind::Ask => self.ask_by_digest(cx, op, digest),
+            Kind::ResyncCheck(told) if told == digest => self.send_resync_equal(cx, op),
+            Kind::ResyncCheck(_) => self.send_resync_data(cx, op, Some(data)),
             Kind::Write | Kind::ResyncWrite | Kind::ResyncRead => {
                 self.break_down(cx, "a digest came for no range");
             }
@@ -273,7 +280,7 @@ impl<H: Host> Volume<H> {
     }
 }
 
-fn span_of_header(header: &Header) -> Span {
+pub(super) fn span_of_header(header: &Header) -> Span {
     Span {
         sector: header.sector,
         bytes: header.bytes,

@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub(super) is_suspended: bool,
     /// How fast this node serves resyncs.
     pub(super) speed: Speed,
+    /// What it has to fetch it asks for by digest.
+    pub(super) csums: bool,
     /// A promotion or demotion is under way.
     pub(super) in_transition: bool,
     /// This node has an application whose requests a peer carries out, or is to.

@@ -62,6 +62,8 @@ pub(super) struct Round {
     pub(super) knows_verify: bool,
     /// The peer takes resync data without payload for zeros.
     pub(super) knows_zeroes: bool,
+    /// The peer may be asked by digest.
+    pub(super) knows_csums: bool,
     /// One of the two disks is to be given up; to be told in the next state.
     pub(super) order: Option<Order>,
 }

@@ -126,6 +126,7 @@ impl<H: Host> Engine<H> {
             *place = Some(Peer::new());
             self.known = self.known.with(id);
         }
+        self.note_pauses(cx, id);
         cx.notify(Object::Peer(id));
         Ok(())
     }
@@ -296,7 +297,9 @@ impl<H: Host> Volume<H> {
             PacketKind::Bitmap
                 | PacketKind::BitmapEnd
                 | PacketKind::ResyncRequest
+                | PacketKind::ResyncDigest
                 | PacketKind::ResyncData
+                | PacketKind::ResyncEqual
                 | PacketKind::ResyncDone
         );
         let has_turned = |replica: &Replica<H>| {
@@ -352,7 +355,9 @@ impl<H: Host> Volume<H> {
             | PacketKind::ClientFlush => self.on_client_request(cx, peer, header, data),
             PacketKind::Flush => self.on_flush(peer, header.seq),
             PacketKind::Trim => self.on_trim(cx, peer, header, body),
-            PacketKind::ResyncRequest => self.on_resync_request(cx, peer, header),
+            PacketKind::ResyncRequest => self.on_resync_request(cx, peer, header, None),
+            PacketKind::ResyncDigest => self.on_resync_digest(cx, peer, header, body),
+            PacketKind::ResyncEqual => self.on_resync_equal(cx, peer, header),
             PacketKind::ResyncData => self.on_resync_data(cx, peer, header, data),
             PacketKind::ResyncDone => self.on_resync_done(peer, header.seq),
             PacketKind::Bitmap => self.on_bitmap(peer, body),

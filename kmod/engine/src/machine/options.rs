@@ -60,6 +60,7 @@ impl<H: Host> Engine<H> {
             none: options.split_brain_0.unwrap_or(self.policies.none),
             one: options.split_brain_1.unwrap_or(self.policies.one),
         };
+        self.csums = options.csums.unwrap_or(self.csums);
         // Two that are primary already stay it.
         self.two_primaries = options.two_primaries.unwrap_or(self.two_primaries);
         let before = self.quorum;

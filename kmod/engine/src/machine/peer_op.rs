@@ -33,10 +33,21 @@ pub(super) enum Kind {
     ResyncWrite,
     /// A range that the peer fetches.
     ResyncRead,
+    /// As before, unless it has this digest.
+    ResyncCheck(Digest),
+    /// A range that this node fetches, unless the peer's has the same digest.
+    Ask,
     /// A range whose digest the peer is told.
     Tell,
     /// A range to be compared with what the peer told.
     Compare,
+}
+
+impl Kind {
+    /// Whether the peer fetches a range.
+    pub(super) fn is_fetched(self) -> bool {
+        matches!(self, Self::ResyncRead | Self::ResyncCheck(_))
+    }
 }
 
 /// Something a peer asked for.
@@ -171,13 +182,14 @@ impl<H: Host> Volume<H> {
         self.insert_op(cx, peer, kind, io, header, data)
     }
 
-    /// The peer, a sync target, wants a range.
+    /// The peer, a sync target, wants a range, perhaps unless it has a digest.
     #[inline(never)]
     pub(super) fn on_resync_request<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,
         header: &Header,
+        unless: Option<Digest>,
     ) -> Result<(), Fault> {
         let replica = self.replica(peer).ok_or(Fault("the peer is not known"))?;
         let is_source = replica
@@ -191,14 +203,18 @@ impl<H: Host> Volume<H> {
             is_aligned && is_on_device,
             "the peer asked for a range outside of the device",
         )?;
+        let (kind, op) = match unless {
+            None => (Kind::ResyncRead, Op::Read),
+            Some(digest) => (Kind::ResyncCheck(digest), Op::Digest),
+        };
         let io = Io {
-            op: Op::Read,
+            op,
             sector: header.sector,
             bytes: header.bytes,
             fua: false,
             preflush: false,
         };
-        self.insert_op(cx, peer, Kind::ResyncRead, io, header, Data::None)
+        self.insert_op(cx, peer, kind, io, header, Data::None)
     }
 
     pub(super) fn insert_op<O: Output<H>>(
@@ -234,7 +250,7 @@ impl<H: Host> Volume<H> {
         self.recheck |= self.room_for(peer) == 0;
         match kind {
             // Once it is its turn: an application must not wait for what waits for applications.
-            Kind::ResyncRead => self.serve(cx, peer),
+            kind if kind.is_fetched() => self.serve(cx, peer),
             _ => self.enter_op(cx, number),
         }
         Ok(())
@@ -281,8 +297,8 @@ impl<H: Host> Volume<H> {
             && !self.is_broken
             && match kind {
                 Kind::Write => self.may_run_write(number, peer),
-                Kind::ResyncWrite | Kind::Tell | Kind::Compare => true,
-                Kind::ResyncRead => self.has_tail_room(),
+                Kind::ResyncWrite | Kind::Ask | Kind::Tell | Kind::Compare => true,
+                Kind::ResyncRead | Kind::ResyncCheck(_) => self.has_tail_room(),
             };
         if !may_run {
             return;
@@ -291,7 +307,7 @@ impl<H: Host> Volume<H> {
             Kind::Write => self.prepare_write(cx, peer, &io, seq),
             // Nobody else gets this (G4); a record that makes all equal clears these bits again.
             Kind::ResyncWrite => self.mark_others(NodeSet::of(peer), span_of(&io)),
-            Kind::ResyncRead | Kind::Tell | Kind::Compare => {}
+            Kind::ResyncRead | Kind::ResyncCheck(_) | Kind::Ask | Kind::Tell | Kind::Compare => {}
         }
         let volume = self.id;
         let (Some(disk), Some(op)) = (self.disk.as_mut(), self.ops.get_mut(number)) else {
@@ -406,9 +422,9 @@ impl<H: Host> Volume<H> {
         &mut self,
         cx: &mut Context<'_, H, O>,
         number: u32,
-        digest: Digest,
+        digested: (Digest, H::Buffer),
     ) {
-        self.finish_op(cx, number, Ok(digest), Self::on_range_digested);
+        self.finish_op(cx, number, Ok(digested), Self::on_range_digested);
     }
 
     fn finish_op<O: Output<H>, T>(
@@ -455,7 +471,7 @@ impl<H: Host> Volume<H> {
         self.acknowledge(cx, op.peer, PacketKind::Written, op.seq);
     }
 
-    fn acknowledge<O: Output<H>>(
+    pub(super) fn acknowledge<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,

@@ -19,6 +19,7 @@ use super::source::Source;
 use super::target::Target;
 use super::verify_run::Verify;
 use crate::host::{Host, NoMemory, Time};
+use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::ondisk::Generation;
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{DiskState, ReplicationState};
@@ -126,8 +127,18 @@ pub(super) struct Verdict {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Progress {
     pub(super) total_bits: u64,
+    /// Sectors that were found equal.
+    pub(super) equal_sectors: u64,
     pub(super) started: Time,
     pub(super) ended: Option<Time>,
+}
+
+impl Progress {
+    /// So many bytes were found equal.
+    pub(super) fn count_equal(&mut self, bytes: u32) {
+        let sectors = u64::from(bytes / SECTOR_BYTES);
+        self.equal_sectors = self.equal_sectors.saturating_add(sectors);
+    }
 }
 
 impl<H: Host> Replica<H> {
@@ -257,6 +268,14 @@ impl<H: Host> Replica<H> {
         self.unacked = self.unacked.saturating_add(1);
         self.unacked_bytes = self.unacked_bytes.saturating_add(bytes.into());
         self.sent_sectors = self.sent_sectors.saturating_add(u64::from(bytes / 512));
+    }
+
+    /// A packet goes out that says that data are equal, and will be acknowledged as they would be.
+    pub(super) fn count_equal(&mut self, bytes: u32) {
+        let sent = self.sent_sectors;
+        self.count_sent(bytes);
+        self.sent_sectors = sent;
+        self.progress.count_equal(bytes);
     }
 
     /// A data packet was acknowledged.

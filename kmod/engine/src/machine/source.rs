@@ -5,7 +5,7 @@
 //! A range is held from before it is read until it is on the link, so that no write of the application gets between;
 //! whatever is written later comes later over the same link. Zeros travel as such, so that thin disks stay thin.
 
-use super::context::{ensure, Context, Fault};
+use super::context::{ensure, Context, Fault, Line};
 use super::exchange::Pages;
 use super::peer_op::PeerOp;
 use super::speed::Pace;
@@ -40,40 +40,60 @@ impl<H: Host> Volume<H> {
         op: &PeerOp<H>,
         buffer: Option<H::Buffer>,
     ) {
-        // After a new decision the target asks anew, and takes this for something that it did not ask for.
-        let still_source = self.replica(op.peer).is_some_and(|replica| {
-            let is_asked = replica.round.decided == op.round && !replica.round.is_told();
-            replica.source.is_some() && is_asked
-        });
-        let (Some(line), Some(buffer), true) = (self.line(op.peer), buffer, still_source) else {
+        let Some(buffer) = buffer else {
             return;
         };
-        let Some(seq) = self.tail.push(
-            Kind::Resync,
-            op.io.sector,
-            op.io.bytes,
-            NodeSet::of(op.peer),
-            None,
-        ) else {
+        if let Some((line, header)) = self.number_for_target(cx, op, PacketKind::ResyncData) {
+            let replica = self.replica(op.peer);
+            let knows_zeroes = replica.is_some_and(|replica| replica.round.knows_zeroes);
+            let data = match knows_zeroes && H::is_zero(&buffer) {
+                true => Data::None,
+                false => Data::Buffer(buffer),
+            };
+            cx.send_data(line, header, data);
+            if let Some(replica) = self.replica_mut(op.peer) {
+                replica.count_sent(op.io.bytes);
+            }
+        }
+    }
+
+    /// A range is what the target has.
+    pub(super) fn send_resync_equal<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        op: &PeerOp<H>,
+    ) {
+        if let Some((line, header)) = self.number_for_target(cx, op, PacketKind::ResyncEqual) {
+            cx.send(line, header, &[]);
+            if let Some(replica) = self.replica_mut(op.peer) {
+                replica.count_equal(op.io.bytes);
+            }
+        }
+    }
+
+    /// Gives an answer its place among the writes; `None`: the target does not wait for it any more.
+    fn number_for_target<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        op: &PeerOp<H>,
+        kind: PacketKind,
+    ) -> Option<(Line, Header)> {
+        // After a new decision the target asks anew, and takes this for something that it did not ask for.
+        let replica = self.replica(op.peer)?;
+        let is_asked = replica.round.decided == op.round && !replica.round.is_told();
+        replica.source.filter(|_| is_asked)?;
+        let line = self.line(op.peer)?;
+        let receiver = NodeSet::of(op.peer);
+        let (sector, bytes) = (op.io.sector, op.io.bytes);
+        let Some(seq) = self.tail.push(Kind::Resync, sector, bytes, receiver, None) else {
             self.break_down(cx, "the tail has no room for resync data");
-            return;
+            return None;
         };
         self.tail_flush.last_write = cx.now;
-        let mut header = Header::new(PacketKind::ResyncData, Some(self.id));
-        (header.seq, header.sector, header.bytes, header.arg) =
-            (seq, op.io.sector, op.io.bytes, op.arg);
+        let mut header = Header::new(kind, Some(self.id));
+        (header.seq, header.sector, header.bytes, header.arg) = (seq, sector, bytes, op.arg);
         header.term = self.term();
-        let knows_zeroes = self
-            .replica(op.peer)
-            .is_some_and(|replica| replica.round.knows_zeroes);
-        let data = match knows_zeroes && H::is_zero(&buffer) {
-            true => Data::None,
-            false => Data::Buffer(buffer),
-        };
-        cx.send_data(line, header, data);
-        if let Some(replica) = self.replica_mut(op.peer) {
-            replica.count_sent(op.io.bytes);
-        }
+        Some((line, header))
     }
 
     /// The target owes nothing any more.

@@ -17,7 +17,7 @@
 
 use super::context::Context;
 use super::peer_op::{Kind, PeerOp};
-use super::volume::Volume;
+use super::volume::{Volume, PEER_OPS};
 use super::Engine;
 use crate::host::{Host, Output, Time};
 use weft_uapi::limits::IO_BYTES_MAX;
@@ -328,17 +328,19 @@ impl<H: Host> Volume<H> {
 
     /// Has read what a target asked for, as fast as it may, in the order of the disk.
     pub(super) fn serve<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
-        while self.replica(peer).is_some_and(|it| it.source.is_some()) {
+        while !self.is_broken && self.replica(peer).is_some_and(|it| it.source.is_some()) {
             let next = self.next_asked(peer);
             let is_paused = self.replica(peer).is_some_and(|it| it.paused != 0);
+            // What waits must not keep out what others say: more than six targets at once, or one that asks for too much.
+            let is_crowded = self.ops.room() < PEER_OPS as usize / 4;
             let Some(source) = self.replica_mut(peer).and_then(|it| it.source.as_mut()) else {
                 return;
             };
             source.pace.due = None;
-            let Some((number, bytes)) = next.filter(|_| !is_paused) else {
+            let Some((number, bytes)) = next.filter(|_| !is_paused || is_crowded) else {
                 return;
             };
-            if !source.pace.take(cx.now, bytes) {
+            if !source.pace.take(cx.now, bytes) && !is_crowded {
                 return;
             }
             self.enter_op(cx, number);
@@ -353,16 +355,16 @@ impl<H: Host> Volume<H> {
         Some((first.0, first.1.io.bytes))
     }
 
-    /// Whether a read for a target was asked for before the last decision: it asks anew.
+    /// Whether a range was asked for, or was about to be, before the last decision: the target asks anew.
     pub(super) fn is_void_read(&self, op: &PeerOp<H>) -> bool {
         let decided = self.replica(op.peer).map(|replica| replica.round.decided);
-        op.kind == Kind::ResyncRead && decided != Some(op.round)
+        (op.kind.is_fetched() || op.kind == Kind::Ask) && decided != Some(op.round)
     }
 }
 
 impl<H: Host> PeerOp<H> {
     /// Whether it waits for its turn.
     fn is_asked(&self) -> bool {
-        self.kind == Kind::ResyncRead && self.range.is_none() && !self.is_running
+        self.kind.is_fetched() && self.range.is_none() && !self.is_running
     }
 }

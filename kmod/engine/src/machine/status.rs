@@ -8,6 +8,7 @@ use crate::host::{Host, Time};
 use weft_uapi::limits::BITMAP_BLOCK_BYTES;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::refusal::Refusal;
+use weft_uapi::resync::Csums;
 use weft_uapi::state::{ConnectionState, DiskState, Role, TwoPrimaries};
 use weft_uapi::status::{
     GenerationInfo, PeerInfo, PeerVolumeInfo, ResourceInfo, VolumeInfo, GENERATION_INCONSISTENT,
@@ -61,7 +62,11 @@ impl<H: Host> Engine<H> {
             resync_min_rate: self.speed.bounds.min,
             resync_max_rate: self.speed.bounds.max,
             resync_latency_ms: self.speed.bounds.latency_ms,
-            reserved: 0,
+            csums_resync: match self.csums {
+                true => Csums::Yes,
+                false => Csums::No,
+            }
+            .number(),
             resync_after: [0; weft_uapi::limits::NAME_MAX + 1],
         }
     }
@@ -184,6 +189,7 @@ impl<H: Host> Engine<H> {
         if progress.total_bits > 0 {
             info.resync_ms = progress.ended.unwrap_or(now).ms_since(progress.started);
         }
+        info.resync_equal_sectors = progress.equal_sectors;
         info.sent_sectors = replica.sent_sectors;
         info.received_sectors = replica.received_sectors;
         info.unacked = replica.unacked;

@@ -27,6 +27,14 @@ const RUN_BITS: u64 = (IO_BYTES_MAX / BITMAP_BLOCK_BYTES) as u64;
 /// Bytes after which what was fetched is made stable.
 const FLUSH_BYTES: u64 = 8 << 20;
 
+/// A range that was asked for and has not come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Asked {
+    span: Span,
+    /// By the digest of what is here.
+    by_digest: bool,
+}
+
 /// The target's side of a resync.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Target {
@@ -43,7 +51,7 @@ pub(super) struct Target {
     pub(super) is_scanning: bool,
     /// The bitmap was searched to its end.
     is_searched: bool,
-    outstanding: [Option<Span>; WINDOW],
+    outstanding: [Option<Asked>; WINDOW],
     outstanding_bytes: u64,
     unflushed_bytes: u64,
     /// Nothing is left; the source was told.
@@ -70,7 +78,17 @@ impl Target {
 
     /// Whether the range was asked for and has not come.
     pub(super) fn is_outstanding(&self, span: Span) -> bool {
-        self.outstanding.contains(&Some(span))
+        self.asked(span).is_some()
+    }
+
+    /// Whether that was by digest.
+    pub(super) fn is_asked_by_digest(&self, span: Span) -> bool {
+        self.asked(span).is_some_and(|asked| asked.by_digest)
+    }
+
+    fn asked(&self, span: Span) -> Option<&Asked> {
+        let mut outstanding = self.outstanding.iter().flatten();
+        outstanding.find(|asked| asked.span == span)
     }
 
     /// A range is on disk.
@@ -79,7 +97,7 @@ impl Target {
         if let Some(place) = self
             .outstanding
             .iter_mut()
-            .find(|place| **place == Some(span))
+            .find(|place| place.is_some_and(|asked| asked.span == span))
         {
             *place = None;
             self.outstanding_bytes = self.outstanding_bytes.saturating_sub(span.bytes.into());
@@ -122,45 +140,59 @@ impl<H: Host> Volume<H> {
     }
 
     fn fetch<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, peer: NodeId) {
-        let (Some(line), id) = (self.line(peer), self.id) else {
+        let Some(line) = self.line(peer) else {
             return;
         };
-        let (Some(disk), Some(replica)) = (
-            self.disk.as_ref(),
-            self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
-        ) else {
-            return;
-        };
-        let (Some(slot), Some(target)) = (disk.slot(peer), replica.target.as_mut()) else {
-            return;
-        };
-        target.is_scanning = false;
-        while !target.is_searched && target.outstanding_bytes < WINDOW_BYTES {
-            let Some(place) = target.outstanding.iter_mut().find(|place| place.is_none()) else {
-                return;
+        let by_digest = self.asks_by_digest(&cx.facts, peer);
+        while let Some((bit, span)) = self.next_range(peer, by_digest) {
+            let kind = match by_digest {
+                true => PacketKind::ResyncDigest,
+                false => PacketKind::ResyncRequest,
             };
-            match disk.bits.next_run(slot, target.cursor, RUN_BITS) {
-                Next::Run { bit, len } => {
-                    target.cursor = bit.saturating_add(len);
-                    let span = Span {
-                        sector: Sector(bit.saturating_mul(SECTORS_PER_BIT)),
-                        bytes: u32::try_from(len)
-                            .unwrap_or(0)
-                            .saturating_mul(BITMAP_BLOCK_BYTES),
-                    };
-                    *place = Some(span);
-                    target.outstanding_bytes =
-                        target.outstanding_bytes.saturating_add(span.bytes.into());
-                    let mut header = Header::new(PacketKind::ResyncRequest, Some(id));
-                    (header.sector, header.bytes, header.arg) = (span.sector, span.bytes, bit);
-                    cx.send(line, header, &[]);
-                }
-                Next::Later(bit) => {
-                    target.cursor = bit;
-                    target.is_scanning = true;
-                    return;
-                }
-                Next::None => target.is_searched = true,
+            let mut header = Header::new(kind, Some(self.id));
+            (header.sector, header.bytes, header.arg) = (span.sector, span.bytes, bit);
+            match by_digest {
+                true => self.prepare_to_ask(cx, peer, &header),
+                false => cx.send(line, header, &[]),
+            }
+        }
+    }
+
+    /// The next range to be asked for and the number of its first bit; `None`: none for now.
+    fn next_range(&mut self, peer: NodeId, by_digest: bool) -> Option<(u64, Span)> {
+        let disk = self.disk.as_ref()?;
+        let replica = self.replicas.get_mut(peer.index())?.as_mut()?;
+        let slot = disk.slot(peer)?;
+        let target = replica.target.as_mut()?;
+        target.is_scanning = false;
+        if target.is_searched || target.outstanding_bytes >= WINDOW_BYTES {
+            return None;
+        }
+        let place = target
+            .outstanding
+            .iter_mut()
+            .find(|place| place.is_none())?;
+        match disk.bits.next_run(slot, target.cursor, RUN_BITS) {
+            Next::Run { bit, len } => {
+                target.cursor = bit.saturating_add(len);
+                let bits = u32::try_from(len).unwrap_or(0);
+                let span = Span {
+                    sector: Sector(bit.saturating_mul(SECTORS_PER_BIT)),
+                    bytes: bits.saturating_mul(BITMAP_BLOCK_BYTES),
+                };
+                *place = Some(Asked { span, by_digest });
+                target.outstanding_bytes =
+                    target.outstanding_bytes.saturating_add(span.bytes.into());
+                Some((bit, span))
+            }
+            Next::Later(bit) => {
+                target.cursor = bit;
+                target.is_scanning = true;
+                None
+            }
+            Next::None => {
+                target.is_searched = true;
+                None
             }
         }
     }

@@ -157,7 +157,7 @@ fn a_source_that_dies_leaves_a_waiting_target_to_the_next_one() {
 #[test]
 fn a_resync_waits_for_its_turn_on_either_side_at_any_step() {
     for first in [0, 1] {
-        for steps in (0..120).step_by(5) {
+        for steps in (0..120).step_by(11) {
             let mut rig = behind();
             rig.heal_at_once();
             rig.steps(steps);
@@ -203,4 +203,18 @@ fn a_turn_is_told_in_the_next_session_and_is_apart_from_what_a_person_says() {
     assert!(rig.is_resyncing(0) && rig.is_resyncing(1));
     rig.assert_whole();
     assert!(!rig.is_resyncing(0) && !rig.is_resyncing(1));
+}
+
+#[test]
+fn a_turn_that_was_told_before_there_were_peers_counts_for_them() {
+    let mut rig = behind();
+    rig.heal_at_once();
+    rig.crash(1);
+    rig.set_turn(1, true);
+    rig.restart(1);
+    assert_eq!(rig.paused(1, 0), PAUSED_AFTER);
+    assert_eq!(rig.paused(0, 1), PAUSED_AFTER_THERE);
+    assert!(rig.out_of_sync(1, 0) > 0);
+    rig.set_turn(1, false);
+    rig.assert_whole();
 }

@@ -24,7 +24,6 @@ use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{DiskState, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, VolumeId};
-use weft_uapi::wire::Digest;
 use wire::Wires;
 
 pub(crate) use probe::Shape;
@@ -105,6 +104,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         policies: Policies::default(),
         two_primaries: false,
         speed: Speed::default(),
+        csums: false,
         is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,
@@ -140,16 +140,6 @@ fn blank_disk(number: usize, sectors: u64) -> Vec<u8> {
     let at = layout(sectors).superblock(0).0 as usize * 512;
     disk[at..at + 4096].copy_from_slice(&block);
     disk
-}
-
-/// What stands for a content: equal ones have the same, and all others another one.
-fn digest_of(content: &[u8]) -> Digest {
-    let mix = |seed: u64| {
-        let fold = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        content.iter().fold(seed, fold).to_le_bytes()
-    };
-    let halves = [mix(0xcbf2_9ce4_8422_2325), mix(1)];
-    halves.concat().try_into().unwrap()
 }
 
 impl Rig {
@@ -507,10 +497,7 @@ impl Rig {
             act @ Act::Disk(_, Io { op: Op::Write, .. }, _) if self.nodes[number].is_stuck => {
                 self.nodes[number].late.push(act);
             }
-            Act::Disk(cookie, io, _) if io.op == Op::Digest => {
-                let digest = digest_of(&self.read_disk(number, io.sector.0, io.bytes as usize));
-                self.feed(number, Event::Digested { cookie, digest });
-            }
+            Act::Disk(cookie, io, _) if io.op == Op::Digest => self.digest(number, cookie, io),
             Act::Disk(cookie, io, data) => {
                 let node = &self.nodes[number];
                 let has_failed = match io.op {

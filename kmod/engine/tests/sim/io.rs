@@ -266,7 +266,12 @@ impl World {
                     _ => this.disk.bad_in(sector, sectors),
                 };
                 let digest = digest_of(node, &content, sector, &bad);
-                Event::Digested { cookie, digest }
+                let data = this.disk.read(sector, sectors);
+                Event::Digested {
+                    cookie,
+                    digest,
+                    data,
+                }
             }
             Doing::Read {
                 sector,

@@ -49,6 +49,7 @@ impl World {
             policies: self.policies,
             two_primaries: self.two_primaries,
             speed: Speed::default(),
+            csums: self.asks_by_digest(),
             is_tie_breaker: self.nodes[node].is_diskless,
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),

@@ -42,11 +42,17 @@ impl World {
         self.set_speed(node, speed);
     }
 
+    /// Whether a node that starts asks by digest for what it has to fetch.
+    pub(crate) fn asks_by_digest(&mut self) -> bool {
+        self.plan.seed >= SPEEDS_FROM && self.speeds.percent(50)
+    }
+
     fn set_speed(&mut self, node: usize, speed: Speed) {
         let options = Options {
             resync_min_rate: Some(speed.min),
             resync_max_rate: Some(speed.max),
             resync_latency_ms: Some(speed.latency_ms),
+            csums: Some(self.asks_by_digest()),
             ..Options::default()
         };
         self.command(node, Command::SetOptions { options });

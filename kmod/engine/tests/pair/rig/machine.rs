@@ -4,7 +4,7 @@
 
 use super::{blank_disk, layout, new_engine, node, Rig, VOLUME};
 use crate::host::RigHost;
-use weft_engine::event::{Command, Event, Options, Token};
+use weft_engine::event::{Command, Cookie, Event, Io, Options, Token};
 use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
@@ -12,6 +12,17 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Fencing};
 use weft_uapi::units::{NodeSet, Sector};
+use weft_uapi::wire::Digest;
+
+/// What stands for a content: equal ones have the same, and all others another one.
+fn digest_of(content: &[u8]) -> Digest {
+    let mix = |seed: u64| {
+        let fold = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        content.iter().fold(seed, fold).to_le_bytes()
+    };
+    let halves = [mix(0xcbf2_9ce4_8422_2325), mix(1)];
+    halves.concat().try_into().unwrap()
+}
 
 impl Rig {
     pub(crate) fn attach(&mut self, number: usize) {
@@ -197,5 +208,17 @@ impl Rig {
         };
         self.feed(number, answer);
         self.idle();
+    }
+
+    /// The disk is digested.
+    pub(super) fn digest(&mut self, number: usize, cookie: Cookie, io: Io) {
+        let content = self.read_disk(number, io.sector.0, io.bytes as usize);
+        let (digest, data) = (digest_of(&content), content.into());
+        let digested = Event::Digested {
+            cookie,
+            digest,
+            data,
+        };
+        self.feed(number, digested);
     }
 }

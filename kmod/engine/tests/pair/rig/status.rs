@@ -131,6 +131,11 @@ impl Rig {
         self.replica(number, peer).sent_sectors * 512
     }
 
+    /// Sectors of the last resync with the peer that were found equal.
+    pub(crate) fn found_equal(&self, number: usize, peer: usize) -> u64 {
+        self.replica(number, peer).resync_equal_sectors
+    }
+
     /// The time, in milliseconds.
     pub(crate) fn clock(&self) -> u64 {
         self.now.ms_since(Time(0))
