@@ -23,7 +23,10 @@ use kernel::{prelude::*, sync::Arc};
 use weft_engine::effect::Data;
 use weft_engine::event::{Cookie, DiskError, Event, Io, Op};
 use weft_engine::Reads;
+use weft_engine::room::Room;
 use weft_uapi::limits::{META_BLOCK_BYTES, PATH_MAX};
+use weft_uapi::ondisk::Layout;
+use weft_uapi::refusal::Refusal;
 use weft_uapi::units::Sector;
 
 /// A path, padded with zeros.
@@ -67,6 +70,11 @@ impl Disk {
             nanoseconds,
             are_under_way: self.is_lent(),
         }
+    }
+
+    /// Room for the metadata of a disk that has become larger than its layout is for; `None`: it has not. May sleep.
+    pub(crate) fn find_room(&self, layout: &Layout) -> Result<Option<Room<Kernel>>, Refusal> {
+        Room::find(layout, self.data.sectors(), self.meta.sectors())
     }
 
     fn has_internal_meta(&self) -> bool {

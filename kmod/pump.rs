@@ -509,6 +509,15 @@ impl Output<Kernel> for Collector<'_> {
             } => self.ask(KERN_KEEP, volume, number, kept),
             Effect::Fence { peer, number } => self.fence(peer, number),
             Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
+            Effect::Measure {
+                volume,
+                attach_id,
+                layout,
+            } => self.order(Order::Measure {
+                volume,
+                attach_id,
+                layout,
+            }),
             Effect::CloseDisk { volume } => {
                 let closed = self.rest.volume_mut(volume).and_then(|volume| {
                     // Before the disk is given away: the shortcut must not be what keeps it open.

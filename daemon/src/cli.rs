@@ -12,6 +12,7 @@ mod events;
 mod metadata;
 mod orders;
 mod output;
+mod resize;
 mod show;
 mod up;
 mod verify;

@@ -5,4 +5,5 @@
 pub mod area;
 pub mod create;
 pub mod dump;
+pub mod find;
 pub mod signature;

@@ -35,7 +35,7 @@ pub(crate) fn attach(
     backing: &Backing,
 ) -> Result<(Arc<Disk>, Loaded), Failure> {
     let disk = open(resource, backing)?;
-    let loaded = load(resource, &disk, (node, volume))?;
+    let loaded = load(resource, &disk, (node, volume), backing.former_sectors)?;
     Ok((disk, loaded))
 }
 
@@ -47,6 +47,8 @@ pub(crate) struct Backing {
     pub(crate) meta: Option<LowerDevice>,
     /// Logical block size of the device that we make of it, in bytes; `None`: that of the disk.
     pub(crate) block_bytes: Option<u32>,
+    /// Sectors of the disk at whose end internal metadata are, unless they are at the end of what it has now.
+    pub(crate) former_sectors: Option<u64>,
 }
 
 /// A block device that was named in a command.
@@ -136,6 +138,7 @@ fn load(
     resource: &Resource,
     disk: &Disk,
     (node, volume): (NodeId, VolumeId),
+    former_sectors: Option<u64>,
 ) -> Result<Loaded, Failure> {
     let kind = if disk.has_internal_meta() {
         MetaKind::Internal
@@ -145,6 +148,7 @@ fn load(
     let info = DiskInfo {
         disk_sectors: disk.data.sectors(),
         meta_sectors: disk.meta.sectors(),
+        meta_end: disk.meta.sectors(),
         block_bytes: disk.block_bytes,
         can_discard: disk.data.can_zero() && disk.data.can_discard(),
         volume,
@@ -152,18 +156,35 @@ fn load(
         resource: resource.padded_name(),
         meta_kind: kind,
     };
-    let [first, second] =
-        Layout::superblock_sectors(kind, info.meta_sectors).ok_or(Refusal::DiskTooSmall)?;
-    let (first, second) = (
-        read(resource, disk, first, 1)?,
-        read(resource, disk, second, 1)?,
-    );
-    let mut loaded = begin(info, block(&first, 0)?, block(&second, 0)?)?;
+    let former = former_sectors.filter(|&end| kind == MetaKind::Internal && end < info.meta_end);
+    let mut loaded = match (load_superblock(resource, disk, info), former) {
+        (Err(failure), Some(meta_end)) if has_none(&failure) => {
+            load_superblock(resource, disk, DiskInfo { meta_end, ..info })
+        }
+        (loaded, _) => loaded,
+    }?;
     if let Some(loaded) = &mut *loaded {
         read_all(resource, disk, loaded)?;
         loaded.finish()?;
     }
     Ok(loaded)
+}
+
+/// Whether there are no metadata that count; what is left of a copy that was never in force is not whole.
+fn has_none(failure: &Failure) -> bool {
+    matches!(failure.refusal, Refusal::MetaNone | Refusal::MetaCorrupt)
+}
+
+/// Reads both superblocks, where `info` says that they are.
+#[inline(never)]
+fn load_superblock(resource: &Resource, disk: &Disk, info: DiskInfo) -> Result<Loaded, Failure> {
+    let [first, second] = Layout::superblock_sectors(info.meta_kind, info.meta_end)
+        .ok_or(Refusal::DiskTooSmall)?;
+    let (first, second) = (
+        read(resource, disk, first, 1)?,
+        read(resource, disk, second, 1)?,
+    );
+    begin(info, block(&first, 0)?, block(&second, 0)?)
 }
 
 /// Apart, so that the disk does not stay on the stack.
@@ -173,7 +194,8 @@ fn begin(info: DiskInfo, first: &MetaBlock, second: &MetaBlock) -> Result<Loaded
     KBox::new(Some(loaded), GFP_KERNEL).map_err(|_| Refusal::NoMemory.into())
 }
 
-/// Reads all blocks that the metadata consist of, neighbours together.
+/// Reads all blocks that the metadata consist of, neighbours together. Apart, as above.
+#[inline(never)]
 fn read_all(
     resource: &Resource,
     disk: &Disk,

@@ -5,7 +5,7 @@
 use crate::disk::attach::{Backing, LowerDevice};
 use crate::sys::genl::Arguments;
 use kernel::prelude::*;
-use weft_engine::event::{Options, Wanted};
+use weft_engine::event::{Growth, Options, Wanted};
 use weft_uapi::control::padded_name;
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{Attribute, Command, NO_RESOURCE};
@@ -70,6 +70,8 @@ pub(crate) enum Action {
         peer: NodeId,
         from: NodeId,
     },
+    /// Makes the device larger.
+    Resize { volume: VolumeId, growth: Growth },
     /// Lets the application's requests wait.
     SuspendIo,
     /// Lets them go on.
@@ -107,6 +109,7 @@ impl Action {
                         device => Some(LowerDevice::find(device)?),
                     },
                     block_bytes: arguments.number(Attribute::BlockSize),
+                    former_sectors: sectors(arguments, Attribute::DiskSize),
                 },
             },
             Command::Detach => Self::Detach { volume: volume()? },
@@ -157,6 +160,14 @@ impl Action {
                 peer: peer()?,
                 from: node(arguments, Attribute::From).ok_or(EINVAL)?,
             },
+            Command::Resize => Self::Resize {
+                volume: volume()?,
+                growth: Growth {
+                    sectors: sectors(arguments, Attribute::Size),
+                    is_clean: arguments.flag(Attribute::AssumeClean),
+                    assumes_room: arguments.flag(Attribute::AssumePeerHasSpace),
+                },
+            },
             Command::SuspendIo => Self::SuspendIo,
             Command::ResumeIo => Self::ResumeIo,
             Command::Options => Self::Options {
@@ -188,6 +199,12 @@ fn wanted(arguments: &Arguments<'_>) -> Result<Wanted> {
             stop: stop.map(|stop| Sector(stop.div_ceil(SECTOR_BYTES.into()))),
         }),
     }
+}
+
+/// Whole sectors of the bytes in `attribute`, if it is there.
+fn sectors(arguments: &Arguments<'_>, attribute: Attribute) -> Option<u64> {
+    let bytes = arguments.long_number(attribute)?;
+    Some(bytes / u64::from(SECTOR_BYTES))
 }
 
 /// The node in `attribute`, if it is there.

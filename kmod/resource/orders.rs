@@ -31,6 +31,7 @@ use kernel::{
 };
 use weft_engine::effect::Object;
 use weft_engine::event::{Command, Event, Token};
+use weft_uapi::ondisk::Layout;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::status::Name;
@@ -63,6 +64,12 @@ pub(crate) enum Order {
     },
     /// The size of a device changed.
     Resize { volume: VolumeId, sectors: u64 },
+    /// The engine wants to know how large a disk is.
+    Measure {
+        volume: VolumeId,
+        attach_id: u64,
+        layout: Layout,
+    },
     /// Nothing uses the disk any more.
     Close(Arc<Disk>),
     /// An event for listeners.
@@ -238,6 +245,11 @@ impl Resource {
                     }
                 }
                 Order::Resize { volume, sectors } => self.resize(volume, sectors),
+                Order::Measure {
+                    volume,
+                    attach_id,
+                    layout,
+                } => self.measure(volume, attach_id, &layout),
                 Order::Close(disk) => self.close_disk(disk),
                 Order::Tell { object, line } => {
                     let line = line.as_ref().and_then(|line| line.to_str().ok());
@@ -301,6 +313,7 @@ impl Resource {
             },
             Action::VerifyStop { volume, peer } => Command::VerifyStop { volume, peer },
             Action::Repair { volume, peer, from } => Command::Repair { volume, peer, from },
+            Action::Resize { volume, growth } => Command::Resize { volume, growth },
             Action::SuspendIo => Command::SuspendIo,
             Action::ResumeIo => Command::ResumeIo,
         };
@@ -487,6 +500,27 @@ impl Resource {
             );
         }
         gendisk.set_sectors(sectors);
+    }
+
+    /// Looks how large a disk is, and gets the memory that a larger one needs.
+    #[inline(never)]
+    fn measure(self: &Arc<Self>, volume: VolumeId, attach_id: u64, layout: &Layout) {
+        let state = self.state.lock();
+        let disk = state.rest.volume(volume).and_then(|it| it.disk.clone());
+        drop(state);
+        // Without a disk nobody waits for an answer.
+        let Some(disk) = disk else {
+            return;
+        };
+        let mut room = disk.find_room(layout);
+        drop(disk);
+        let mut turn = Turn::begin(self);
+        turn.handle(Event::Measured {
+            volume,
+            attach_id,
+            room: room.as_mut().map_err(|refusal| *refusal),
+        });
+        turn.end(Patience::Wait);
     }
 
     fn describe_peer(&self, peer: NodeId, name: Name, is_tie_breaker: bool) {

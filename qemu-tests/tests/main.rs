@@ -13,6 +13,7 @@ mod module;
 mod orders;
 mod quorum;
 mod replaced;
+mod resize;
 mod speed;
 mod split_brain;
 mod three;

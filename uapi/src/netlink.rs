@@ -82,6 +82,8 @@ states! {
         VerifyStop = 28 "verify-stop",
         /// Copies what a verify found from the one disk to the other.
         Repair = 29 "repair",
+        /// Makes the device larger.
+        Resize = 30 "resize",
         /// An event (never a request).
         Event = 64 "event",
     }
@@ -138,6 +140,12 @@ states! {
         Resume = 27 "resume",
         /// Node id of the node whose data are right.
         From = 28 "from",
+        /// Size that the disk had when its metadata were written, in bytes.
+        DiskSize = 29 "disk-size",
+        /// Size of the device, in bytes.
+        Size = 30 "size",
+        /// What is new is the same on all disks, or does not matter.
+        AssumeClean = 31 "assume-clean",
         /// Answer: 0 or a refusal.
         Code = 32 "code",
         /// Answer or event: a sentence for people.
@@ -150,6 +158,8 @@ states! {
         EventSeq = 36 "event-seq",
         /// Event: what happened to the object, see [`crate::status::EventKind`].
         EventKind = 37 "event-kind",
+        /// Disks that are not there are large enough.
+        AssumePeerHasSpace = 38 "assume-peer-has-space",
         /// Bytes per second below which no resync gets for the sake of applications.
         ResyncMinRate = 40 "resync-min-rate",
         /// Bytes per second above which no resync gets; 0: there is no such bound.
@@ -209,13 +219,18 @@ impl Attribute {
             Self::TwoPrimaries => AttributeKind::Choice(TwoPrimaries::CHOICES),
             Self::CsumsResync => AttributeKind::Choice(Csums::CHOICES),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
-            Self::Force | Self::DiscardMyData | Self::TieBreaker | Self::Resume => {
-                AttributeKind::Flag
-            }
+            Self::Force
+            | Self::DiscardMyData
+            | Self::TieBreaker
+            | Self::Resume
+            | Self::AssumeClean
+            | Self::AssumePeerHasSpace => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
             Self::Start
             | Self::Stop
             | Self::EventSeq
+            | Self::DiskSize
+            | Self::Size
             | Self::ResyncMinRate
             | Self::ResyncMaxRate => AttributeKind::U64,
             Self::ResyncLatencyTarget => AttributeKind::U32(LATENCY_MS_MAX),
@@ -412,6 +427,10 @@ pub const COMMANDS: &[CommandSpec] = &[
                     Attribute::BlockSize,
                     "logical block size of the device in bytes, 512 to 4096 (default: that of the disk)",
                 ),
+                may(
+                    Attribute::DiskSize,
+                    "with internal metadata, the size that the disk had when they were written, if it has grown since while it was not attached",
+                ),
             ],
             "Attach a disk to a device.",
         )
@@ -553,6 +572,26 @@ pub const COMMANDS: &[CommandSpec] = &[
             ),
         ],
         "Copy what the last verify found from one disk to the other.",
+    ),
+    mutation(
+        Command::Resize,
+        &[
+            RESOURCE,
+            VOLUME,
+            may(
+                Attribute::Size,
+                "size of the device, with K, M, G or T for binary units (default: what the smallest of the disks has room for)",
+            ),
+            may(
+                Attribute::AssumeClean,
+                "what is new is the same on all disks, or does not matter: it is not synced",
+            ),
+            may(
+                Attribute::AssumePeerHasSpace,
+                "go on although a node with a disk is not connected; if that is too small it stays away later",
+            ),
+        ],
+        "Make the device larger on all nodes, after their disks have become larger.",
     ),
     mutation(
         Command::SuspendIo,

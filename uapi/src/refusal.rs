@@ -176,6 +176,18 @@ refusals! {
     NothingFound = 113 "nothing-found", "No verify has found a difference between the two disks that is not repaired.", "weft verify RES";
     /// A third node writes to both disks.
     OtherWriter = 114 "other-writer", "Another node is primary: what it writes comes to the two disks at different times.", "on the primary: weft verify RES";
+    /// The size of the device is being changed.
+    ResizeRunning = 115 "resize-running", "The size of this device is being changed already.", "repeat the command in a moment";
+    /// The disks have no more room.
+    NothingToGrow = 116 "nothing-to-grow", "The device is as large as the smallest of the disks allows.", "make the disk larger on every node (lvextend, say), then weft resize RES";
+    /// The disk has grown by less than the metadata take.
+    GrownTooLittle = 117 "grown-too-little", "The disk has grown by less than its metadata take, which have to be copied before anything is written where they are now.", "weft dump-md RES shows how much that is; make the disk larger by more than that";
+    /// The metadata device is too small for a larger disk.
+    MetaTooSmall = 118 "meta-too-small", "The metadata device has no room for the metadata of a larger disk beside those in use.", "make the metadata device larger as well: twice as much as weft dump-md RES shows is enough";
+    /// A disk has no room for the size that was asked for.
+    SizeTooLarge = 119 "size-too-large", "A disk is too small for the size that was asked for.", "make that disk larger, or leave --size out: weft resize RES takes what all disks have";
+    /// The size that was asked for is smaller than the device.
+    NoShrink = 120 "no-shrink", "The device is larger than that, and this version does not make devices smaller.", "lsblk; ask for a larger size, or make a new, smaller resource and copy the data";
     /// Resources would wait for each other.
     AfterCircle = 130 "resync-after-circle", "Resyncs would wait for each other in a circle.", "weft status; weftsetup options RES --resync-after none";
 }

@@ -17,7 +17,17 @@ pub const PROTOCOL_VERSION_MIN: u16 = 1;
 pub const CONTROL_ABI: u32 = 1;
 
 /// Version of the on-disk layout.
-pub const ONDISK_VERSION: u32 = 1;
+///
+/// | version | since | what |
+/// |---|---|---|
+/// | 1 | 0.1.0 | first layout |
+/// | 2 | 0.1.0 | the size of the device, and where the metadata lie after the disk has grown |
+///
+/// A superblock that needs none of what came later is written as of version 1.
+pub const ONDISK_VERSION: u32 = 2;
+
+/// Oldest version of the on-disk layout that this build still reads.
+pub const ONDISK_VERSION_MIN: u32 = 1;
 
 /// Version of the generic netlink family.
 pub const NETLINK_VERSION: u8 = 1;
@@ -47,6 +57,9 @@ pub const FEATURE_VERIFY: u64 = 1 << 6;
 /// Feature bit: resync data that are zeros throughout come without payload.
 pub const FEATURE_ZEROES: u64 = 1 << 7;
 
+/// Feature bit: agrees with others on the size of the device.
+pub const FEATURE_RESIZE: u64 = 1 << 8;
+
 /// Feature bit: a target may say by digests which ranges it need not be sent.
 pub const FEATURE_CSUMS: u64 = 1 << 9;
 
@@ -59,4 +72,5 @@ pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_ORDERS
     | FEATURE_VERIFY
     | FEATURE_ZEROES
+    | FEATURE_RESIZE
     | FEATURE_CSUMS;

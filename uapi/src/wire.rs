@@ -85,6 +85,13 @@ states! {
         ResyncDone = 35 "resync-done",
         /// The sender wants resyncs with the receiver to wait ([`FLAG_YES`]), or does not any more.
         PauseSync = 36 "pause-sync",
+        /// Asks how large a device the receiver's disk has room for, to its end as it is now. `seq` is the sender's number of
+        /// the question.
+        ResizeAsk = 37 "resize-ask",
+        /// Answer to that, with its `seq`: `arg` is the number of sectors ([`FLAG_YES`]), or a [`crate::refusal::Refusal`].
+        ResizeRoom = 38 "resize-room",
+        /// The device has `arg` sectors from now on; with [`FLAG_YES`] the disks hold the same in what is new.
+        ResizeTo = 39 "resize-to",
         /// A page of a bitmap ([`BitmapBody`] and the words).
         Bitmap = 40 "bitmap",
         /// The bitmap is complete; with [`FLAG_YES`] it is all ones, whatever was sent before.
@@ -285,6 +292,8 @@ impl PacketKind {
             | Self::LeaveReply
             | Self::GenerationDurable
             | Self::PauseSync
+            | Self::ResizeRoom
+            | Self::ResizeTo
             | Self::VerifyOrder
             | Self::VerifyBegin
             | Self::VerifyResult => FLAG_YES,
@@ -441,8 +450,9 @@ mod tests {
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
             BitmapEnd, ClientDiscard, ClientWrite, ClientWriteZeroes, Discard, GenerationDurable,
-            InForce, Leave, LeaveReply, PauseSync, PromoteReply, PromoteRequest, ServeReply,
-            ServeRequest, VerifyBegin, VerifyOrder, VerifyResult, Write, WriteZeroes,
+            InForce, Leave, LeaveReply, PauseSync, PromoteReply, PromoteRequest, ResizeRoom,
+            ResizeTo, ServeReply, ServeRequest, VerifyBegin, VerifyOrder, VerifyResult, Write,
+            WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[
@@ -462,6 +472,8 @@ mod tests {
                 Leave,
                 LeaveReply,
                 PauseSync,
+                ResizeRoom,
+                ResizeTo,
                 VerifyOrder,
                 VerifyBegin,
                 VerifyResult,

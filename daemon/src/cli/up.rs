@@ -5,6 +5,7 @@
 use super::events::status;
 use super::failure::Failure;
 use super::output::print;
+use super::resize::with_former_size;
 use super::weft::Place;
 use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::error::NetlinkError;
@@ -176,7 +177,7 @@ pub(super) fn up(place: &Place<'_>, dry_run: bool) -> Result<(), Failure> {
     }
     let mut client = Client::open()?;
     let steps = steps(place, running(place, &mut client)?.as_ref(), false);
-    carry_out(&steps, |step| client.perform(step))
+    carry_out(&found(place, steps), |step| client.perform(step))
 }
 
 /// Takes a resource up as far as it is not, and gives it the configured options. Only prints the commands for that when
@@ -190,7 +191,16 @@ pub(super) fn adjust(place: &Place<'_>, dry_run: bool) -> Result<(), Failure> {
     if dry_run {
         return print(&show::text(&steps));
     }
-    carry_out(&steps, |step| client.perform(step))
+    carry_out(&found(place, steps), |step| client.perform(step))
+}
+
+/// The same steps; where a disk has become larger, they say where its metadata are.
+fn found(place: &Place<'_>, steps: Vec<Request>) -> Vec<Request> {
+    let steps = steps.into_iter().map(|step| match step.command {
+        Command::Attach => with_former_size(place, step),
+        _ => step,
+    });
+    steps.collect()
 }
 
 /// The resource as it runs, if it does.

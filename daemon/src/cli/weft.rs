@@ -5,7 +5,7 @@
 use super::failure::Failure;
 use super::orders::Running;
 use super::output::print;
-use super::{events, metadata, show, up, verify, wait};
+use super::{events, metadata, resize, show, up, verify, wait};
 use crate::config::{self, Config, Node, Resource};
 use crate::control::{RUN_DIR, SOCKET_NAME};
 use crate::kernel::netlink::client::Client;
@@ -149,6 +149,15 @@ enum Verb {
         /// Only this volume
         #[arg(long)]
         volume: Option<u16>,
+    },
+    /// Make the device larger on all nodes, while it is in use
+    ///
+    /// Make the disk larger on every node first (lvextend, say). Done when all nodes have the new size on record and the
+    /// device here has it; then grow the file system. What is new is synced from the primary meanwhile, unless
+    /// --assume-clean is given. A device does not become smaller.
+    Resize {
+        #[command(flatten)]
+        resize: resize::ResizeArguments,
     },
     /// Compare this node's data with a peer's while both are in use
     ///
@@ -412,6 +421,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 running.perform(&request.clone().number(Attribute::Peer, peer))
             })
         }
+        Verb::Resize { resize } => resize::resize(resize),
         Verb::Verify { verify } => verify::verify(verify),
         Verb::VerifyStop { copies } => verify::stop(copies),
         Verb::Repair { repair } => verify::repair(repair),

@@ -88,11 +88,6 @@ impl Area {
         self.external.as_ref().unwrap_or(&self.data)
     }
 
-    /// The places of both superblocks; `None` when the device has no room for them.
-    pub fn superblocks(&self) -> Option<[Sector; 2]> {
-        Layout::superblock_sectors(self.kind(), self.meta_sectors)
-    }
-
     /// Reads one block of metadata.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! superblocks are written. A power cut at any point leaves either no metadata or complete ones.
 
 use super::area::Area;
+use super::find;
 use super::signature::{self, Found};
 use std::io;
 use weft_uapi::control::padded_name;
@@ -70,7 +71,8 @@ pub fn check(area: &Area, owner: Owner<'_>, force: bool) -> Result<Layout, Obsta
 
 /// A sentence about the metadata that are there.
 fn existing(area: &Area) -> io::Result<Option<String>> {
-    let Some([first, second]) = area.superblocks() else {
+    let end = find::end(area)?.unwrap_or(area.meta_sectors);
+    let Some([first, second]) = Layout::superblock_sectors(area.kind(), end) else {
         return Ok(None);
     };
     let text = match newest_superblock(&area.read(first)?, &area.read(second)?) {

@@ -3,12 +3,13 @@
 //! Reading metadata for people.
 
 use super::area::Area;
+use super::find;
 use crate::view::model::text as name;
 use crate::view::units::{sector_bytes, size};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 use std::io;
-use weft_uapi::limits::{ANCESTRY_MAX, BITMAP_BLOCK_BYTES, NODES_MAX};
+use weft_uapi::limits::{ANCESTRY_MAX, BITMAP_BLOCK_BYTES, META_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::{
     newest_superblock, AlReplay, AlTransaction, Layout, Superblock, SuperblockError, AL_BLOCKS,
     AL_EXTENTS, AL_SLOT_FREE, FLAG_INCONSISTENT, FLAG_INVALIDATED, FLAG_OUTDATED,
@@ -53,8 +54,14 @@ pub struct Content {
     pub device: String,
     /// Size of the data disk when the metadata were laid out.
     pub disk_bytes: u64,
-    /// Size that remains for data.
+    /// Size of the device.
     pub data_bytes: Option<u64>,
+    /// Size of the largest device that there is room for.
+    #[serde(default)]
+    pub room_bytes: Option<u64>,
+    /// What the metadata take.
+    #[serde(default)]
+    pub meta_bytes: Option<u64>,
     /// `internal` or `external`.
     pub meta_kind: String,
     /// Number of bitmap slots.
@@ -125,7 +132,8 @@ pub fn dump(area: &Area) -> io::Result<Dump> {
         activity_log: None,
         bitmaps: Vec::new(),
     };
-    let Some(places) = area.superblocks() else {
+    let end = find::end(area)?.unwrap_or(area.meta_sectors);
+    let Some(places) = Layout::superblock_sectors(area.kind(), end) else {
         return Ok(dump);
     };
     let blocks = [area.read(places[0])?, area.read(places[1])?];
@@ -135,12 +143,7 @@ pub fn dump(area: &Area) -> io::Result<Dump> {
     let Ok(superblock) = newest_superblock(&blocks[0], &blocks[1]) else {
         return Ok(dump);
     };
-    let layout = Layout::new(
-        superblock.meta_kind,
-        superblock.disk_sectors,
-        area.meta_sectors,
-        superblock.slots,
-    );
+    let layout = superblock.layout(area.meta_sectors);
     dump.superblock = Some(content(&superblock, layout.as_ref()));
     if let Some(layout) = layout {
         dump.activity_log = Some(activity_log(area, &layout, superblock.device)?);
@@ -194,7 +197,9 @@ fn content(superblock: &Superblock, layout: Option<&Layout>) -> Content {
         node: superblock.node.get(),
         device: format!("{:016x}", superblock.device),
         disk_bytes: sector_bytes(superblock.disk_sectors),
-        data_bytes: layout.map(|layout| sector_bytes(layout.data_sectors())),
+        data_bytes: layout.map(|layout| sector_bytes(superblock.sectors(layout))),
+        room_bytes: layout.map(|layout| sector_bytes(layout.data_sectors())),
+        meta_bytes: layout.map(|layout| layout.area().1 * u64::from(META_BLOCK_BYTES)),
         meta_kind: superblock.meta_kind.name().to_owned(),
         slots: superblock.slots,
         flags: flags.map(|(_, name)| (*name).to_owned()).collect(),
@@ -310,13 +315,16 @@ impl Content {
             "resource {}  volume {}  node {}  device {}",
             self.resource, self.volume, self.node, self.device
         )?;
-        let data = self.data_bytes.map_or("?".to_owned(), size);
+        let known = |bytes: Option<u64>| bytes.map_or("?".to_owned(), size);
         writeln!(
             out,
-            "{} metadata for {} peers  disk {}  data {data}",
+            "{} metadata for {} peers, {}  disk {}  data {} of {}",
             self.meta_kind,
             self.slots,
-            size(self.disk_bytes)
+            known(self.meta_bytes),
+            size(self.disk_bytes),
+            known(self.data_bytes),
+            known(self.room_bytes),
         )?;
         if !self.flags.is_empty() {
             writeln!(out, "flags {}", self.flags.join(", "))?;

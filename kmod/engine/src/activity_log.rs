@@ -223,6 +223,19 @@ impl<H: Host> ActivityLog<H> {
         AlTransaction::encode(block, device, sequence, updates, &self.table).then_some(sequence)
     }
 
+    /// Writes a transaction that changes nothing into `block`, the one that would be the `ahead`th from now on, for a copy of
+    /// the log somewhere else, and gives its sequence number. `None`: a transaction is under way.
+    pub fn encode_copy(&self, device: u64, ahead: u64, block: &mut MetaBlock) -> Option<u64> {
+        let sequence = self.sequence.checked_add(ahead)?;
+        let is_done = AlTransaction::encode(block, device, sequence, &[], &self.table);
+        (is_done && !self.is_frozen).then_some(sequence)
+    }
+
+    /// So many transactions of [`Self::encode_copy`] count.
+    pub fn skip(&mut self, transactions: u64) {
+        self.sequence = self.sequence.saturating_add(transactions);
+    }
+
     /// The prepared transaction is durable. Gives its number: requests that wait for it or an earlier one may go on.
     pub fn commit(&mut self) -> Option<u64> {
         if !self.is_frozen {

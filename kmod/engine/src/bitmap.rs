@@ -60,16 +60,16 @@ pub struct Bitmaps<H: Host> {
 }
 
 impl<H: Host> Bitmaps<H> {
-    /// Takes over the words read from disk, [`Layout::bitmap_words`] per slot. Bits past the end of the device are
-    /// dropped. Context: may sleep.
-    pub fn new(words: H::Slab<u64>, layout: &Layout) -> Result<Self, NoMemory> {
+    /// Takes over the words read from disk, [`Layout::bitmap_words`] per slot. Bits past the end of the device, which has so
+    /// many sectors, are dropped. Context: may sleep.
+    pub fn new(words: H::Slab<u64>, layout: &Layout, sectors: u64) -> Result<Self, NoMemory> {
         let blocks = layout.bitmap_blocks().saturating_mul(layout.slots().into());
         let dirty_words = usize::try_from(blocks.div_ceil(64)).map_err(|_| NoMemory)?;
         let mut bitmaps = Self {
             words,
             slots: layout.slots(),
             words_per_slot: layout.bitmap_words(),
-            bits: layout.data_sectors().div_ceil(SECTORS_PER_BIT),
+            bits: sectors.div_ceil(SECTORS_PER_BIT),
             dirty: H::slab(dirty_words, || 0)?,
             blocks_per_slot: layout.bitmap_blocks(),
             dirty_count: 0,
@@ -91,6 +91,46 @@ impl<H: Host> Bitmaps<H> {
             }
         }
         Ok(bitmaps)
+    }
+
+    /// Takes the bits of others, of the same slots and with no more room, over; nothing has been set here before. What was
+    /// to be written of the others is to be written of these.
+    pub fn take_over(&mut self, others: &Self) {
+        (self.bits, self.count) = (others.bits, others.count);
+        for slot in 0..self.slots {
+            let places = slot_range(slot, self.words_per_slot);
+            let places = places.and_then(|range| self.words.get_mut(range));
+            for (to, from) in places.into_iter().flatten().zip(others.slot_words(slot)) {
+                *to = *from;
+            }
+            for block in (0..others.blocks_per_slot).filter(|&block| others.is_dirty(slot, block)) {
+                self.mark_dirty(slot, block);
+            }
+        }
+    }
+
+    /// The device has so many sectors from now on.
+    pub fn resize(&mut self, sectors: u64) {
+        let old = core::mem::replace(&mut self.bits, sectors.div_ceil(SECTORS_PER_BIT));
+        for slot in 0..self.slots {
+            let past_end = old.saturating_sub(self.bits);
+            let cleared = self.change(slot, self.bits, past_end, false);
+            if let Some(count) = self.count_mut(slot) {
+                *count = count.saturating_sub(cleared);
+            }
+        }
+    }
+
+    /// Has every block of a slot written.
+    pub fn rewrite(&mut self, slot: u32) {
+        for block in 0..self.blocks_per_slot {
+            self.mark_dirty(slot, block);
+        }
+    }
+
+    /// Number of metadata blocks of each bitmap.
+    pub fn blocks(&self) -> u64 {
+        self.blocks_per_slot
     }
 
     /// Number of bits of each bitmap.

@@ -5,7 +5,7 @@
 use crate::event::{Cookie, Io, Kept, Token};
 use crate::host::Host;
 use core::fmt;
-use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::ondisk::{Layout, MetaBlock};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
 use weft_uapi::wire::{Header, LinkKind, RequestError};
@@ -88,6 +88,15 @@ pub enum Effect<'a, H: Host> {
         volume: VolumeId,
         /// Sectors; 0: no data can be reached.
         sectors: u64,
+    },
+    /// Look how large the disk and its metadata device are now, and answer with [`crate::event::Event::Measured`].
+    Measure {
+        /// The volume.
+        volume: VolumeId,
+        /// For the answer.
+        attach_id: u64,
+        /// Where its metadata are, for [`crate::room::Room::find`].
+        layout: Layout,
     },
     /// Nothing uses the disk any more: close it.
     CloseDisk {

@@ -5,7 +5,9 @@
 use crate::host::Host;
 use crate::load::LoadedDisk;
 use crate::quorum::OnNoQuorum;
+use crate::room::Room;
 use weft_uapi::ondisk::Generation;
+use weft_uapi::refusal::Refusal;
 use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
 use weft_uapi::state::{FenceOutcome, Fencing, Protocol};
@@ -129,6 +131,16 @@ pub enum Event<'a, H: Host> {
     Turn {
         /// They have to.
         waits: bool,
+    },
+    /// A [`crate::effect::Effect::Measure`] is done.
+    Measured {
+        /// The volume.
+        volume: VolumeId,
+        /// From the effect.
+        attach_id: u64,
+        /// Room for the metadata of a larger disk, or why there is none; `None`: the disk is as large as it was. By
+        /// reference because it is large, and always taken.
+        room: Result<&'a mut Option<Room<H>>, Refusal>,
     },
     /// [`crate::Engine::deadline`] has come.
     Timer,
@@ -263,6 +275,13 @@ pub enum Command {
         /// This node or the peer: whose data are right.
         from: NodeId,
     },
+    /// The device becomes larger. Answered once it is.
+    Resize {
+        /// Volume number.
+        volume: VolumeId,
+        /// How.
+        growth: Growth,
+    },
     /// Requests of the application wait until this is taken back. Answered once none is under way any more.
     SuspendIo,
     /// Takes [`Command::SuspendIo`] back.
@@ -286,6 +305,17 @@ pub enum Wanted {
     },
     /// What the last verify did not come to.
     Rest,
+}
+
+/// How a device is to become larger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Growth {
+    /// Sectors that it is to have; `None`: as many as all disks have room for.
+    pub sectors: Option<u64>,
+    /// What is new is the same on all disks, or does not matter: it is not synced.
+    pub is_clean: bool,
+    /// Disks that are not there have room, too.
+    pub assumes_room: bool,
 }
 
 /// Options of a resource; `None` stays as it is.

@@ -40,6 +40,7 @@ mod machine;
 pub mod quorum;
 pub mod ranges;
 pub mod recovery;
+pub mod room;
 pub mod tail;
 #[cfg(test)]
 mod testing;

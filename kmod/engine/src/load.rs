@@ -7,15 +7,16 @@
 //! [`LoadedDisk::take`]; after the last one the disk is ready for [`crate::event::Event::Attach`].
 
 use crate::host::{Host, NoMemory};
-use weft_uapi::limits::{is_block_size, META_BLOCK_BYTES, NODES_MAX};
+use weft_uapi::limits::{is_block_size, META_BLOCK_BYTES, NODES_MAX, SECTOR_BYTES};
 use weft_uapi::ondisk::{
-    newest_superblock, AlReplay, AlTransaction, Layout, MetaBlock, Superblock, SuperblockError,
-    AL_BLOCKS, AL_EXTENTS,
+    newest_superblock, AlReplay, AlTransaction, Layout, MetaBlock, MetaKind, Superblock,
+    SuperblockError, AL_BLOCKS, AL_EXTENTS,
 };
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, VolumeId};
 
 const WORDS_PER_BLOCK: usize = META_BLOCK_BYTES as usize / 8;
+const SECTORS_PER_BLOCK: u64 = (META_BLOCK_BYTES / SECTOR_BYTES) as u64;
 
 /// What the host knows of the lower disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,9 @@ pub struct DiskInfo {
     pub disk_sectors: u64,
     /// Size of the metadata device in sectors; the same number when metadata are internal.
     pub meta_sectors: u64,
+    /// When metadata are internal, the superblocks were read from the end of so many sectors: all, unless the disk has become
+    /// larger while nobody used it.
+    pub meta_end: u64,
     /// The lower disk accepts discards.
     pub can_discard: bool,
     /// Logical block size of the device that the disk is for, in bytes; see [`weft_uapi::limits::is_block_size`].
@@ -69,8 +73,25 @@ pub enum Read {
     },
 }
 
+/// Whether the device fits the disk, and what is yet to be overwritten with zeros is neither of the device nor of the
+/// metadata.
+#[inline(never)] // The caller has enough on the stack.
+fn has_sound_sizes(superblock: &Superblock, layout: &Layout) -> bool {
+    let sectors = superblock.sectors(layout);
+    let is_free = |former: Layout| {
+        let (start, _) = former.area();
+        sectors <= start.0 && former.disk_sectors() <= layout.data_sectors()
+    };
+    let is_whole = sectors > 0 && sectors % SECTORS_PER_BLOCK == 0;
+    let has_former = superblock.former_sectors != 0;
+    is_whole
+        && sectors <= layout.data_sectors()
+        && (!has_former || superblock.former_layout().is_some_and(is_free))
+}
+
 impl<H: Host> LoadedDisk<H> {
     /// Checks the superblocks and allocates what the metadata need. Context: may sleep.
+    #[inline(always)] // Its result is too large to lie on the stack twice.
     pub fn begin(info: DiskInfo, first: &MetaBlock, second: &MetaBlock) -> Result<Self, Refusal> {
         if !is_block_size(info.block_bytes) {
             return Err(Refusal::BlockSize);
@@ -84,17 +105,17 @@ impl<H: Host> LoadedDisk<H> {
             && superblock.volume == info.volume
             && superblock.resource == info.resource
             && superblock.meta_kind == info.meta_kind
-            && superblock.disk_sectors == info.disk_sectors;
+            && (info.meta_kind == MetaKind::External || superblock.disk_sectors == info.meta_end);
         if !belongs {
             return Err(Refusal::MetaForeign);
         }
-        let layout = Layout::new(
-            info.meta_kind,
-            info.disk_sectors,
-            info.meta_sectors,
-            superblock.slots,
-        )
-        .ok_or(Refusal::DiskTooSmall)?;
+        let layout = superblock
+            .layout(info.meta_sectors)
+            .filter(|layout| layout.disk_sectors() <= info.disk_sectors)
+            .ok_or(Refusal::DiskTooSmall)?;
+        if !has_sound_sizes(&superblock, &layout) {
+            return Err(Refusal::MetaCorrupt);
+        }
         let words = usize::try_from(
             layout
                 .bitmap_words()

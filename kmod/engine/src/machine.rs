@@ -20,6 +20,7 @@
 //! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
 //! | `fencing` | peers out of reach |
 //! | `verify`, `verify_run`, `compare` | copies that are compared while they are in use |
+//! | `resize`, `relocate` | the size of the device; metadata move to the end of a larger disk |
 //! | `shortcut` | reads that need nothing of the engine |
 //! | `options` | what administrators choose, and how that stands |
 //! | `check`, `transitions` | what must always hold; legal state changes |
@@ -56,9 +57,11 @@ mod peer_record;
 mod place;
 mod prospect;
 mod received;
+mod relocate;
 mod replica;
 mod replication;
 mod request;
+mod resize;
 mod role;
 mod said;
 mod server;
@@ -292,6 +295,11 @@ impl<H: Host> Engine<H> {
                 outcome,
             } => self.on_fenced(&mut cx, peer, number, outcome),
             Event::Turn { waits } => self.on_turn(&mut cx, waits),
+            Event::Measured {
+                volume,
+                attach_id,
+                room,
+            } => self.on_measured(volume, attach_id, room),
             Event::Timer => {
                 for volume in self.each_volume_mut() {
                     volume.recheck = true;
@@ -391,7 +399,8 @@ impl<H: Host> Engine<H> {
             Work::PeerOp(number) => volume.on_op_done(cx, number, result),
             Work::TailFlush => volume.on_tail_flushed(cx, result.map(|_| ())),
             Work::ReceivedFlush(peer) => volume.on_received_flushed(cx, peer, result.map(|_| ())),
-            Work::Superblock | Work::Log | Work::Bitmap(_) => {}
+            Work::Erase => volume.on_erased(cx, result.map(|_| ())),
+            Work::Superblock | Work::Log | Work::Bitmap(_) | Work::Copy => {}
         }
     }
 
@@ -534,6 +543,7 @@ impl<H: Host> Engine<H> {
             Command::Repair { volume, peer, from } => {
                 return self.on_repair(cx, token, (volume, peer), from)
             }
+            Command::Resize { volume, growth } => return self.on_resize(cx, token, volume, growth),
             Command::SuspendIo => return self.on_suspend(cx, token),
             Command::ResumeIo => self.on_resume(cx),
             Command::Detach { volume } => return self.on_detach(cx, token, volume),

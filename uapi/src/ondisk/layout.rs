@@ -7,7 +7,8 @@
 //! external (own device):  [ superblock 0 | superblock 1 | activity log | bitmap slot 0 … n-1 ]
 //! ```
 //! The superblocks are found without knowing anything else: in the last two whole 4 KiB blocks of the device, or in
-//! the first two.
+//! the first two. When the data disk has grown, log and bitmaps are laid out anew where nothing of the old layout lies
+//! ([`Layout::moved`]): behind it, or, on a device of their own, before it. The superblock says which layout is in force.
 
 use super::activity_log::AL_BLOCKS;
 use crate::limits::{
@@ -39,6 +40,7 @@ states! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     kind: MetaKind,
+    disk_sectors: u64,
     data_sectors: u64,
     slots: u32,
     bitmap_blocks: u64,
@@ -53,6 +55,17 @@ impl Layout {
     /// `disk_sectors` is the size of the data disk, `meta_sectors` that of the metadata device (ignored when internal).
     /// `None`: too small, larger than [`DEVICE_SECTORS_MAX`], or a wrong number of slots.
     pub fn new(kind: MetaKind, disk_sectors: u64, meta_sectors: u64, slots: u32) -> Option<Self> {
+        Self::at(kind, disk_sectors, meta_sectors, slots, 0)
+    }
+
+    /// As [`Self::new`]; on a device of their own, log and bitmaps begin `area` blocks behind the superblocks.
+    pub fn at(
+        kind: MetaKind,
+        disk_sectors: u64,
+        meta_sectors: u64,
+        slots: u32,
+        area: u64,
+    ) -> Option<Self> {
         if slots == 0 || slots as usize >= NODES_MAX || disk_sectors > DEVICE_SECTORS_MAX {
             return None;
         }
@@ -66,8 +79,9 @@ impl Layout {
                 let data_blocks = (disk_sectors / SECTORS_PER_BLOCK).checked_sub(needed)?;
                 let al_block = data_blocks + bitmaps;
                 let second = al_block + u64::from(AL_BLOCKS);
-                (data_blocks > 0).then_some(Self {
+                (data_blocks > 0 && area == 0).then_some(Self {
                     kind,
+                    disk_sectors,
                     data_sectors: data_blocks * SECTORS_PER_BLOCK,
                     slots,
                     bitmap_blocks,
@@ -79,16 +93,47 @@ impl Layout {
             MetaKind::External => {
                 // Whole blocks only, so that every bit stands for a full 4 KiB.
                 let data_sectors = disk_sectors - disk_sectors % SECTORS_PER_BLOCK;
-                (meta_sectors / SECTORS_PER_BLOCK >= needed && data_sectors > 0).then_some(Self {
+                let end = needed.checked_add(area)?;
+                (meta_sectors / SECTORS_PER_BLOCK >= end && data_sectors > 0).then_some(Self {
                     kind,
+                    disk_sectors,
                     data_sectors,
                     slots,
                     bitmap_blocks,
-                    al_block: SUPERBLOCKS,
-                    bitmap_block: SUPERBLOCKS + u64::from(AL_BLOCKS),
+                    al_block: SUPERBLOCKS + area,
+                    bitmap_block: SUPERBLOCKS + area + u64::from(AL_BLOCKS),
                     superblocks: [0, 1],
                 })
             }
+        }
+    }
+
+    /// The layout for a data disk that has grown to `disk_sectors`, of which nothing but the superblocks of metadata on a
+    /// device of their own lies where this one has anything. `None`: there is no room for that.
+    pub fn moved(&self, disk_sectors: u64, meta_sectors: u64) -> Option<Self> {
+        let at = |area| Self::at(self.kind, disk_sectors, meta_sectors, self.slots, area);
+        match self.kind {
+            MetaKind::Internal => {
+                let old_end = self.disk_sectors.div_ceil(SECTORS_PER_BLOCK);
+                at(0).filter(|new| new.bitmap_block >= old_end)
+            }
+            MetaKind::External => {
+                let before = at(0).filter(|new| new.area_end() <= self.al_block);
+                before.or(at(self.area_end().checked_sub(SUPERBLOCKS)?))
+            }
+        }
+    }
+
+    /// The block behind log and bitmaps on a device of their own.
+    const fn area_end(&self) -> u64 {
+        self.bitmap_block + self.bitmap_blocks * self.slots as u64
+    }
+
+    /// How many blocks behind the superblocks log and bitmaps begin on a device of their own, see [`Self::at`].
+    pub const fn area_offset(&self) -> u64 {
+        match self.kind {
+            MetaKind::Internal => 0,
+            MetaKind::External => self.al_block - SUPERBLOCKS,
         }
     }
 
@@ -106,6 +151,11 @@ impl Layout {
     /// Where the metadata are kept.
     pub const fn kind(&self) -> MetaKind {
         self.kind
+    }
+
+    /// Size of the data disk that this is the layout for, in sectors.
+    pub const fn disk_sectors(&self) -> u64 {
+        self.disk_sectors
     }
 
     /// Size of the device that remains for data, in sectors; a multiple of eight.
@@ -155,7 +205,10 @@ impl Layout {
 
     /// First sector and number of blocks of the whole metadata area.
     pub const fn area(&self) -> (Sector, u64) {
-        let blocks = SUPERBLOCKS + AL_BLOCKS as u64 + self.bitmap_blocks * self.slots as u64;
+        let blocks = SUPERBLOCKS
+            + self.area_offset()
+            + AL_BLOCKS as u64
+            + self.bitmap_blocks * self.slots as u64;
         let first = match self.kind {
             MetaKind::Internal => self.bitmap_block,
             MetaKind::External => 0,
@@ -202,6 +255,24 @@ mod tests {
         assert_eq!(Layout::new(MetaKind::External, GIB, 64, 7), None);
         assert_eq!(Layout::new(MetaKind::Internal, GIB, 0, 32), None);
         assert_eq!(Layout::new(MetaKind::Internal, u64::MAX, 0, 1), None);
+    }
+
+    #[test]
+    fn a_layout_for_a_grown_disk_overwrites_nothing_of_the_old_one() {
+        let old = Layout::new(MetaKind::Internal, GIB, 0, 7).unwrap();
+        assert_eq!(old.moved(GIB + 8, 0), None);
+        let new = old.moved(2 * GIB, 0).unwrap();
+        assert!(new.area().0 .0 >= GIB && new.superblock(0).0 == 2 * GIB - SECTORS_PER_BLOCK);
+        // There and back again, on a device of their own.
+        let old = Layout::new(MetaKind::External, GIB, 1 << 12, 7).unwrap();
+        let new = old.moved(2 * GIB, 1 << 12).unwrap();
+        assert_eq!(new.al_block(0).0, old.bitmap_block(6, 7).unwrap().0 + 8);
+        assert_eq!(new.superblock(0), old.superblock(0));
+        assert_eq!(old.moved(4 * GIB, 1 << 11), None);
+        assert_eq!(new.moved(2 * GIB + 8, 1 << 12).unwrap().area_offset(), {
+            new.area_end() - SUPERBLOCKS
+        });
+        assert_eq!(new.moved(2 * GIB + 8, 1 << 11), None);
     }
 
     #[test]

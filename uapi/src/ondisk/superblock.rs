@@ -3,14 +3,14 @@
 //! The superblock, of which there are two, written alternately.
 
 use super::generation::{Generation, RawGeneration};
-use super::layout::MetaKind;
+use super::layout::{Layout, MetaKind};
 use super::MetaBlock;
 use crate::control::name_of;
 use crate::crc32c::crc32c;
 use crate::limits::{ANCESTRY_MAX, ATTACHES_MAX, NAME_MAX, NODES_MAX, VOLUMES_MAX};
 use crate::status::Name;
 use crate::units::{GenerationId, Incarnation, NodeId, Term, VolumeId};
-use crate::version::ONDISK_VERSION;
+use crate::version::{ONDISK_VERSION, ONDISK_VERSION_MIN};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::FromBytes;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -75,6 +75,10 @@ struct Raw {
     seen_age: [U64; NODES_MAX],
     left_at: U64,
     left: U32,
+    // Version 2.
+    size: U64,
+    area: U64,
+    former_sectors: U64,
 }
 
 // The last four bytes of a block are its checksum.
@@ -133,6 +137,13 @@ pub struct Superblock {
     pub seen_age: [u64; NODES_MAX],
     /// With [`FLAG_LEFT`]: the newest record that the node knew when it left.
     pub left_at: GenerationId,
+    /// Size of the device in sectors, a multiple of eight; 0: all that the layout leaves for data.
+    pub size: u64,
+    /// On a device of their own, where log and bitmaps begin, see [`Layout::at`].
+    pub area: u64,
+    /// Size of the data disk, in sectors, at whose end the metadata were before: what they left there may have to be
+    /// overwritten with zeros yet; 0: not so.
+    pub former_sectors: u64,
 }
 
 /// Why a block is not a superblock.
@@ -183,6 +194,35 @@ impl Superblock {
             former_ages: [0; ATTACHES_MAX],
             seen_age: [0; NODES_MAX],
             left_at: GenerationId::NONE,
+            size: 0,
+            area: 0,
+            former_sectors: 0,
+        }
+    }
+
+    /// The layout in force on a metadata device of this size; `None`: the device is too small for it.
+    pub fn layout(&self, meta_sectors: u64) -> Option<Layout> {
+        Layout::at(
+            self.meta_kind,
+            self.disk_sectors,
+            meta_sectors,
+            self.slots,
+            self.area,
+        )
+    }
+
+    /// The layout that was in force before, as far as it has to be known, see [`Self::former_sectors`].
+    pub fn former_layout(&self) -> Option<Layout> {
+        let is_wanted = self.former_sectors != 0 && self.meta_kind == MetaKind::Internal;
+        let layout = Layout::new(self.meta_kind, self.former_sectors, 0, self.slots);
+        layout.filter(|_| is_wanted)
+    }
+
+    /// Size of the device in sectors, of a disk with this layout.
+    pub const fn sectors(&self, layout: &Layout) -> u64 {
+        match self.size {
+            0 => layout.data_sectors(),
+            sectors => sectors,
         }
     }
 
@@ -242,7 +282,7 @@ impl Superblock {
         if crc32c(body) != u32::from_le_bytes(*crc) {
             return Err(SuperblockError::Corrupt);
         }
-        if raw.version.get() != ONDISK_VERSION {
+        if !(ONDISK_VERSION_MIN..=ONDISK_VERSION).contains(&raw.version.get()) {
             return Err(SuperblockError::Version(raw.version.get()));
         }
         raw.decode().ok_or(SuperblockError::Corrupt)
@@ -253,7 +293,8 @@ impl Raw {
     /// Takes over all fields.
     fn set(&mut self, block: &Superblock) {
         self.magic = MAGIC;
-        self.version = U32::new(ONDISK_VERSION);
+        let sizes = [block.size, block.area, block.former_sectors];
+        self.version = U32::new(version_of(sizes));
         self.flags = U32::new(block.flags);
         self.sequence = U64::new(block.sequence);
         self.device = U64::new(block.device);
@@ -280,6 +321,9 @@ impl Raw {
         self.seen_age = block.seen_age.map(U64::new);
         self.left_at = U64::new(block.left_at.0);
         self.left = U32::new(block.generation.left.0);
+        self.size = U64::new(block.size);
+        self.area = U64::new(block.area);
+        self.former_sectors = U64::new(block.former_sectors);
     }
 
     /// The typed form, or `None` when a field is out of its range.
@@ -299,8 +343,10 @@ impl Raw {
             }
             used |= bit;
         }
+        let sizes = [self.size, self.area, self.former_sectors];
         let valid = self.flags.get() & !FLAGS_KNOWN == 0
             && (1..NODES_MAX as u32).contains(&slots)
+            && self.version.get() >= version_of(sizes.map(U64::get))
             && self.resource.get(NAME_MAX) == Some(&0)
             && name_of(&self.resource).is_some();
         if !valid {
@@ -339,7 +385,18 @@ impl Raw {
             former_ages: self.former_ages.map(U64::get),
             seen_age: self.seen_age.map(U64::get),
             left_at: GenerationId(self.left_at.get()),
+            size: self.size.get(),
+            area: self.area.get(),
+            former_sectors: self.former_sectors.get(),
         })
+    }
+}
+
+/// The oldest version of the layout that knows of sizes and places, if they are not all zero.
+const fn version_of(sizes: [u64; 3]) -> u32 {
+    match sizes {
+        [0, 0, 0] => ONDISK_VERSION_MIN,
+        _ => ONDISK_VERSION,
     }
 }
 

@@ -202,3 +202,30 @@ fn the_log_behaves_like_a_set_of_counters_over_a_ring() {
         }
     }
 }
+
+#[test]
+fn a_copy_of_the_log_says_the_same_and_the_log_goes_on_behind_it() {
+    let (mut log, mut ring) = (empty(8), Ring::default());
+    for extent in 0..12 {
+        log.begin(extent);
+        commit(&mut log, &mut ring);
+        log.end(extent);
+    }
+    // It waits for the next transaction, which the copy does not have.
+    log.begin(99);
+    let mut copy = Ring::default();
+    let sequence = log.sequence();
+    for ahead in 0..u64::from(AL_BLOCKS) {
+        let mut block = [0; 4096];
+        let written = log.encode_copy(DEVICE, ahead, &mut block).unwrap();
+        assert_eq!(written, sequence + ahead);
+        copy.write(written, block);
+    }
+    assert_eq!(copy.extents(), ring.extents());
+    log.skip(AL_BLOCKS.into());
+    commit(&mut log, &mut copy);
+    assert!(copy.extents().contains(&99) && log.is_hot(99));
+    log.begin(100);
+    log.prepare();
+    assert_eq!(log.encode_copy(DEVICE, 0, &mut [0; 4096]), None);
+}

@@ -13,7 +13,12 @@ fn layout() -> Layout {
 
 fn empty() -> Bitmaps<NoIo> {
     let layout = layout();
-    Bitmaps::new(vec![0; layout.bitmap_words() as usize * 2], &layout).unwrap()
+    empty_with(&layout, layout.data_sectors())
+}
+
+fn empty_with(layout: &Layout, sectors: u64) -> Bitmaps<NoIo> {
+    let words = layout.bitmap_words() as usize * layout.slots() as usize;
+    Bitmaps::new(vec![0; words], layout, sectors).unwrap()
 }
 
 fn set_bits_of(bitmaps: &Bitmaps<NoIo>, slot: u32) -> Vec<u64> {
@@ -58,8 +63,8 @@ fn an_empty_range_changes_nothing() {
 #[test]
 fn bits_past_the_end_are_never_set() {
     let layout = layout();
-    let mut bitmaps =
-        Bitmaps::<NoIo>::new(vec![u64::MAX; layout.bitmap_words() as usize * 2], &layout).unwrap();
+    let words = vec![u64::MAX; layout.bitmap_words() as usize * 2];
+    let mut bitmaps = Bitmaps::<NoIo>::new(words, &layout, layout.data_sectors()).unwrap();
     assert_eq!((bitmaps.count(0), bitmaps.count(1)), (70_123, 70_123));
     bitmaps.clear_all(0);
     assert_eq!(bitmaps.count(0), 0);
@@ -104,8 +109,7 @@ fn an_extent_is_a_piece_of_one_block() {
 #[test]
 fn a_search_gives_up_after_a_while_and_goes_on_where_it_stopped() {
     let layout = Layout::new(MetaKind::External, 1 << 24, 1 << 20, 1).unwrap();
-    let mut bitmaps =
-        Bitmaps::<NoIo>::new(vec![0; layout.bitmap_words() as usize], &layout).unwrap();
+    let mut bitmaps = empty_with(&layout, layout.data_sectors());
     bitmaps.set_bits(0, 1_000_000, 1);
     assert_eq!(bitmaps.next_run(0, 0, 8), Next::Later(SCAN_WORDS_MAX * 64));
     assert_eq!(set_bits_of(&bitmaps, 0), [1_000_000]);
@@ -161,4 +165,31 @@ fn bitmaps_behave_like_lists_of_truth_values() {
             assert_eq!(set_bits_of(&bitmaps, slot), expected, "seed {seed}");
         }
     }
+}
+
+#[test]
+fn bitmaps_of_a_larger_disk_take_everything_over_and_grow() {
+    let mut old = empty();
+    old.set_bits(0, 5, 3);
+    old.set_bits(1, 70_000, 123);
+    let mut block = [0; 4096];
+    assert!(old.encode(0, 0, &mut block));
+    old.set_bits(0, 64, 1);
+    let larger = Layout::new(MetaKind::External, 1 << 24, 1 << 20, 2).unwrap();
+    let mut new = empty_with(&larger, 0);
+    new.take_over(&old);
+    for slot in 0..2 {
+        assert_eq!(new.count(slot), old.count(slot));
+        assert_eq!(set_bits_of(&new, slot), set_bits_of(&old, slot));
+    }
+    // What was to be written is, and what was not need not.
+    assert_eq!(new.dirty_count(), old.dirty_count());
+    assert_eq!(new.set_bits(0, 70_123, 10), 0);
+    new.resize(1 << 24);
+    assert_eq!(new.set_bits(0, 70_123, 10), 10);
+    new.resize(70_125 * SECTORS_PER_BIT);
+    assert_eq!(new.count(0), 4 + 2);
+    assert_eq!(*set_bits_of(&new, 0).last().unwrap(), 70_124);
+    new.rewrite(1);
+    assert!((0..new.blocks()).all(|block| new.is_dirty(1, block)));
 }

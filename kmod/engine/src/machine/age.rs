@@ -16,7 +16,7 @@ use super::disk::{Disk, Stage};
 use super::volume::Volume;
 use crate::host::{Host, Time};
 use weft_uapi::limits::NODES_MAX;
-use weft_uapi::units::{NodeId, NodeSet};
+use weft_uapi::units::{Incarnation, NodeId, NodeSet};
 use weft_uapi::wire::AgeBody;
 use zerocopy::{FromBytes, FromZeros};
 
@@ -59,6 +59,44 @@ impl<H: Host> Disk<H> {
     /// superblock that is durable.
     pub(super) fn age(&self) -> u64 {
         self.changes_done.saturating_add(self.log.sequence())
+    }
+
+    /// Which image of a node's disk was seen: incarnation and attach id.
+    pub(super) fn seen(&self, node: NodeId) -> (Incarnation, u64) {
+        let at = node.index();
+        let superblock = &self.superblock;
+        (
+            superblock
+                .seen_incarnation
+                .get(at)
+                .copied()
+                .unwrap_or_default(),
+            superblock
+                .seen_attach_id
+                .get(at)
+                .copied()
+                .unwrap_or_default(),
+        )
+    }
+
+    /// Notes which image of a node's disk was seen (G7).
+    pub(super) fn set_seen(&mut self, node: NodeId, incarnation: Incarnation, attach_id: u64) {
+        let at = node.index();
+        let (Some(seen), Some(seen_id), Some(age)) = (
+            self.superblock.seen_incarnation.get_mut(at),
+            self.superblock.seen_attach_id.get_mut(at),
+            self.superblock.seen_age.get_mut(at),
+        ) else {
+            return;
+        };
+        if *seen_id != attach_id {
+            // It was reached in another attach.
+            *age = 0;
+        }
+        if (*seen, *seen_id) != (incarnation, attach_id) {
+            (*seen, *seen_id) = (incarnation, attach_id);
+            self.touch();
+        }
     }
 
     /// The age of a node's disk that was seen in the attach that was seen last.

@@ -74,6 +74,7 @@ impl<H: Host> Volume<H> {
         disk.superblock.begin_attach(cx.random_id(), age);
         disk.touch();
         self.required = disk.superblock.generation.members;
+        self.offered = disk.sectors();
         self.set_disk_state(cx, DiskState::Attaching);
         Ok(())
     }
@@ -91,6 +92,7 @@ impl<H: Host> Volume<H> {
             return;
         }
         disk.stage = Stage::Running;
+        disk.resume_relocation();
         let state = if disk.superblock.generation.id == GenerationId::NONE
             || disk.has_flag(FLAG_INCONSISTENT)
         {

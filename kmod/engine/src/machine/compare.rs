@@ -156,7 +156,10 @@ impl<H: Host> Volume<H> {
     fn told_reach(&self, header: &Header) -> Result<Reach, Fault> {
         let (start, end) = (header.sector.0, header.arg);
         let is_whole = start % SECTORS_PER_BIT == 0;
-        ensure(is_whole && start < end && end <= self.sectors(), MALFORMED)?;
+        ensure(
+            is_whole && start < end && end <= self.disk_sectors(),
+            MALFORMED,
+        )?;
         let resumes = header.flags & FLAG_YES != 0;
         let range = SectorRange { start, end };
         Ok(Reach { range, resumes })
@@ -217,7 +220,7 @@ impl<H: Host> Volume<H> {
         let span = span_of_header(header);
         let is_whole = span.sector.0 % SECTORS_PER_BIT == 0 && span.bytes % BITMAP_BLOCK_BYTES == 0;
         ensure(
-            is_whole && self.is_on_device(span.sector, span.bytes),
+            is_whole && self.is_on_disk(span.sector, span.bytes),
             MALFORMED,
         )?;
         let digest =

@@ -22,6 +22,10 @@ pub(super) enum Work {
     Log,
     /// A block of a bitmap, by its place among those in flight.
     Bitmap(u32),
+    /// A block of the metadata's copy on a larger disk.
+    Copy,
+    /// Zeros where the metadata were before.
+    Erase,
 }
 
 impl Work {
@@ -35,6 +39,8 @@ impl Work {
             Self::Superblock => (5, 0),
             Self::Log => (6, 0),
             Self::Bitmap(place) => (7, place),
+            Self::Copy => (8, 0),
+            Self::Erase => (9, 0),
         };
         Cookie((u64::from(volume.0) << 48) | (kind << 32) | u64::from(index))
     }
@@ -50,6 +56,8 @@ impl Work {
             5 => Self::Superblock,
             6 => Self::Log,
             7 => Self::Bitmap(index),
+            8 => Self::Copy,
+            9 => Self::Erase,
             _ => return None,
         };
         Some((VolumeId((cookie.0 >> 48) as u16), work))
@@ -68,6 +76,8 @@ mod tests {
             Work::TailFlush,
             Work::ReceivedFlush(31),
             Work::Log,
+            Work::Copy,
+            Work::Erase,
         ] {
             assert_eq!(
                 Work::of(work.cookie(VolumeId(254))),

@@ -6,9 +6,12 @@
 //! * the superblock: changes are collected; [`Disk::touch`] gives the number to wait for in [`Disk::is_durable`];
 //! * the bitmaps: only when somebody needs them on disk ([`Disk::flush_bitmaps`], or before extents cool);
 //! * the activity log: one transaction at a time, after the bitmap blocks of the extents that it evicts.
+//!
+//! None of them writes while the metadata move ([`super::relocate`]).
 
 use super::context::Context;
 use super::cookie::Work;
+use super::relocate::Relocation;
 use super::replica::Replica;
 use super::volume::Volume;
 use crate::activity_log::ActivityLog;
@@ -22,10 +25,10 @@ use crate::ranges::Span;
 use weft_uapi::limits::{AL_EXTENT_BYTES, META_BLOCK_BYTES};
 use weft_uapi::ondisk::{
     Generation, Layout, MetaBlock, Superblock, FLAG_GIVEN_UP, FLAG_INCONSISTENT, FLAG_INVALIDATED,
-    FLAG_LEFT, FLAG_WRITER_ACTIVE,
+    FLAG_WRITER_ACTIVE,
 };
 use weft_uapi::status::SectorRange;
-use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, VolumeId};
+use weft_uapi::units::{GenerationId, NodeId, NodeSet, VolumeId};
 
 /// Bitmap blocks being written at the same time.
 const BITMAP_WRITES_MAX: usize = 16;
@@ -78,13 +81,17 @@ pub(super) struct Disk<H: Host> {
     pub(super) ages_unsaved: Option<Time>,
     /// Number of the superblock which says that this disk is given up: it owes everything from then on.
     pub(super) given_up_by: Option<u64>,
+    /// The metadata are on their way to where a larger disk has room for them.
+    pub(super) relocation: Option<Relocation<H>>,
+    /// The superblock says of the device's size what the bitmaps on disk have to know before.
+    pub(super) are_bitmaps_first: bool,
     superblock_wanted: u64,
     superblock_writing: Option<u64>,
     superblock_done: u64,
     bitmaps_writing: [Option<(u32, u64)>; BITMAP_WRITES_MAX],
     is_log_prepared: bool,
     is_log_writing: bool,
-    block: H::Slab<MetaBlock>,
+    pub(super) block: H::Slab<MetaBlock>,
 }
 
 impl<H: Host> Disk<H> {
@@ -105,9 +112,9 @@ impl<H: Host> Disk<H> {
             bitmaps,
             ..
         } = loaded.take().ok_or(NoMemory)?;
-        let extents =
-            u32::try_from(layout.data_sectors().div_ceil(EXTENT_SECTORS)).map_err(|_| NoMemory)?;
-        let mut bits = Bitmaps::new(bitmaps, &layout)?;
+        let extents = u32::try_from(superblock.sectors(&layout).div_ceil(EXTENT_SECTORS))
+            .map_err(|_| NoMemory)?;
+        let mut bits = Bitmaps::new(bitmaps, &layout, superblock.sectors(&layout))?;
         let log = ActivityLog::new(al_extents.into(), extents, &al_table, al_sequence)?;
         for slot in superblock.slot_of_node.iter().flatten() {
             log.extents().for_each(|extent| {
@@ -142,6 +149,8 @@ impl<H: Host> Disk<H> {
             has_changed: false,
             ages_unsaved: None,
             given_up_by: None,
+            relocation: None,
+            are_bitmaps_first: false,
             superblock_wanted: 0,
             superblock_writing: None,
             superblock_done: 0,
@@ -157,6 +166,11 @@ impl<H: Host> Disk<H> {
     pub(super) fn touch(&mut self) -> u64 {
         self.has_changed = true;
         self.want_superblock()
+    }
+
+    /// Notes a change that states tell, so none is sent before it is durable.
+    pub(super) fn note_line(&mut self) {
+        self.line_by = self.touch();
     }
 
     /// Has the superblock written, and gives the number to wait for.
@@ -204,6 +218,14 @@ impl<H: Host> Disk<H> {
             && self.log.used() == 0
             && !self.log.wants_transaction()
             && !self.is_log_prepared
+            && self.relocation.is_none()
+    }
+
+    /// Whether none of the writers has a block on its way, or one that has to be.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.superblock_writing.is_none()
+            && self.bitmaps_writing.iter().all(Option::is_none)
+            && !self.is_log_prepared
     }
 
     /// Whether every bitmap block on disk is as in memory.
@@ -230,7 +252,7 @@ impl<H: Host> Disk<H> {
         self.superblock.generation = line.current();
         self.superblock.ancestry = *line.former();
         self.superblock.written = line.written_before();
-        self.line_by = self.touch();
+        self.note_line();
         if goes_on {
             return;
         }
@@ -318,6 +340,8 @@ impl<H: Host> Disk<H> {
             // Nothing was noted towards the node until now.
             self.bits.set_all(free);
         }
+        // Nobody has written its place on disk.
+        self.bits.rewrite(free);
         self.touch();
         Some(free)
     }
@@ -384,44 +408,6 @@ impl<H: Host> Disk<H> {
         }
     }
 
-    /// Which image of a node's disk was seen: incarnation and attach id.
-    pub(super) fn seen(&self, node: NodeId) -> (Incarnation, u64) {
-        let at = node.index();
-        let superblock = &self.superblock;
-        (
-            superblock
-                .seen_incarnation
-                .get(at)
-                .copied()
-                .unwrap_or_default(),
-            superblock
-                .seen_attach_id
-                .get(at)
-                .copied()
-                .unwrap_or_default(),
-        )
-    }
-
-    /// Notes which image of a node's disk was seen (G7).
-    pub(super) fn set_seen(&mut self, node: NodeId, incarnation: Incarnation, attach_id: u64) {
-        let at = node.index();
-        let (Some(seen), Some(seen_id), Some(age)) = (
-            self.superblock.seen_incarnation.get_mut(at),
-            self.superblock.seen_attach_id.get_mut(at),
-            self.superblock.seen_age.get_mut(at),
-        ) else {
-            return;
-        };
-        if *seen_id != attach_id {
-            // It was reached in another attach.
-            *age = 0;
-        }
-        if (*seen, *seen_id) != (incarnation, attach_id) {
-            (*seen, *seen_id) = (incarnation, attach_id);
-            self.touch();
-        }
-    }
-
     /// Sets or clears a flag of the superblock.
     pub(super) fn set_flag(&mut self, flag: u32, is_set: bool) {
         let flags = if is_set {
@@ -435,27 +421,16 @@ impl<H: Host> Disk<H> {
         }
     }
 
-    /// Puts it on record that this node left, and which record it knows.
-    pub(super) fn leave(&mut self) {
-        self.set_flag(FLAG_LEFT, true);
-        let id = self.superblock.generation.id;
-        if core::mem::replace(&mut self.superblock.left_at, id) != id {
-            self.touch();
-        }
-    }
-
-    /// This node has been taken in again.
-    pub(super) fn stay(&mut self) {
-        self.set_flag(FLAG_LEFT, false);
-        self.superblock.left_at = GenerationId::NONE;
-    }
-
     pub(super) fn has_flag(&self, flag: u32) -> bool {
         self.superblock.flags & flag != 0
     }
 
     /// Starts all metadata writes that are due.
     fn write_metadata<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, volume: VolumeId) {
+        self.run_relocation(cx, volume);
+        if self.is_frozen() {
+            return;
+        }
         if self.wants_clean {
             self.wants_bitmaps = true;
             // INVARIANT: what hot extents spoke for, the ages of the other disks speak for.
@@ -472,8 +447,16 @@ impl<H: Host> Disk<H> {
     }
 
     #[inline(never)]
-    fn write_superblock<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, volume: VolumeId) {
+    pub(super) fn write_superblock<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        volume: VolumeId,
+    ) {
         if self.superblock_writing.is_some() || self.is_settled() {
+            return;
+        }
+        self.are_bitmaps_first &= !self.are_bitmaps_written();
+        if self.are_bitmaps_first {
             return;
         }
         let counts = u64::from(core::mem::take(&mut self.has_changed));
@@ -507,7 +490,7 @@ impl<H: Host> Disk<H> {
     }
 
     /// Writes one block; `false`: not now.
-    fn write_bitmap<O: Output<H>>(
+    pub(super) fn write_bitmap<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         volume: VolumeId,
@@ -550,6 +533,15 @@ impl<H: Host> Disk<H> {
         if self.log.wants_transaction() {
             self.is_log_prepared = self.log.prepare().is_some();
         }
+        self.write_transaction(cx, volume);
+    }
+
+    /// Writes the transaction that was prepared, if there is one.
+    pub(super) fn write_transaction<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        volume: VolumeId,
+    ) {
         if !self.is_log_prepared || self.is_log_writing || !self.write_cooling_bitmaps(cx, volume) {
             return;
         }
@@ -621,6 +613,7 @@ impl<H: Host> Disk<H> {
                     *place = None;
                 }
             }
+            Work::Copy => self.on_copied(),
             _ => {}
         }
     }
@@ -645,7 +638,10 @@ impl<H: Host> Volume<H> {
             }
         }
         if let Some(disk) = self.disk.as_mut().filter(|_| !self.is_broken) {
+            let was_moving = disk.relocation.is_some();
             disk.write_metadata(cx, id);
+            // One that is let go has waited for that.
+            self.recheck |= was_moving && disk.relocation.is_none();
         }
     }
 

@@ -86,7 +86,8 @@ impl Exposure {
         let line = &said.side.ancestry;
         line.current().term == self.term
             && self.is_in(peer, line, said.side.attach_id, said.joined)
-            && (self.sectors, self.block_bytes) == (said.sectors, said.block_bytes)
+            && self.sectors <= said.sectors
+            && self.block_bytes == said.block_bytes
     }
 
     /// Whether a disk with this line has all that was answered: nothing that a flush does not cover has to be on it, or it
@@ -137,6 +138,7 @@ impl<H: Host> Volume<H> {
         let superblock = &disk.superblock;
         shown.generation == GenerationId::NONE
             || (superblock.generation.term == shown.term
+                && disk.sectors() >= shown.sectors
                 && shown.is_in(node, &disk.ancestry(), superblock.attach_id, disk.joined))
     }
 
@@ -214,6 +216,20 @@ impl<H: Host> Volume<H> {
         self.server = Some(server);
         self.recheck = true;
         self.tell_capacity(cx);
+    }
+
+    /// The server says how large the device is now.
+    pub(super) fn grow_exposure<O: Output<H>>(
+        &mut self,
+        cx: &mut Context<'_, H, O>,
+        peer: NodeId,
+        sectors: u64,
+    ) {
+        let shown = self.exposure.sectors;
+        if self.server == Some(peer) && shown > 0 && sectors > shown {
+            self.exposure.sectors = sectors;
+            self.tell_capacity(cx);
+        }
     }
 
     /// The application is gone, or has to go.

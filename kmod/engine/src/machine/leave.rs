@@ -307,6 +307,23 @@ impl<H: Host> Engine<H> {
     }
 }
 
+impl<H: Host> Disk<H> {
+    /// Puts it on record that this node left, and which record it knows.
+    pub(super) fn leave(&mut self) {
+        self.set_flag(FLAG_LEFT, true);
+        let id = self.superblock.generation.id;
+        if core::mem::replace(&mut self.superblock.left_at, id) != id {
+            self.touch();
+        }
+    }
+
+    /// This node has been taken in again.
+    pub(super) fn stay(&mut self) {
+        self.set_flag(FLAG_LEFT, false);
+        self.superblock.left_at = GenerationId::NONE;
+    }
+}
+
 impl<H: Host> Volume<H> {
     /// Whether there is something here to leave with: data, of whatever age.
     fn may_leave(&self) -> bool {

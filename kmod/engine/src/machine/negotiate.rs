@@ -64,6 +64,8 @@ pub(super) struct Round {
     pub(super) knows_zeroes: bool,
     /// The peer may be asked by digest.
     pub(super) knows_csums: bool,
+    /// The peer knows how to agree on the size.
+    pub(super) knows_resize: bool,
     /// One of the two disks is to be given up; to be told in the next state.
     pub(super) order: Option<Order>,
 }
@@ -221,8 +223,9 @@ impl<H: Host> Volume<H> {
         let has_no_disk = |said: &Said| said.disk == DiskState::Diskless;
         if has_no_disk(own) || replica.round.peer.as_ref().is_some_and(has_no_disk) {
             // Nothing is decided with it, but it is told how this disk is and whom it follows.
-            let is_old =
-                own.disk != self.disk_state() || own.stance.leader != self.leader(&cx.facts);
+            let is_old = own.disk != self.disk_state()
+                || own.stance.leader != self.leader(&cx.facts)
+                || own.sectors != self.told_sectors(peer);
             return self.has_running_disk() && is_old;
         }
         let is_equal = replica.receives && replica.source.is_none();
@@ -272,6 +275,7 @@ impl<H: Host> Volume<H> {
         !is_attaching
             && !self.disk.as_ref().is_some_and(is_volatile)
             && self.change.is_none()
+            && !self.resize.is_pending()
             && !self.each_replica().any(|(_, replica)| is_unsure(replica))
     }
 
@@ -325,6 +329,7 @@ impl<H: Host> Volume<H> {
         // It is not in the middle of a change.
         replica.awaits_force = false;
         replica.peer_disk = said.disk;
+        self.grow_exposure(cx, peer, said.sectors);
         cx.notify(Object::PeerVolume(peer, self.id));
         self.recheck = true;
         Ok(())
@@ -369,7 +374,7 @@ impl<H: Host> Volume<H> {
             };
             self.stay_split(cx, peer, rule, Recovery::TwoPrimaries);
         } else if have_disks && own.sectors != said.sectors {
-            self.stand_alone(cx, peer, "size", "the disks have different sizes");
+            self.on_sizes(cx, peer, own, said);
         } else if have_disks && own.block_bytes != said.block_bytes {
             cx.log(
                 Level::Error,
@@ -388,7 +393,7 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    fn decide<O: Output<H>>(
+    pub(super) fn decide<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         peer: NodeId,

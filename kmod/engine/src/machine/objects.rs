@@ -371,6 +371,9 @@ impl<H: Host> Volume<H> {
             | PacketKind::VerifyDigest
             | PacketKind::VerifyResult
             | PacketKind::VerifyEnd => self.on_verify_packet(cx, peer, header, body),
+            PacketKind::ResizeAsk | PacketKind::ResizeRoom | PacketKind::ResizeTo => {
+                self.on_resize_packet(cx, peer, header)
+            }
             PacketKind::Received => self.on_received(cx, peer, header),
             PacketKind::Written => self.on_written(cx, peer, header),
             PacketKind::Stable => self.on_stable(cx, peer, header, body),

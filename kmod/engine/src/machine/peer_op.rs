@@ -150,7 +150,7 @@ impl<H: Host> Volume<H> {
         data: Option<H::Buffer>,
     ) -> Result<(), Fault> {
         ensure(
-            self.is_on_device(io.sector, io.bytes),
+            self.is_on_disk(io.sector, io.bytes),
             "the peer named a range outside of the device, or not of whole blocks",
         )?;
         ensure(
@@ -198,9 +198,9 @@ impl<H: Host> Volume<H> {
             .is_some_and(|source| source.pages.is_received);
         ensure(is_source, "the peer asked for resync data out of turn")?;
         let is_aligned = header.sector.0 % 8 == 0 && header.bytes % 4096 == 0;
-        let is_on_device = self.is_on_device(header.sector, header.bytes);
+        let is_on_disk = self.is_on_disk(header.sector, header.bytes);
         ensure(
-            is_aligned && is_on_device,
+            is_aligned && is_on_disk,
             "the peer asked for a range outside of the device",
         )?;
         let (kind, op) = match unless {

@@ -37,6 +37,8 @@ pub(super) struct Replica<H: Host> {
     pub(super) recovery: Recovery,
     pub(super) victim: Option<NodeId>,
     pub(super) round: Round,
+    /// It wants to know how large a device this disk has room for, and numbered the question so.
+    pub(super) room_asked: Option<Seq>,
     /// Why a resync waits, bits `PAUSED_HERE` and `PAUSED_THERE`.
     pub(super) paused: u32,
     /// By the last decision this disk's data are newer.
@@ -154,6 +156,7 @@ impl<H: Host> Replica<H> {
             recovery: Recovery::None,
             victim: None,
             round: Round::default(),
+            room_asked: None,
             paused: 0,
             is_behind: false,
             knows_less: false,
@@ -210,6 +213,7 @@ impl<H: Host> Replica<H> {
         self.session = None;
         self.peer_disk = DiskState::Unknown;
         self.round = Round::default();
+        self.room_asked = None;
         (self.is_behind, self.knows_less) = (false, false);
         self.is_rejoining = false;
         self.is_leaving = false;

@@ -246,7 +246,7 @@ impl<H: Host> Volume<H> {
             (order.is_some_and(|order| order.is_repair), STATE_REPAIRS),
             (has_found, STATE_FOUND),
         ];
-        body.sectors = U64::new(self.sectors());
+        body.sectors = U64::new(self.told_sectors(peer));
         body.block_bytes = U32::new(disk.block_bytes);
         body.disk_state = U16::new(self.disk_state() as u16);
         body.flags = U32::new(

@@ -27,7 +27,8 @@ use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::version::{
     FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_CSUMS, FEATURE_LEAVE, FEATURE_ORDERS,
-    FEATURE_SPLIT_BRAIN, FEATURE_VERIFY, FEATURE_ZEROES, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    FEATURE_RESIZE, FEATURE_SPLIT_BRAIN, FEATURE_VERIFY, FEATURE_ZEROES, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -366,6 +367,7 @@ impl<H: Host> Engine<H> {
                 knows_verify: body.features.get() & FEATURE_VERIFY != 0,
                 knows_zeroes: body.features.get() & FEATURE_ZEROES != 0,
                 knows_csums: body.features.get() & FEATURE_CSUMS != 0,
+                knows_resize: body.features.get() & FEATURE_RESIZE != 0,
                 ..Round::default()
             };
             for volume in self.each_volume_mut() {

@@ -15,6 +15,7 @@ use super::peer_op::PeerOp;
 use super::place::Place;
 use super::replica::Replica;
 use super::request::Request;
+use super::resize::Resize;
 use super::slots::Slots;
 use super::speed::Load;
 use super::transitions;
@@ -112,6 +113,10 @@ pub(super) struct Volume<H: Host> {
     pub(super) is_leaving: bool,
     /// On a tie-breaker: what it knows.
     pub(super) witness: Option<Witness>,
+    /// What is going on about the size.
+    pub(super) resize: Resize,
+    /// Size of the device, in sectors, while there is a disk.
+    pub(super) offered: u64,
     /// Everything that waits is to be looked at again.
     pub(super) recheck: bool,
     /// Something waits for room in the activity log or in the tail.
@@ -162,6 +167,8 @@ impl<H: Host> Volume<H> {
             hands_over: false,
             is_leaving: false,
             witness: config.is_tie_breaker.then(Witness::default),
+            resize: Resize::default(),
+            offered: 0,
             recheck: false,
             is_starved: false,
             is_broken: false,
@@ -255,9 +262,16 @@ impl<H: Host> Volume<H> {
 
     /// Size of the device in sectors; 0: no data can be reached.
     pub(super) fn sectors(&self) -> u64 {
-        self.disk
-            .as_ref()
-            .map_or(self.exposure.sectors, |disk| disk.layout.data_sectors())
+        match self.exposure.sectors {
+            0 => self.disk.as_ref().map_or(0, |_| self.offered),
+            // What a server has shown stays, also while a disk is here that has to be synced yet.
+            shown => shown,
+        }
+    }
+
+    /// As [`Self::sectors`]; while the disks agree on another size, the one that a peer may know of already.
+    pub(super) fn disk_sectors(&self) -> u64 {
+        self.disk.as_ref().map_or(self.sectors(), Disk::sectors)
     }
 
     /// Logical block size of the device in bytes; 512 without disk and server.
@@ -269,14 +283,27 @@ impl<H: Host> Volume<H> {
             })
     }
 
-    /// Whether a range lies on the device, is not empty and made of whole blocks.
+    /// Whether a range lies on the device, as a client may know it by now, is not empty and made of whole blocks.
     pub(super) fn is_on_device(&self, sector: Sector, bytes: u32) -> bool {
+        let sectors = match self.exposure.sectors {
+            0 => self.disk_sectors(),
+            shown => shown,
+        };
+        self.is_within(sectors, sector, bytes)
+    }
+
+    /// As [`Self::is_on_device`], of what is to be done with this node's disk.
+    pub(super) fn is_on_disk(&self, sector: Sector, bytes: u32) -> bool {
+        self.is_within(self.disk_sectors(), sector, bytes)
+    }
+
+    fn is_within(&self, sectors: u64, sector: Sector, bytes: u32) -> bool {
         let block_bytes = self.block_bytes();
         let block_sectors = u64::from(block_bytes / SECTOR_BYTES);
         let end = sector.0.checked_add(u64::from(bytes / SECTOR_BYTES));
         let is_whole = bytes.checked_rem(block_bytes) == Some(0)
             && sector.0.checked_rem(block_sectors) == Some(0);
-        bytes > 0 && is_whole && end.is_some_and(|end| end <= self.sectors())
+        bytes > 0 && is_whole && end.is_some_and(|end| end <= sectors)
     }
 
     /// Room became free: whoever waits for it is looked at again.
@@ -298,6 +325,7 @@ impl<H: Host> Volume<H> {
         for _ in 0..8 {
             let has_news = core::mem::take(&mut self.recheck);
             self.run_disk(cx);
+            self.run_resize(cx);
             self.run_change(cx);
             self.run_negotiations(cx);
             self.run_exchanges(cx);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use weft_engine::effect::{Data, Effect, IoError, Level};
 use weft_engine::event::{Cookie, Io, Kept, Token};
 use weft_engine::host::{Host, NoMemory, Output};
-use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::ondisk::{Layout, MetaBlock};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, SessionId};
 use weft_uapi::wire::{Header, LinkKind};
@@ -39,7 +39,9 @@ pub(crate) struct Parcel {
 /// An effect to be carried out on behalf of a node.
 pub(crate) enum Act {
     Disk(Cookie, Io, Data<RigHost>),
-    Meta(Cookie, Sector, Box<MetaBlock>),
+    /// With a flag: it is to be stable, and all before it.
+    Meta(Cookie, Sector, Box<MetaBlock>, bool),
+    Measure(u64, Layout),
     Send(SessionId, Parcel),
     Offer(NodeId, SessionId),
     EndSession(NodeId, SessionId),
@@ -69,10 +71,15 @@ impl Output<RigHost> for Outbox {
                 cookie,
                 sector,
                 block,
+                flush,
                 ..
             } => {
-                self.acts.push(Act::Meta(cookie, sector, Box::new(*block)));
+                self.acts
+                    .push(Act::Meta(cookie, sector, Box::new(*block), flush));
             }
+            Effect::Measure {
+                attach_id, layout, ..
+            } => self.acts.push(Act::Measure(attach_id, layout)),
             Effect::Send {
                 peer,
                 session,

@@ -25,6 +25,7 @@ mod promotion;
 mod prospect;
 mod quorum;
 mod recovery;
+mod resize;
 mod resync;
 mod rig;
 mod shortcut;

@@ -3,22 +3,24 @@
 //! The rig of the scenarios: everything is carried out at once and in order, and nothing is ever lost unless a scenario
 //! cuts a wire or crashes a node. Faults at arbitrary moments are the simulator's business.
 
+mod lower;
 mod machine;
 mod probe;
 mod status;
 mod wire;
 
 use crate::host::{Act, Outbox, RigHost};
+use lower::{blank_disk, digest_of};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
-use weft_engine::effect::{Data, IoError};
+use weft_engine::effect::IoError;
 use weft_engine::event::{Command, DiskError, Event, Io, Kept, Op, Options, Token};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
-use weft_uapi::ondisk::{Layout, MetaKind, Superblock, AL_EXTENTS};
+use weft_uapi::ondisk::{Layout, MetaKind, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::Policies;
@@ -48,6 +50,8 @@ pub(crate) fn all_vote(nodes: usize) -> Quorum {
 struct Node {
     engine: Engine<RigHost>,
     disk: Vec<u8>,
+    /// What a power cut takes back, if it takes anything: where, and what was there before.
+    cache: Option<Vec<(usize, Vec<u8>)>>,
     /// Changes of the disk that had to be stable at their end.
     forced: Vec<Op>,
     /// Bytes of the disk that were zeroed without being written.
@@ -123,25 +127,6 @@ fn plain(op: Op, sector: u64, bytes: u32) -> Io {
     }
 }
 
-fn blank_disk(number: usize, sectors: u64) -> Vec<u8> {
-    let mut disk = vec![0; sectors as usize * 512];
-    let name = padded_name("r0").unwrap();
-    let superblock = Superblock::created(
-        name,
-        VOLUME,
-        node(number),
-        50 + number as u64,
-        MetaKind::Internal,
-        sectors,
-        7,
-    );
-    let mut block = [0; 4096];
-    superblock.encode(&mut block);
-    let at = layout(sectors).superblock(0).0 as usize * 512;
-    disk[at..at + 4096].copy_from_slice(&block);
-    disk
-}
-
 impl Rig {
     /// Two nodes, see [`Self::with`].
     pub(crate) fn new() -> Self {
@@ -161,6 +146,7 @@ impl Rig {
             kept: Kept::default(),
             fence: None,
             disk: blank_disk(number, sectors),
+            cache: None,
             forced: Vec::new(),
             zeroed: 0,
             is_unreadable: false,
@@ -527,9 +513,9 @@ impl Rig {
                 };
                 self.feed(number, done);
             }
-            Act::Meta(cookie, sector, block) => {
-                let at = sector.0 as usize * 512;
-                self.nodes[number].disk[at..at + 4096].copy_from_slice(&block[..]);
+            Act::Measure(attach_id, layout) => self.measure(number, attach_id, &layout),
+            Act::Meta(cookie, sector, block, flush) => {
+                self.write_meta(number, sector, &block, flush);
                 self.feed(
                     number,
                     Event::MetaDone {
@@ -545,32 +531,6 @@ impl Rig {
             Act::EndSession(peer, session) => self.end_session(number, peer.index(), session),
         }
         true
-    }
-
-    fn disk_io(&mut self, number: usize, io: Io, data: Data<RigHost>) -> Option<Rc<[u8]>> {
-        if io.fua {
-            self.nodes[number].forced.push(io.op);
-        }
-        let range = io.sector.0 as usize * 512..io.sector.0 as usize * 512 + io.bytes as usize;
-        if matches!(io.op, Op::WriteZeroes { .. }) {
-            self.nodes[number].zeroed += u64::from(io.bytes);
-        }
-        let content = &mut self.nodes[number].disk[range];
-        match (io.op, data) {
-            (Op::Flush | Op::Digest, _) => {}
-            (Op::Read, Data::Request(request)) => {
-                self.buffers[request as usize] = Rc::from(&*content)
-            }
-            (Op::Read, _) => return Some(Rc::from(&*content)),
-            (Op::Write, Data::Request(request)) => {
-                content.copy_from_slice(&self.buffers[request as usize])
-            }
-            (Op::Write, Data::Buffer(buffer)) => content.copy_from_slice(&buffer),
-            (Op::Write, Data::None) => panic!("a write without data"),
-            (Op::Discard, _) => panic!("discards are carried out as zeroing"),
-            (Op::WriteZeroes { .. }, _) => content.fill(0),
-        }
-        None
     }
 
     /// Carries so many effects out; `false`: there were fewer.

@@ -309,6 +309,7 @@ impl World {
         for nodes in self.cables.disturbed() {
             self.on_cable(nodes, Cable::default());
         }
+        self.make_disks_equally_large();
         for node in 0..self.nodes.len() {
             self.repair(node);
         }
@@ -321,7 +322,10 @@ impl World {
                 self.allow_writes(WRITES_WHEN_WELL);
                 self.verify_when_well();
             }
-            (true, Some(_)) => self.repair_when_well(),
+            (true, Some(_)) => {
+                self.repair_when_well();
+                self.resize_when_well();
+            }
             (false, _) => self.well_since = None,
         }
         if !is_well {

@@ -124,7 +124,7 @@ impl World {
             _ => self.random.range(1..9),
         };
         let spot = *self.random.pick(&self.spots.clone());
-        let sector = spot + self.random.range(0..16);
+        let sector = self.draw_new_spot(node).unwrap_or(spot) + self.random.range(0..16);
         let op = match self.random.range(0..20) {
             0..=3 => Op::Read,
             4 | 5 => Op::Flush,

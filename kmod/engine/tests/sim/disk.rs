@@ -68,11 +68,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// A disk with fresh metadata; `garbage` gives the content that it has by chance.
+    /// A disk with fresh metadata, which may become larger by `room` sectors; `garbage` gives the content that it has by
+    /// chance.
     pub(crate) fn created(
         info: weft_engine::load::DiskInfo,
         slots: u32,
         device: u64,
+        room: u64,
         mut garbage: impl FnMut(u64) -> Stamp,
     ) -> Self {
         let layout = Layout::new(
@@ -92,7 +94,8 @@ impl Disk {
             slots,
         );
         let block = encoded(&superblock);
-        let content: Vec<Stamp> = (0..layout.data_sectors()).map(&mut garbage).collect();
+        let sectors = 0..layout.data_sectors() + room;
+        let content: Vec<Stamp> = sectors.map(&mut garbage).collect();
         let meta = BTreeMap::from([(layout.superblock(superblock.sequence).0, block)]);
         Self {
             layout,

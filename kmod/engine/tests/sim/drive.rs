@@ -237,6 +237,7 @@ impl World {
                 self.nodes[node].is_attached = false;
                 self.nodes[node].is_failing = false;
             }
+            Act::Measure { attach_id, layout } => self.measure(node, attach_id, layout),
             Act::Recall => self.remember(node, None),
             Act::Keep { number, kept } => self.remember(node, Some((number, kept))),
             Act::Log { level, line } => {
@@ -390,6 +391,9 @@ impl World {
         match result {
             Ok(()) => {
                 self.nodes[node].is_suspended |= command == Some(Command::SuspendIo);
+                if matches!(command, Some(Command::Resize { .. })) {
+                    self.tally.reach.count("order", "device grown");
+                }
                 if let Some(Command::Connect {
                     peer,
                     discard_my_data: true,

@@ -49,6 +49,7 @@ impl World {
         self.order_something(node, peer);
         self.verify_something(node, peer);
         self.choose_speed(node);
+        self.resize_something(node);
         match self.random.range(0..26) {
             0..=2 => self.crash_by_fault(node),
             3..=5 => self.nodes[node].dies_after = Some(self.random.duration(1..300)),

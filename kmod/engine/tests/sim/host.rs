@@ -7,7 +7,7 @@ use std::rc::Rc;
 use weft_engine::effect::{Data, Effect, IoError, Level};
 use weft_engine::event::{Cookie, Io, Kept, Token};
 use weft_engine::host::{Host, NoMemory, Output};
-use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::ondisk::{Layout, MetaBlock};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, SessionId};
 use weft_uapi::wire::{Header, LinkKind};
@@ -77,6 +77,10 @@ pub(crate) enum Act {
         result: Result<(), (Refusal, String)>,
     },
     CloseDisk,
+    Measure {
+        attach_id: u64,
+        layout: Layout,
+    },
     Recall,
     Keep {
         number: u64,
@@ -159,6 +163,9 @@ impl Output<SimHost> for Outbox<'_> {
                 result: result.map_err(|refused| (refused.refusal, refused.detail.to_string())),
             },
             Effect::CloseDisk { .. } => Act::CloseDisk,
+            Effect::Measure {
+                attach_id, layout, ..
+            } => Act::Measure { attach_id, layout },
             Effect::Recall { .. } => Act::Recall,
             Effect::Keep { number, kept, .. } => Act::Keep { number, kept },
             Effect::Log { level, line } => Act::Log {

@@ -65,7 +65,8 @@ impl World {
     pub(crate) fn submit(&mut self, node: usize, cookie: Cookie, io: Io, data: Data<SimHost>) {
         let sector = io.sector.0;
         let sectors = u64::from(io.bytes / SECTOR_BYTES);
-        if sector + sectors > self.nodes[node].disk.layout.data_sectors() {
+        // What a write may touch is on disk before.
+        if sector + sectors > self.nodes[node].device_sectors() {
             return self.fail(
                 "contract",
                 format!("n{node}: {io:?} is outside of the disk"),

@@ -42,6 +42,7 @@ mod node;
 mod orders;
 mod random;
 mod reach;
+mod resize;
 mod speeds;
 mod verify;
 mod world;

@@ -8,6 +8,7 @@ use crate::history::Writer;
 use crate::host::{Content, SimHost, Stamp};
 use crate::io::{Doing, Pending};
 use crate::random::Random;
+use crate::resize::GROWTH_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use weft_engine::event::{Command, Kept};
@@ -101,10 +102,11 @@ pub(crate) fn written_on(block: &Superblock) -> u64 {
 }
 
 /// A disk with fresh metadata and some garbage.
-fn new_disk(id: usize, slots: u32, sectors: u64, random: &mut Random) -> Disk {
+fn new_disk(id: usize, slots: u32, (sectors, room): (u64, u64), random: &mut Random) -> Disk {
     let info = DiskInfo {
         disk_sectors: sectors,
         meta_sectors: META_SECTORS,
+        meta_end: META_SECTORS,
         block_bytes: 512,
         can_discard: true,
         volume: VOLUME,
@@ -113,7 +115,7 @@ fn new_disk(id: usize, slots: u32, sectors: u64, random: &mut Random) -> Disk {
         meta_kind: MetaKind::External,
     };
     let garbage = random.next();
-    Disk::created(info, slots, random.next(), |sector| {
+    Disk::created(info, slots, random.next(), room, |sector| {
         match (sector ^ garbage) % 5 {
             0 => 1 + id as u64,
             _ => 0,
@@ -141,7 +143,7 @@ pub(crate) enum Source {
 impl Node {
     /// Node `id` of a cluster of `nodes`.
     pub(crate) fn new(id: usize, nodes: usize, sectors: u64, random: &mut Random) -> Self {
-        let disk = new_disk(id, nodes as u32 - 1, sectors, random);
+        let disk = new_disk(id, nodes as u32 - 1, (sectors, GROWTH_MAX), random);
         Self {
             id,
             life: 0,
@@ -193,12 +195,15 @@ impl Node {
     /// The disk is replaced while the machine is down.
     pub(crate) fn replace_disk(&mut self, random: &mut Random, moment: u64) {
         let (slots, sectors) = (self.disk.layout.slots(), self.disk.info.disk_sectors);
-        self.exchange_disk(new_disk(self.id, slots, sectors, random), moment);
+        let room = self.disk.current.len() as u64 - sectors;
+        self.exchange_disk(new_disk(self.id, slots, (sectors, room), random), moment);
     }
 
     /// Another disk, or another content of it, while the machine is down.
     pub(crate) fn exchange_disk(&mut self, disk: Disk, moment: u64) {
+        let sectors = self.disk.info.disk_sectors;
         self.disk = disk;
+        self.disk.info.disk_sectors = sectors;
         self.exchanged = moment;
         self.image = None;
         self.is_void = true;

@@ -76,10 +76,11 @@ impl World {
         if new.flags & !old.flags & FLAG_INVALIDATED != 0 {
             let repaired = self.repaired_ranges(node);
             note!(self, "n{node} is given up, of it {repaired:?}");
+            let sectors = self.nodes[node].device_sectors();
             let disk = &mut self.nodes[node].disk;
             let what = match repaired {
                 None => {
-                    disk.fill_with(SPOILT);
+                    disk.fill_part_with(SPOILT, (0, sectors));
                     "given up"
                 }
                 Some(ranges) => {

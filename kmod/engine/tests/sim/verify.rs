@@ -115,16 +115,15 @@ impl World {
     }
 
     fn spoil_sector(&mut self, node: usize) {
-        let sector = self
-            .verifies
-            .range(0..self.nodes[node].disk.layout.data_sectors());
+        let sectors = self.nodes[node].device_sectors();
+        let sector = self.verifies.range(0..sectors);
         note!(self, "n{node} sector {sector} goes bad");
         self.nodes[node].disk.bad.insert(sector);
         self.bad_ever.insert(sector / 8);
     }
 
     fn draw_range(&mut self) -> Wanted {
-        let end = self.nodes[0].disk.layout.data_sectors();
+        let end = self.nodes[0].device_sectors();
         if self.verifies.coin() {
             let (start, stop) = (Sector(0), None);
             return Wanted::Range { start, stop };

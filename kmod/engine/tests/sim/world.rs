@@ -11,12 +11,14 @@ use crate::link::{pair, Cable, Cables, Connection};
 use crate::node::{node_id, Node};
 use crate::random::Random;
 use crate::reach::Reach;
+use crate::resize::RESIZES_WHEN_WELL;
 use crate::verify::VERIFIES_WHEN_WELL;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
 use weft_engine::event::Kept;
 use weft_engine::quorum::{OnNoQuorum, Quorum};
+use weft_uapi::ondisk::Layout;
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::state::Protocol;
 use weft_uapi::units::NodeSet;
@@ -172,6 +174,13 @@ pub(crate) enum Happening {
         life: u32,
         keep: Option<(u64, Kept)>,
     },
+    /// The size of a disk is known.
+    Measured {
+        node: usize,
+        life: u32,
+        attach_id: u64,
+        layout: Layout,
+    },
     /// The primary dies, and a node that missed its last writes is to be the next one.
     Overtake {
         leader: usize,
@@ -225,6 +234,12 @@ pub(crate) struct World {
     pub verifies: Random,
     /// Chance of what people choose about resyncs.
     pub speeds: Random,
+    /// Chance of disks and devices that grow.
+    pub resizes: Random,
+    /// So often the device is to grow when all is well.
+    pub resizes_left: u32,
+    /// Sectors that the device had at first.
+    pub first_sectors: u64,
     /// So often something is to be compared when all is well.
     pub verifies_left: u32,
     /// Blocks of which a sector went bad on some disk at some time.
@@ -332,6 +347,9 @@ impl World {
             orders: Random::new(plan.seed.rotate_left(24)),
             verifies: Random::new(plan.seed.rotate_left(40)),
             speeds: Random::new(plan.seed.rotate_left(56)),
+            resizes: Random::new(plan.seed.rotate_left(48)),
+            resizes_left: RESIZES_WHEN_WELL,
+            first_sectors: sectors,
             verifies_left: VERIFIES_WHEN_WELL,
             bad_ever: BTreeSet::new(),
             are_equal: false,
@@ -489,6 +507,12 @@ impl World {
             Happening::Daemon { node, life, serves } => self.on_daemon(node, life, serves),
             Happening::Cable { nodes, cable } => self.on_cable(nodes, cable),
             Happening::Memory { node, life, keep } => self.on_memory(node, life, keep),
+            Happening::Measured {
+                node,
+                life,
+                attach_id,
+                layout,
+            } => self.on_measured(node, life, attach_id, &layout),
             Happening::Overtake { leader, heir } => self.on_overtake(leader, heir),
             Happening::Lead { node } => self.on_lead(node),
             Happening::Fault => self.on_fault(),

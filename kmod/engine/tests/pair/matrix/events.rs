@@ -3,7 +3,7 @@
 //! What can happen to node 0.
 
 use crate::rig::{node, Rig, VOLUME};
-use weft_engine::event::{Command, Op, Options, Token, Wanted};
+use weft_engine::event::{Command, Growth, Op, Options, Token, Wanted};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::Protocol;
 use weft_uapi::units::{Minor, NodeSet, Sector, Seq, Term};
@@ -123,6 +123,13 @@ pub(super) const EVENTS: &[Row] = &[
     Row {
         name: "`resume-sync`",
         happen: |rig| command(rig, Command::ResumeSync { peer: node(1) }),
+    },
+    Row {
+        name: "`resize`",
+        happen: |rig| {
+            let (volume, growth) = (VOLUME, Growth::default());
+            command(rig, Command::Resize { volume, growth })
+        },
     },
     Row {
         name: "`verify`",
@@ -431,6 +438,22 @@ pub(super) const EVENTS: &[Row] = &[
     Row {
         name: "packet `read-request`",
         happen: |rig| packet(rig, about_block(PacketKind::ReadRequest), &[]),
+    },
+    Row {
+        name: "packet `resize-ask`",
+        happen: |rig| packet(rig, about(PacketKind::ResizeAsk, 1), &[]),
+    },
+    Row {
+        name: "packet `resize-room` that nobody asked for",
+        happen: |rig| packet(rig, about(PacketKind::ResizeRoom, 1), &[]),
+    },
+    Row {
+        name: "packet `resize-to` a size for which there is no room",
+        happen: |rig| {
+            let mut header = about(PacketKind::ResizeTo, 0);
+            header.arg = 1 << 40;
+            packet(rig, header, &[])
+        },
     },
     Row {
         name: "packet `verify-order`",

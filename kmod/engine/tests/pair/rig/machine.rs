@@ -2,27 +2,16 @@
 
 //! What people do with whole machines: they start, stop and lead; their disks come, go and are exchanged.
 
-use super::{blank_disk, layout, new_engine, node, Rig, VOLUME};
+use super::{blank_disk, digest_of, new_engine, node, Rig, VOLUME};
 use crate::host::RigHost;
 use weft_engine::event::{Command, Cookie, Event, Io, Options, Token};
 use weft_engine::load::{DiskInfo, LoadedDisk};
 use weft_uapi::control::padded_name;
-use weft_uapi::ondisk::{Layout, MetaBlock, MetaKind};
+use weft_uapi::ondisk::{Layout, MetaKind};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Fencing};
-use weft_uapi::units::{NodeSet, Sector};
-use weft_uapi::wire::Digest;
-
-/// What stands for a content: equal ones have the same, and all others another one.
-fn digest_of(content: &[u8]) -> Digest {
-    let mix = |seed: u64| {
-        let fold = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        content.iter().fold(seed, fold).to_le_bytes()
-    };
-    let halves = [mix(0xcbf2_9ce4_8422_2325), mix(1)];
-    halves.concat().try_into().unwrap()
-}
+use weft_uapi::units::NodeSet;
 
 impl Rig {
     pub(crate) fn attach(&mut self, number: usize) {
@@ -57,13 +46,12 @@ impl Rig {
 
     /// Reads the metadata of the node's disk, as a host does before it hands the disk over.
     fn load(&self, number: usize, block_bytes: u32) -> Result<LoadedDisk<RigHost>, Refusal> {
-        let disk = &self.nodes[number].disk;
-        let block = |sector: Sector| -> MetaBlock {
-            disk[sector.0 as usize * 512..][..4096].try_into().unwrap()
-        };
+        let disk = &self.nodes[number];
+        let sectors = disk.disk.len() as u64 / 512;
         let info = DiskInfo {
-            disk_sectors: self.sectors,
-            meta_sectors: self.sectors,
+            disk_sectors: sectors,
+            meta_sectors: sectors,
+            meta_end: disk.meta_end(),
             can_discard: true,
             block_bytes,
             volume: VOLUME,
@@ -71,28 +59,25 @@ impl Rig {
             resource: padded_name("r0").unwrap(),
             meta_kind: MetaKind::Internal,
         };
-        let [first, second] = Layout::superblock_sectors(MetaKind::Internal, self.sectors).unwrap();
-        let mut loaded = LoadedDisk::begin(info, &block(first), &block(second))?;
+        let [first, second] =
+            Layout::superblock_sectors(MetaKind::Internal, info.meta_end).unwrap();
+        let mut loaded = LoadedDisk::begin(info, &disk.block(first), &disk.block(second))?;
         let reads: Vec<_> = loaded.reads().collect();
         for (read, sector) in reads {
-            loaded.take(read, &block(sector));
+            loaded.take(read, &disk.block(sector));
         }
         loaded.finish()?;
         Ok(loaded)
     }
 
-    /// Sectors of the device.
-    pub(crate) fn data_sectors(&self) -> u64 {
-        layout(self.sectors).data_sectors()
-    }
-
-    /// The node's power fails; all it had written is on its disk.
+    /// The node's power fails; all it had written is on its disk, if that has no cache.
     pub(crate) fn crash(&mut self, number: usize) {
         let quorum = self.quorum;
         let node = &mut self.nodes[number];
         node.engine = new_engine(number, quorum, node.is_tie_breaker);
         node.queue.clear();
         node.late.clear();
+        node.lose();
         self.drop_wires(number);
         self.idle();
     }
@@ -135,7 +120,12 @@ impl Rig {
 
     /// A new disk with fresh metadata takes the place of the node's, which is not attached.
     pub(crate) fn replace_disk(&mut self, number: usize) {
-        self.nodes[number].disk = blank_disk(number, self.sectors);
+        self.replace_disk_with(number, self.sectors);
+    }
+
+    /// As [`Self::replace_disk`], with one of so many sectors.
+    pub(crate) fn replace_disk_with(&mut self, number: usize, sectors: u64) {
+        self.nodes[number].disk = blank_disk(number, sectors);
     }
 
     /// A copy of all that the node's disk holds.

@@ -76,10 +76,13 @@ fn uncovered(
     ))
 }
 
-/// Sectors that may hold different values on both disks after a power cut: something that one of them holds or may hold
+/// Sectors of the device that may hold different values on both disks after a power cut: something that one of them holds or may hold
 /// is not what the first one surely holds.
 fn differences(world: &World, nodes: [usize; 2]) -> impl Iterator<Item = u64> + '_ {
-    let [first, second] = nodes.map(|node| &world.nodes[node].disk.stable[..]);
+    // Whoever knows of fewer sectors owes the others as soon as it hears of them.
+    let device = nodes.map(|node| world.nodes[node].device_sectors());
+    let end = device[0].min(device[1]);
+    let [first, second] = nodes.map(|node| &world.nodes[node].disk.stable[..end as usize]);
     let strides = (0..)
         .step_by(STRIDE)
         .zip(first.chunks(STRIDE).zip(second.chunks(STRIDE)));
@@ -99,6 +102,6 @@ fn differences(world: &World, nodes: [usize; 2]) -> impl Iterator<Item = u64> + 
     });
     stable
         .chain(volatile)
-        .filter(|&(sector, value)| value != first[sector as usize])
+        .filter(move |&(sector, value)| sector < end && value != first[sector as usize])
         .map(|(sector, _)| sector)
 }

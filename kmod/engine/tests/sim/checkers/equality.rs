@@ -40,7 +40,9 @@ fn is_well(world: &World, node: usize, peer: usize) -> bool {
 }
 
 fn compare(world: &mut World, a: usize, b: usize) {
-    let [first, second] = [a, b].map(|node| &world.nodes[node].disk.current);
+    let device = [a, b].map(|node| world.offered_sectors(node).unwrap_or(0));
+    let end = device[0].min(device[1]) as usize;
+    let [first, second] = [a, b].map(|node| &world.nodes[node].disk.current[..end]);
     let mut sectors = (0u64..).zip(first.iter().zip(second));
     if let Some((sector, (first, second))) = sectors.find(|(_, (first, second))| first != second) {
         let text = format!(

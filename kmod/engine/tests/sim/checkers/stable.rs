@@ -31,7 +31,9 @@ impl Stable {
         let superblock = disk.superblock()?;
         let has_same_blocks = |stable: &Self| {
             let known = &stable.loaded.superblock;
+            let places = (known.disk_sectors, known.area);
             (known.device, known.slot_of_node) == (superblock.device, superblock.slot_of_node)
+                && places == (superblock.disk_sectors, superblock.area)
         };
         match (known.filter(has_same_blocks), changes) {
             (Some(mut stable), Some(changes)) => {

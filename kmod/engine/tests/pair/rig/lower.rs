@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The disks: what they hold, what a power cut takes back, and how they become larger.
+
+use super::{layout, node, Node, Rig, VOLUME};
+use crate::host::RigHost;
+use std::ops::Range;
+use std::rc::Rc;
+use weft_engine::effect::Data;
+use weft_engine::event::{Event, Io, Op};
+use weft_engine::room::Room;
+use weft_uapi::control::padded_name;
+use weft_uapi::ondisk::{newest_superblock, Layout, MetaBlock, MetaKind, Superblock};
+use weft_uapi::units::Sector;
+use weft_uapi::wire::Digest;
+
+/// A disk with fresh metadata.
+pub(super) fn blank_disk(number: usize, sectors: u64) -> Vec<u8> {
+    let mut disk = vec![0; sectors as usize * 512];
+    let name = padded_name("r0").unwrap();
+    let superblock = Superblock::created(
+        name,
+        VOLUME,
+        node(number),
+        50 + number as u64,
+        MetaKind::Internal,
+        sectors,
+        7,
+    );
+    let mut block = [0; 4096];
+    superblock.encode(&mut block);
+    let at = layout(sectors).superblock(0).0 as usize * 512;
+    disk[at..at + 4096].copy_from_slice(&block);
+    disk
+}
+
+/// What stands for a content: equal ones have the same, and all others another one.
+pub(super) fn digest_of(content: &[u8]) -> Digest {
+    let mix = |seed: u64| {
+        let fold = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        content.iter().fold(seed, fold).to_le_bytes()
+    };
+    let halves = [mix(0xcbf2_9ce4_8422_2325), mix(1)];
+    halves.concat().try_into().unwrap()
+}
+
+impl Node {
+    fn sectors(&self) -> u64 {
+        self.disk.len() as u64 / 512
+    }
+
+    /// The disk's cache is about to hold a change of this range.
+    fn remember(&mut self, range: Range<usize>) {
+        if let Some(cache) = &mut self.cache {
+            cache.push((range.start, self.disk[range].to_vec()));
+        }
+    }
+
+    /// What is in the cache is stable.
+    fn settle(&mut self) {
+        if let Some(cache) = &mut self.cache {
+            cache.clear();
+        }
+    }
+
+    /// What is in the cache is lost.
+    pub(super) fn lose(&mut self) {
+        let cache = self.cache.iter_mut();
+        for (start, before) in cache.flat_map(|cache| cache.drain(..).rev()) {
+            self.disk[start..start + before.len()].copy_from_slice(&before);
+        }
+    }
+
+    pub(super) fn block(&self, sector: Sector) -> MetaBlock {
+        self.disk[sector.0 as usize * 512..][..4096]
+            .try_into()
+            .unwrap()
+    }
+
+    /// Sectors of the disk up to which the metadata lie: all, or what it had when they were written last.
+    pub(super) fn meta_end(&self) -> u64 {
+        let found = |end: u64| {
+            let [first, second] = Layout::superblock_sectors(MetaKind::Internal, end)?;
+            let newest = newest_superblock(&self.block(first), &self.block(second)).ok()?;
+            (newest.disk_sectors == end).then_some((newest.sequence, end))
+        };
+        if found(self.sectors()).is_some() {
+            return self.sectors();
+        }
+        let ends = (16..self.sectors()).step_by(8).filter_map(found);
+        ends.max().map_or(self.sectors(), |(_, end)| end)
+    }
+}
+
+impl Rig {
+    /// The node's disk has so many sectors from now on; what is new holds this.
+    pub(crate) fn enlarge(&mut self, number: usize, sectors: u64, byte: u8) {
+        self.nodes[number].disk.resize(sectors as usize * 512, byte);
+    }
+
+    /// From now on a power cut takes back what the node's disk was not told to make stable.
+    pub(crate) fn set_volatile(&mut self, number: usize) {
+        self.nodes[number].cache = Some(Vec::new());
+    }
+
+    /// Sectors of the device, as the nodes say.
+    pub(crate) fn data_sectors(&self) -> u64 {
+        let device = |number| self.device(number);
+        let largest = self.numbers().map(device).max().filter(|&it| it > 0);
+        largest.unwrap_or_else(|| layout(self.sectors).data_sectors())
+    }
+
+    /// Sectors of the node's device; 0: it has none.
+    pub(crate) fn device(&self, number: usize) -> u64 {
+        let info = self.nodes[number].engine.volume_info(VOLUME, self.now);
+        info.map_or(0, |info| info.sectors)
+    }
+
+    pub(super) fn measure(&mut self, number: usize, attach_id: u64, layout: &Layout) {
+        let sectors = self.nodes[number].sectors();
+        let mut room = Room::<RigHost>::find(layout, sectors, sectors);
+        let room = room.as_mut().map_err(|refusal| *refusal);
+        let measured = Event::Measured {
+            volume: VOLUME,
+            attach_id,
+            room,
+        };
+        self.feed(number, measured);
+    }
+
+    pub(super) fn write_meta(
+        &mut self,
+        number: usize,
+        sector: Sector,
+        block: &MetaBlock,
+        flush: bool,
+    ) {
+        let node = &mut self.nodes[number];
+        let at = sector.0 as usize * 512;
+        if flush {
+            node.settle();
+        } else {
+            node.remember(at..at + 4096);
+        }
+        node.disk[at..at + 4096].copy_from_slice(block);
+    }
+
+    /// Carries an operation of the engine out, and gives what was read.
+    pub(super) fn disk_io(
+        &mut self,
+        number: usize,
+        io: Io,
+        data: Data<RigHost>,
+    ) -> Option<Rc<[u8]>> {
+        if io.fua {
+            self.nodes[number].forced.push(io.op);
+        }
+        let range = io.sector.0 as usize * 512..io.sector.0 as usize * 512 + io.bytes as usize;
+        if matches!(io.op, Op::WriteZeroes { .. }) {
+            self.nodes[number].zeroed += u64::from(io.bytes);
+        }
+        match io.op {
+            Op::Flush => self.nodes[number].settle(),
+            op if op.changes_data() && !io.fua => self.nodes[number].remember(range.clone()),
+            _ => {}
+        }
+        let content = &mut self.nodes[number].disk[range];
+        match (io.op, data) {
+            (Op::Flush | Op::Digest, _) => {}
+            (Op::Read, Data::Request(request)) => {
+                self.buffers[request as usize] = Rc::from(&*content)
+            }
+            (Op::Read, _) => return Some(Rc::from(&*content)),
+            (Op::Write, Data::Request(request)) => {
+                content.copy_from_slice(&self.buffers[request as usize])
+            }
+            (Op::Write, Data::Buffer(buffer)) => content.copy_from_slice(&buffer),
+            (Op::Write, Data::None) => panic!("a write without data"),
+            (Op::Discard, _) => panic!("discards are carried out as zeroing"),
+            (Op::WriteZeroes { .. }, _) => content.fill(0),
+        }
+        None
+    }
+}
