@@ -347,7 +347,7 @@ impl World {
             orders: Random::new(plan.seed.rotate_left(24)),
             verifies: Random::new(plan.seed.rotate_left(40)),
             speeds: Random::new(plan.seed.rotate_left(56)),
-            resizes: Random::new(plan.seed.rotate_left(48)),
+            resizes: Random::new(plan.seed.rotate_left(4)),
             resizes_left: RESIZES_WHEN_WELL,
             first_sectors: sectors,
             verifies_left: VERIFIES_WHEN_WELL,
