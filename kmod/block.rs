@@ -17,7 +17,7 @@ use crate::disk::{Disk, Patience};
 use crate::error::{emediumtype, eopnotsupp};
 use crate::resource::Resource;
 use crate::sys::bio::{Bio, BioOp, BioQueue, Started};
-use crate::sys::gendisk::BlockDevice;
+use crate::sys::gendisk::{Access, BlockDevice};
 use crate::sys::memory::{NoIo, PoolArc};
 use crate::sys::pages::Payload;
 use kernel::{
@@ -185,13 +185,10 @@ impl Device {
 }
 
 impl BlockDevice for Device {
-    fn open(&self, write: bool) -> Result {
+    fn open(&self, access: Access) -> Result {
         self.resource
-            .open(self.volume, write)
-            .map_err(|refusal| match refusal {
-                Refusal::NoSuchVolume => ENXIO,
-                _ => emediumtype(),
-            })
+            .open(self.volume, access.writes && access.waits)
+            .map_err(errno_of_open)
     }
 
     fn release(&self) {
@@ -313,6 +310,20 @@ impl AppRequest {
             Place::Lent => *place = Place::Awaited(result),
             other => *place = other,
         }
+    }
+}
+
+/// What a program gets that opens the device in vain; the log says more if it waited. Never `EROFS`: who is told so opens the
+/// device again to read it, which helps nobody here.
+fn errno_of_open(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::NoSuchVolume => ENXIO,
+        Refusal::NotPrimary => emediumtype(),
+        // It is in use, there or here since an earlier time.
+        Refusal::PeerPrimary | Refusal::DeviceOpen => EBUSY,
+        Refusal::Interrupted => ERESTARTSYS,
+        // Later it may work.
+        _ => EAGAIN,
     }
 }
 

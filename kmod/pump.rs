@@ -27,6 +27,7 @@ use weft_engine::host::{Host, NoMemory, Output, Time};
 use weft_uapi::control::{Fence, Memory, MessageHeader, KERN_FENCE, KERN_KEEP, KERN_RECALL};
 use weft_uapi::limits::{META_BLOCK_BYTES, NODES_MAX};
 use weft_uapi::ondisk::MetaBlock;
+use weft_uapi::refusal::Refusal;
 use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
 
 /// The engine's host: this module.
@@ -450,6 +451,14 @@ impl Collector<'_> {
         self.resource.host.offers.ask(Message::Fence(question));
     }
 
+    /// Tells who waits at the device of a volume how that ended.
+    fn answer_door(&mut self, volume: VolumeId, result: Result<(), Refusal>) {
+        if let Some(volume) = self.rest.volume_mut(volume) {
+            volume.door = Some(result);
+            self.resource.doors.notify_all();
+        }
+    }
+
     fn order(&self, order: Order) {
         self.resource.order(order);
     }
@@ -508,6 +517,8 @@ impl Output<Kernel> for Collector<'_> {
                 kept,
             } => self.ask(KERN_KEEP, volume, number, kept),
             Effect::Fence { peer, number } => self.fence(peer, number),
+            Effect::Opened { volume, result } => self.answer_door(volume, result),
+            Effect::Closed { volume } => self.answer_door(volume, Ok(())),
             Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
             Effect::Measure {
                 volume,

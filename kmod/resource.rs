@@ -18,6 +18,7 @@
 //! of queued work. Removing it drops the first; the others belong to things that were removed before.
 
 mod down;
+mod opening;
 mod orders;
 mod session;
 mod taker;
@@ -40,12 +41,12 @@ use crate::sys::module::ModuleRef;
 use crate::sys::pages::PageReserve;
 use crate::sys::work::OrderedQueue;
 use kernel::{
-    new_delayed_work, new_mutex, new_work,
+    new_condvar, new_delayed_work, new_mutex, new_work,
     prelude::*,
     str::CString,
     sync::{
         atomic::{Atomic, Full, Relaxed},
-        Arc, ArcBorrow, Mutex,
+        Arc, ArcBorrow, CondVar, Mutex,
     },
     time::{ClockSource, Monotonic},
     workqueue::{DelayedWork, Work, WorkItem},
@@ -59,7 +60,7 @@ use weft_engine::effect::Object;
 use weft_engine::event::{Event, Io, Kept, Options};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
-use weft_engine::{Config, Engine};
+use weft_engine::{AutoPromotion, Config, Engine};
 use weft_uapi::control::{self, name_of, Fence, KEPT, RECALLED};
 use weft_uapi::limits::{NODES_MAX, PATH_MAX};
 use weft_uapi::ondisk::AL_EXTENTS;
@@ -115,6 +116,9 @@ pub(crate) struct Resource {
     turns: Turns,
     #[pin]
     pub(crate) state: Mutex<State>,
+    /// Who waits for [`Volume::door`].
+    #[pin]
+    pub(crate) doors: CondVar,
     #[pin]
     orders: Orders,
     #[pin]
@@ -216,6 +220,8 @@ pub(crate) struct Volume {
     gendisk: Arc<Gendisk<Device>>,
     /// Size of the device, while its reads go past the engine.
     pub(crate) shortcut: Option<u64>,
+    /// How an open or a close ended that waits.
+    pub(crate) door: Option<Result<(), Refusal>>,
     _minor: MinorLease,
 }
 
@@ -287,6 +293,7 @@ impl Resource {
             two_primaries: options.two_primaries.unwrap_or(false),
             speed: options.speed(Speed::default()),
             csums: options.csums.unwrap_or(false),
+            auto_promotion: AutoPromotion::of(&options),
             is_tie_breaker,
             requests_max: REQUESTS_MAX,
             al_extents: AL_EXTENTS,
@@ -330,6 +337,7 @@ impl Resource {
             mirrored: Atomic::new(false),
             turns: Turns::new(),
             state <- new_mutex!(state),
+            doors <- new_condvar!(),
             orders <- Orders::new()?,
             issues <- new_mutex!(Fifo::new()),
             later <- new_mutex!(Fifo::new()),
@@ -443,16 +451,6 @@ impl Resource {
             io,
         });
         turn.end(Patience::Wait);
-    }
-
-    /// The device of a volume is being opened.
-    pub(crate) fn open(&self, volume: VolumeId, write: bool) -> Result<(), Refusal> {
-        self.state.lock().engine.open(volume, write)
-    }
-
-    /// The device of a volume was closed.
-    pub(crate) fn close(&self, volume: VolumeId) {
-        self.state.lock().engine.close(volume);
     }
 
     /// The daemon came, went, or told which nodes it reaches.

@@ -61,6 +61,7 @@ static const blk_opf_t WEFT_REQ_NOUNMAP = REQ_NOUNMAP;
 static const blk_opf_t WEFT_REQ_NOWAIT = REQ_NOWAIT;
 static const blk_mode_t WEFT_OPEN_READ = BLK_OPEN_READ;
 static const blk_mode_t WEFT_OPEN_WRITE = BLK_OPEN_WRITE;
+static const blk_mode_t WEFT_OPEN_NDELAY = BLK_OPEN_NDELAY;
 static const blk_features_t WEFT_FEATURES = BLK_FEAT_WRITE_CACHE |
 	BLK_FEAT_FUA | BLK_FEAT_STABLE_WRITES | BLK_FEAT_IO_STAT;
 

@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod fencing;
 mod file;
+mod opening;
 mod quorum;
 mod resync;
 mod split_brain;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use weft_uapi::limits::NAME_MAX;
 use weft_uapi::resync::{Csums, Speed};
 use weft_uapi::split_brain::Policies;
-use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
+use weft_uapi::state::{AutoPromote, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::{Minor, NodeId, NodeSet, VolumeId};
 
 /// Where the file is unless somebody says otherwise.
@@ -82,6 +83,8 @@ pub struct Resource {
     pub fencing: Fencing,
     /// Whether two nodes may be primary at the same time.
     pub two_primaries: TwoPrimaries,
+    /// What opening a device does to the role.
+    pub auto_promotion: AutoPromotion,
     /// What is done about a split brain.
     pub policies: Policies,
     /// How fast a node serves resyncs.
@@ -94,6 +97,15 @@ pub struct Resource {
     pub fence_peer: Option<FencePeer>,
     /// Its volumes in the order of the file.
     pub volumes: Vec<Volume>,
+}
+
+/// Whether opening a device makes a node primary.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct AutoPromotion {
+    /// Whether it does.
+    pub mode: AutoPromote,
+    /// For how long an open waits for that, in seconds.
+    pub timeout_s: u32,
 }
 
 /// A program that makes sure that a peer does not go on.

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod event;
 pub mod generation;
 pub mod model;
+pub mod opening;
 mod paused;
 mod resync;
 pub mod show;

@@ -2,10 +2,10 @@
 
 //! The configuration file: what is taken, and how what is not is explained.
 
-use weft_daemon::config::{Config, ConfigError};
+use weft_daemon::config::{AutoPromotion, Config, ConfigError};
 use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
-use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
+use weft_uapi::state::{AutoPromote, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::units::NodeId;
 
 const GOOD: &str = r#"[cluster]
@@ -320,6 +320,26 @@ fn resyncs_wait_for_resources_that_are_there_and_not_in_a_circle() {
     ] {
         let error = with(first, second).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
+    }
+}
+
+#[test]
+fn what_an_open_does_is_guarded_unless_the_file_says_otherwise() {
+    let of = |lines: &str| {
+        let text = GOOD.replace("protocol = \"B\"\n", lines);
+        Config::parse(&text).map(|config| config.resource("r0").unwrap().auto_promotion)
+    };
+    let promotion = |mode, timeout_s| AutoPromotion { mode, timeout_s };
+    assert_eq!(of("").unwrap(), promotion(AutoPromote::Guarded, 2));
+    let lines = "auto-promote = \"no\"\nauto-promote-timeout = 60\n";
+    assert_eq!(of(lines).unwrap(), promotion(AutoPromote::No, 60));
+    for (line, why) in [
+        ("auto-promote = \"on\"\n", "\"guarded\", \"yes\" or \"no\""),
+        ("auto-promote-timeout = 0\n", "1 to 60"),
+        ("auto-promote-timeout = 61\n", "1 to 60"),
+    ] {
+        let error = of(line).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
     }
 }
 

@@ -11,7 +11,7 @@ use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::netlink::{Attribute, Command, NO_RESOURCE};
 use weft_uapi::resync::Csums;
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
-use weft_uapi::state::{Fencing, OnNoQuorum, Protocol, TwoPrimaries};
+use weft_uapi::state::{AutoPromote, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 use weft_uapi::status::Name;
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, VolumeId};
 
@@ -232,6 +232,8 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
         resync_latency_ms: arguments.number(Attribute::ResyncLatencyTarget),
         csums: choice(arguments, Attribute::CsumsResync, Csums::from_number)?
             .map(|choice| choice == Csums::Yes),
+        auto_promote: choice(arguments, Attribute::AutoPromote, AutoPromote::from_number)?,
+        auto_promote_timeout_s: arguments.number(Attribute::AutoPromoteTimeout),
     })
 }
 

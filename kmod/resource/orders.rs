@@ -244,12 +244,12 @@ impl Resource {
                         self.replied(waiter, result);
                     }
                 }
-                Order::Resize { volume, sectors } => self.resize(volume, sectors),
                 Order::Measure {
                     volume,
                     attach_id,
                     layout,
                 } => self.measure(volume, attach_id, &layout),
+                Order::Resize { volume, sectors } => self.resize(volume, sectors, 0),
                 Order::Close(disk) => self.close_disk(disk),
                 Order::Tell { object, line } => {
                     let line = line.as_ref().and_then(|line| line.to_str().ok());
@@ -382,6 +382,7 @@ impl Resource {
             device,
             gendisk,
             shortcut: None,
+            door: None,
             _minor: lease,
         };
         let volumes = self.state.lock().rest.volumes.len();
@@ -479,7 +480,8 @@ impl Resource {
         })
     }
 
-    fn resize(&self, volume: VolumeId, sectors: u64) {
+    /// Gives the device its size, and if it was opened no more often than `opens`, the limits that come with that.
+    pub(super) fn resize(&self, volume: VolumeId, sectors: u64, opens: u32) {
         let state = self.state.lock();
         let Some(place) = state.rest.volume(volume) else {
             return;
@@ -489,7 +491,7 @@ impl Resource {
         let info = state.engine.volume_info(volume, self.now());
         drop(state);
         // A device whose data are on peers only has the limits of no disk, and the peers' blocks. They stay once it is open.
-        let block_bytes = info.filter(|info| !has_disk && info.open_count == 0);
+        let block_bytes = info.filter(|info| !has_disk && info.open_count <= opens);
         let block_bytes = block_bytes.map_or(0, |info| info.block_bytes);
         if block_bytes > 0 && gendisk.set_limits_alone(block_bytes).is_err() {
             pr_warn!(

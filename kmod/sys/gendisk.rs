@@ -33,15 +33,25 @@ use weft_uapi::limits::{BITMAP_BLOCK_BYTES, DISCARD_BYTES_MAX, IO_BYTES_MAX, SEC
 
 /// What stands behind a device.
 pub(crate) trait BlockDevice: Send + Sync + 'static {
-    /// The device is being opened. Process context under the disk's own lock; may sleep, must not do I/O on it.
-    fn open(&self, write: bool) -> Result;
+    /// The device is being opened. Process context under the disk's own lock, so one call at a time of this and
+    /// [`Self::release`]; may sleep, must not do I/O on it.
+    fn open(&self, access: Access) -> Result;
 
-    /// It was closed once.
+    /// It was closed once. Context as above.
     fn release(&self);
 
     /// A request came, no longer than the limits allow. Process context; may sleep, but must not wait for requests
     /// that it submits itself.
     fn submit(this: ArcBorrow<'_, Self>, bio: Bio);
+}
+
+/// How a device is opened.
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    /// To be written, too.
+    pub(crate) writes: bool,
+    /// Who opens it wants to wait until that is possible.
+    pub(crate) waits: bool,
 }
 
 /// Gendisks that the kernel has not let go yet.
@@ -227,11 +237,11 @@ impl<T: BlockDevice> Gendisk<T> {
     unsafe extern "C" fn open(disk: *mut bindings::gendisk, mode: bindings::blk_mode_t) -> c_int {
         // SAFETY: The disk has these callbacks.
         let object = unsafe { Self::object(disk) };
-        from_result(|| {
-            object
-                .open(mode & bindings::WEFT_OPEN_WRITE != 0)
-                .map(|()| 0)
-        })
+        let access = Access {
+            writes: mode & bindings::WEFT_OPEN_WRITE != 0,
+            waits: mode & bindings::WEFT_OPEN_NDELAY == 0,
+        };
+        from_result(|| object.open(access).map(|()| 0))
     }
 
     /// # Safety

@@ -10,6 +10,7 @@ mod harness;
 mod leave;
 mod mirror;
 mod module;
+mod opening;
 mod orders;
 mod quorum;
 mod replaced;

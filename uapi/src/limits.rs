@@ -56,6 +56,12 @@ pub const ANCESTRY_MAX: usize = 32;
 /// Ids of former attaches that a superblock keeps.
 pub const ATTACHES_MAX: usize = 16;
 
+/// For how long an open waits for a promotion unless told otherwise, in seconds.
+pub const AUTO_PROMOTE_TIMEOUT_S: u32 = 2;
+
+/// As above, at most.
+pub const AUTO_PROMOTE_TIMEOUT_S_MAX: u32 = 60;
+
 /// Pieces of a volume that a verify remembers as different.
 pub const FOUND_MAX: usize = 32;
 

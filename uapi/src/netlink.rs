@@ -15,7 +15,7 @@
 use crate::limits::{NAME_MAX, PATH_MAX};
 use crate::resync::{Csums, LATENCY_MS_MAX};
 use crate::split_brain::{SplitBrain0, SplitBrain1};
-use crate::state::{states, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
+use crate::state::{states, AutoPromote, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
 
 /// Name of the family.
 pub const FAMILY: &str = "weft";
@@ -130,6 +130,10 @@ states! {
         SplitBrain1 = 18 "split-brain-1",
         /// Whether two nodes may be primary at the same time, see [`crate::state::TwoPrimaries`].
         TwoPrimaries = 19 "two-primaries",
+        /// Whether opening a device makes a node primary, see [`crate::state::AutoPromote`].
+        AutoPromote = 21 "auto-promote",
+        /// For how long an open waits for that, in seconds.
+        AutoPromoteTimeout = 22 "auto-promote-timeout",
         /// Node id of the peer to fetch from.
         SyncFrom = 24 "sync-from",
         /// First byte of the device that is meant.
@@ -201,7 +205,9 @@ pub enum AttributeKind {
 impl Attribute {
     /// Type and bound.
     pub const fn kind(self) -> AttributeKind {
-        use crate::limits::{BLOCK_BYTES_MAX, MINORS_MAX, NODES_MAX, VOLUMES_MAX};
+        use crate::limits::{
+            AUTO_PROMOTE_TIMEOUT_S_MAX, BLOCK_BYTES_MAX, MINORS_MAX, NODES_MAX, VOLUMES_MAX,
+        };
         match self {
             Self::Resource | Self::PeerName | Self::ResyncAfter => AttributeKind::Text(NAME_MAX),
             Self::Disk | Self::Meta | Self::Text => AttributeKind::Text(PATH_MAX),
@@ -218,6 +224,8 @@ impl Attribute {
             Self::SplitBrain1 => AttributeKind::Choice(SplitBrain1::CHOICES),
             Self::TwoPrimaries => AttributeKind::Choice(TwoPrimaries::CHOICES),
             Self::CsumsResync => AttributeKind::Choice(Csums::CHOICES),
+            Self::AutoPromote => AttributeKind::Choice(AutoPromote::CHOICES),
+            Self::AutoPromoteTimeout => AttributeKind::U32(AUTO_PROMOTE_TIMEOUT_S_MAX),
             Self::BlockSize => AttributeKind::U32(BLOCK_BYTES_MAX),
             Self::Force
             | Self::DiscardMyData
@@ -358,6 +366,14 @@ const CSUMS_RESYNC: Argument = may(
     Attribute::CsumsResync,
     "whether this node asks by digest for what it has to fetch, and is sent only what differs (default no)",
 );
+const AUTO_PROMOTE: Argument = may(
+    Attribute::AutoPromote,
+    "whether opening a device for writing makes this node primary until the last close; guarded: without quorum and fencing only while no other member is out of reach (default guarded)",
+);
+const AUTO_PROMOTE_TIMEOUT: Argument = may(
+    Attribute::AutoPromoteTimeout,
+    "for how long an open waits for that, and the last close for the end of it, in seconds, at most 60 (default 2)",
+);
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
     "what becomes of requests without quorum (default suspend-io)",
@@ -385,6 +401,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             RESYNC_LATENCY_TARGET,
             RESYNC_AFTER,
             CSUMS_RESYNC,
+            AUTO_PROMOTE,
+            AUTO_PROMOTE_TIMEOUT,
             may(
                 Attribute::TieBreaker,
                 "this node keeps no disk, it only votes; its daemon remembers for it",
@@ -619,6 +637,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             RESYNC_LATENCY_TARGET,
             RESYNC_AFTER,
             CSUMS_RESYNC,
+            AUTO_PROMOTE,
+            AUTO_PROMOTE_TIMEOUT,
         ],
         "Change options of a running resource.",
     ),

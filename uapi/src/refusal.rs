@@ -146,6 +146,9 @@ refusals! {
     /// The primary would lose its majority of the voters.
     LastVote = 90 "last-vote", "Without this node the primary has no majority of the voters, and its I/O would stop.", "start the missing nodes first; or, to leave all the same: weft down --force RES, weftsetup disconnect RES PEER --force";
 
+    /// A node out of reach may be primary, and an open does not decide that it is not.
+    PeerOutOfReach = 91 "peer-out-of-reach", "A node that cannot be reached may be primary, and without quorum and fencing only a person knows that it is not.", "weft wait-connect RES; if you know that it is not: weft primary RES; to have every open promote this node: auto-promote = \"yes\", weft adjust RES";
+
     /// No connected peer with a disk.
     NotConnected = 100 "not-connected", "No peer that this could be done with is connected.", "weft wait-connect RES";
     /// The peer has no disk.

@@ -210,6 +210,21 @@ states! {
 }
 
 states! {
+    /// Whether opening a device for writing makes a node primary until the last close.
+    #[derive(Default)]
+    AutoPromote {
+        /// It does not.
+        No = 1 "no",
+        /// It does, but without quorum and fencing only while no member of the data's current record is out of reach: nobody
+        /// else says that such a one is not primary.
+        #[default]
+        Guarded = 2 "guarded",
+        /// It does whenever a command would.
+        Yes = 3 "yes",
+    }
+}
+
+states! {
     /// What a fence-peer handler says of the peer; the numbers are its exit codes, but for the first.
     FenceOutcome {
         /// It says nothing: it failed, was killed, took too long, or there is none.

@@ -117,6 +117,14 @@ pub struct ResourceInfo {
     pub csums_resync: u32,
     /// The resource whose resyncs come first; zeros: none.
     pub resync_after: Name,
+    /// [`crate::state::AutoPromote`].
+    pub auto_promote: u32,
+    /// For how long an open waits for a promotion, in seconds.
+    pub auto_promote_timeout_s: u32,
+    /// Whether the node is primary only for as long as a device is open (1) or not (0).
+    pub primary_by_open: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// One volume of a resource on this node.

@@ -7,10 +7,12 @@ use super::failure::Failure;
 use super::output::print;
 use super::resize::with_former_size;
 use super::weft::Place;
+use crate::config::AutoPromotion;
 use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::error::NetlinkError;
 use crate::kernel::netlink::request::{Request, Value};
 use crate::view::model::{self, Resource};
+use crate::view::opening::Opening;
 use crate::view::show::{self, command_line};
 use weft_uapi::netlink::{Attribute, Command};
 use weft_uapi::refusal::Refusal;
@@ -40,6 +42,8 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
     let new = show::with_speed(new, resource.speed, Speed::default());
     let new = show::with_after(new, resource.resync_after.as_deref(), None);
     let new = show::with_csums(new, resource.csums, Csums::default());
+    let AutoPromotion { mode, timeout_s } = resource.auto_promotion;
+    let new = Opening::default().adjust(new, mode, timeout_s);
     let devices = resource.volumes.iter().map(|volume| {
         about(Command::NewDevice)
             .number(Attribute::Volume, number(volume.id.0))
@@ -99,6 +103,8 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
     let request = show::with_after(request, wanted.resync_after.as_deref(), now);
     let now = Csums::from_name(&running.csums_resync).unwrap_or_default();
     let request = show::with_csums(request, wanted.csums, now);
+    let AutoPromotion { mode, timeout_s } = wanted.auto_promotion;
+    let request = running.auto_promote.adjust(request, mode, timeout_s);
     (request.arguments.len() > 1).then_some(request)
 }
 
@@ -471,6 +477,28 @@ mod tests {
             adjusted(TEXT, &running),
             ["weftsetup options r0 --resync-after none"]
         );
+    }
+
+    #[test]
+    fn what_an_open_does_is_said_at_the_start_or_later() {
+        let line = "protocol = \"B\"\nauto-promote = \"yes\"\nauto-promote-timeout = 5";
+        let text = TEXT.replace("protocol = \"B\"", line);
+        let options = "--auto-promote yes --auto-promote-timeout 5";
+        assert_eq!(
+            command_line(&steps_of(&text, "alpha", None, false)[0]),
+            format!("weftsetup new-resource r0 0 --protocol B {options}")
+        );
+        let mut running = running();
+        let adjusted = |running: &Resource| -> Vec<String> {
+            let steps = steps_of(&text, "alpha", Some(running), true);
+            steps.iter().map(command_line).collect()
+        };
+        assert_eq!(
+            adjusted(&running),
+            [format!("weftsetup options r0 {options}")]
+        );
+        (running.auto_promote.mode, running.auto_promote.timeout_s) = ("yes".to_owned(), 5);
+        assert_eq!(adjusted(&running), [""; 0]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 use super::file::{self, File};
 use super::{
-    fencing, is_name, quorum, resync, split_brain, Backing, Cluster, Config, Node, Resource, Volume,
+    fencing, is_name, opening, quorum, resync, split_brain, Backing, Cluster, Config, Node,
+    Resource, Volume,
 };
 use log::LevelFilter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -216,6 +217,7 @@ fn resources(all: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             fencing: fencing::policy(raw)?,
             fence_peer: fencing::program(raw)?,
             two_primaries: two_primaries(raw.two_primaries.as_ref())?,
+            auto_promotion: opening::auto_promotion(raw)?,
             policies: split_brain::policies(raw, voters)?,
             speed: resync::speed(raw)?,
             csums: resync::csums(raw)?,

@@ -66,6 +66,10 @@ pub(super) struct Resource {
     pub(super) csums_resync: Option<Spanned<String>>,
     #[serde(rename = "resync-after")]
     pub(super) resync_after: Option<Spanned<String>>,
+    #[serde(rename = "auto-promote")]
+    pub(super) auto_promote: Option<Spanned<String>>,
+    #[serde(rename = "auto-promote-timeout")]
+    pub(super) auto_promote_timeout: Option<Spanned<u32>>,
     #[serde(rename = "split-brain-0")]
     pub(super) split_brain_0: Option<Spanned<String>>,
     #[serde(rename = "split-brain-1")]

@@ -4,6 +4,7 @@
 //!
 //! The field names are the JSON of `weft status --json`; sizes are bytes, times milliseconds.
 
+use super::opening::Opening;
 use super::paused;
 use super::resync::{self, Resync};
 use super::suspension;
@@ -41,6 +42,9 @@ pub struct Resource {
     /// Whether two nodes may be primary at the same time: `allowed` or `refused`.
     #[serde(default = "refused")]
     pub two_primaries: String,
+    /// What opening a device does to the role.
+    #[serde(default)]
+    pub auto_promote: Opening,
     /// Whose data are given up after a split brain.
     #[serde(default)]
     pub split_brain: SplitBrain,
@@ -429,6 +433,7 @@ impl From<&ResourceInfo> for Resource {
                 TwoPrimaries::from_number(info.two_primaries).map(TwoPrimaries::name),
                 info.two_primaries,
             ),
+            auto_promote: Opening::from(info),
             split_brain: SplitBrain::from(Policies {
                 none: SplitBrain0::from_number(info.split_brain_0).unwrap_or_default(),
                 one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),

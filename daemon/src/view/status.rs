@@ -27,10 +27,21 @@ fn resource(resource: &Resource) -> String {
     } else {
         ""
     };
+    let by_open = resource.auto_promote.in_effect;
+    let cause = if by_open { " (auto)" } else { "" };
     let mut out = format!(
-        "{}  {}  protocol {}{kind}\n",
+        "{}  {}{cause}  protocol {}{kind}\n",
         resource.name, resource.role, resource.protocol
     );
+    if by_open {
+        let text =
+            "primary because a device was opened, and until the last close; to keep the role:";
+        line(
+            &mut out,
+            1,
+            &format!("{text} weft primary {}", resource.name),
+        );
+    }
     if resource.quorum.is_on() {
         line(&mut out, 1, &quorum(&resource.quorum));
     }
@@ -279,6 +290,7 @@ fn peer_device(peer: &PeerDevice, first: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::model::SplitBrain;
+    use super::super::opening::Opening;
     use super::super::resync::Resync;
     use super::*;
     use weft_uapi::refusal::Refusal;
@@ -348,6 +360,7 @@ mod tests {
             tie_breaker: false,
             fencing: "dont-care".to_owned(),
             two_primaries: "refused".to_owned(),
+            auto_promote: Opening::default(),
             split_brain: SplitBrain::default(),
             resync: Resync::default(),
             resync_after: None,
@@ -401,6 +414,20 @@ mod tests {
             let text = text(&[resource.clone()]);
             assert!(text.contains(want), "{text}");
         }
+    }
+
+    #[test]
+    fn who_is_primary_because_of_an_open_says_so() {
+        let mut resource = sample();
+        resource.auto_promote.in_effect = true;
+        let text = text(&[resource]);
+        assert!(
+            text.starts_with(
+                "r0  primary (auto)  protocol C\n\
+                 \x20 primary because a device was opened, and until the last close; to keep the role: weft primary r0\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

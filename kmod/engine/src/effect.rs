@@ -82,6 +82,18 @@ pub enum Effect<'a, H: Host> {
         /// Done, or refused.
         result: Result<(), Refused<'a>>,
     },
+    /// The device of a volume may be used, or not. `Ok` counts until [`crate::event::Event::Close`].
+    Opened {
+        /// The volume.
+        volume: VolumeId,
+        /// Whether it may; the log says more about a refusal that was waited for.
+        result: Result<(), Refusal>,
+    },
+    /// A close is done; if it was the last one, this node is primary only if that was ordered, or if it takes long to change.
+    Closed {
+        /// The volume.
+        volume: VolumeId,
+    },
     /// The size of the device changed.
     Capacity {
         /// The volume.

@@ -10,7 +10,7 @@ use weft_uapi::ondisk::Generation;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{SplitBrain0, SplitBrain1};
-use weft_uapi::state::{FenceOutcome, Fencing, Protocol};
+use weft_uapi::state::{AutoPromote, FenceOutcome, Fencing, Protocol};
 use weft_uapi::units::{Minor, NodeId, NodeSet, Sector, SessionId, Term, VolumeId};
 use weft_uapi::wire::{Digest, Header, LinkKind};
 
@@ -33,6 +33,25 @@ pub enum Event<'a, H: Host> {
         volume: VolumeId,
         /// The disk; by reference because it is large, and always taken.
         disk: &'a mut Option<LoadedDisk<H>>,
+    },
+    /// The device of a volume is being opened; answered by exactly one [`crate::effect::Effect::Opened`], now or later. No
+    /// open or close of the same device comes before that.
+    Open {
+        /// The volume.
+        volume: VolumeId,
+        /// It may wait for this node to become primary, if the options say that an open leads to that.
+        promotes: bool,
+    },
+    /// Who opens the device of a volume does not wait any longer. Ignored when that was answered meanwhile.
+    OpenInterrupted {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The device of a volume was closed once; answered by exactly one [`crate::effect::Effect::Closed`], as for
+    /// [`Event::Open`].
+    Close {
+        /// The volume.
+        volume: VolumeId,
     },
     /// A request of the application. Only while [`crate::Engine::has_room`] says so; else the host keeps it, in order.
     Request {
@@ -343,6 +362,10 @@ pub struct Options {
     pub resync_latency_ms: Option<u32>,
     /// What this node has to fetch it asks for by digest.
     pub csums: Option<bool>,
+    /// Whether an open makes a node primary.
+    pub auto_promote: Option<AutoPromote>,
+    /// For how long an open waits for that, in seconds.
+    pub auto_promote_timeout_s: Option<u32>,
 }
 
 impl Options {

@@ -45,4 +45,4 @@ pub mod tail;
 #[cfg(test)]
 mod testing;
 
-pub use machine::{transitions, Config, Engine, Reads};
+pub use machine::{transitions, AutoPromotion, Config, Engine, Reads};

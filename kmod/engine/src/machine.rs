@@ -4,7 +4,8 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `objects` | volumes and peers come and go; opening devices |
+//! | `objects` | volumes and peers come and go |
+//! | `opening` | devices are opened and closed, and what that does to the role |
 //! | `volume` | one volume; `Volume::run` does what has become possible |
 //! | `request`, `hold`, `mirror` | the application's requests; hot extents; what becomes of writes after they were sent |
 //! | `peer_op`, `received` | what peers send; what is remembered of it |
@@ -49,6 +50,7 @@ mod mirror;
 mod negotiate;
 mod newcomer;
 mod objects;
+mod opening;
 mod options;
 mod outdate;
 mod pause;
@@ -88,6 +90,7 @@ use crate::host::{Host, NoMemory, Output, Time};
 use crate::quorum::Quorum;
 use context::{ensure, Context, Facts, Fault};
 use cookie::Work;
+pub use opening::AutoPromotion;
 use role::Transition;
 use session::Peer;
 pub use speed::Reads;
@@ -119,6 +122,8 @@ pub struct Config {
     pub speed: weft_uapi::resync::Speed,
     /// What this node has to fetch it asks for by digest, to begin with.
     pub csums: bool,
+    /// What opening a device does to the role, to begin with.
+    pub auto_promotion: AutoPromotion,
     /// This node has no disk, and votes.
     pub is_tie_breaker: bool,
     /// Requests of the application in flight at most (host memory: 128 KiB each).
@@ -140,9 +145,10 @@ pub struct Engine<H: Host> {
     csums: bool,
     /// Resyncs of another resource come first.
     waits_turn: bool,
+    opening: opening::Opening,
     role: Role,
     transition: Option<Transition>,
-    /// An administrator made this node primary, and it leads itself.
+    /// An administrator or an open made this node primary, and it leads itself.
     is_claimed: bool,
     /// This node is primary, or is to be, and a peer carries out its requests.
     client: Option<client::Client>,
@@ -190,6 +196,7 @@ impl<H: Host> Engine<H> {
             speed: speed::Control::new(config.speed),
             csums: config.csums,
             waits_turn: false,
+            opening: opening::Opening::new(config.auto_promotion),
             role: Role::Secondary,
             transition: None,
             is_claimed: false,
@@ -232,6 +239,9 @@ impl<H: Host> Engine<H> {
                     }
                 }
             }
+            Event::Open { volume, promotes } => self.on_open(&mut cx, volume, promotes),
+            Event::OpenInterrupted { volume } => self.on_open_interrupted(&mut cx, volume),
+            Event::Close { volume } => self.on_close(&mut cx, volume),
             Event::Request {
                 volume,
                 request,
@@ -331,6 +341,7 @@ impl<H: Host> Engine<H> {
             self.run_outdate(cx);
             self.run_leave(cx);
             self.run_suspension(cx);
+            self.run_openings(cx);
             if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
                 break;
             }

@@ -115,16 +115,22 @@ impl<H: Host> Engine<H> {
         self.client.as_ref().is_some_and(Client::is_served_once)
     }
 
+    /// Whether its role ends as soon as its requests have ended.
+    pub(super) fn is_resigning(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_some_and(|client| matches!(client.stage, Stage::Leaving { .. }))
+    }
+
     /// When the search for a server goes on.
     pub(super) fn client_deadline(&self) -> Option<Time> {
         let client = self.client.as_ref().filter(|_| self.role != Role::Primary);
         client.and_then(Client::deadline)
     }
 
-    /// Whether a peer seems to have what this node lacks. Only an administrator's wish is passed on.
+    /// Whether a peer seems to have what this node lacks. Only the wish of somebody here is passed on.
     pub(super) fn may_be_served(&self, asker: Asker, force: bool) -> bool {
         let lacks_disk = self.each_volume().any(|volume| !volume.has_running_disk());
-        matches!(asker, Asker::Person(_)) && (!force || lacks_disk) && self.has_server_in_sight()
+        asker.is_new_here() && (!force || lacks_disk) && self.has_server_in_sight()
     }
 
     /// Whether a connected peer could serve.
@@ -153,7 +159,7 @@ impl<H: Host> Engine<H> {
         let served = leader.map_or(NodeSet::EMPTY, |peer| peer.leads_for);
         // One may have lost its server for a while, and has a place there all the same.
         let applications = self.other_clients(None).fold(served, NodeSet::with);
-        matches!(asker, Asker::Person(_))
+        asker.is_new_here()
             && self.two_primaries
             && !served.is_empty()
             && applications.len() == 1
@@ -181,6 +187,7 @@ impl<H: Host> Engine<H> {
             // A person knows that it does not go on.
             client.rival = None;
         }
+        self.note_cause(asker);
         cx.reply(asker, Ok(()));
     }
 
@@ -428,6 +435,7 @@ impl<H: Host> Engine<H> {
         for volume in self.each_volume_mut() {
             volume.begin_service(cx, id);
         }
+        self.note_cause(client.asker);
         self.tell_claim(cx, None);
         cx.notify(Object::Resource);
         cx.reply(client.asker, Ok(()));
@@ -506,7 +514,13 @@ impl<H: Host> Engine<H> {
         let Some(client) = self.client else {
             return;
         };
-        if !client.is_served_once() || matches!(client.stage, Stage::Leaving { .. }) {
+        let is_leaving = matches!(client.stage, Stage::Leaving { .. });
+        if is_leaving && client.asker == Asker::Nobody {
+            // After the last close nobody waits for the end of that.
+            self.client = Some(Client { asker, ..client });
+            return;
+        }
+        if !client.is_served_once() || is_leaving {
             return cx.reply(asker, Err(Refusal::InTransition));
         }
         if let Stage::Asking { server, .. } = client.stage {
@@ -518,6 +532,9 @@ impl<H: Host> Engine<H> {
             stage: Stage::Leaving { server },
             ..client
         });
+        for volume in self.each_volume_mut() {
+            volume.recheck = true;
+        }
     }
 
     /// The administrator takes the role back, and the application's requests fail.

@@ -2,6 +2,7 @@
 
 //! What every handler needs while one event is handled: the time, the host's output and a few facts of the resource.
 
+use super::opening::Denial;
 use crate::effect::{Data, Effect, Level, Object, Refused};
 use crate::event::Token;
 use crate::host::{Host, Output, Time};
@@ -71,6 +72,8 @@ pub(super) enum Asker {
     Client(Line),
     /// This node's own application, which has been served by others.
     Application,
+    /// Who opens a device of this node, see `opening`.
+    Open,
     /// Nobody.
     Nobody,
 }
@@ -80,8 +83,13 @@ impl Asker {
     pub(super) fn client(self) -> Option<NodeId> {
         match self {
             Self::Client(line) => Some(line.peer),
-            Self::Person(_) | Self::Application | Self::Nobody => None,
+            Self::Person(_) | Self::Open | Self::Application | Self::Nobody => None,
         }
+    }
+
+    /// Whether somebody on this node wants it to be primary, and not for a peer or for an application that it had before.
+    pub(super) fn is_new_here(self) -> bool {
+        matches!(self, Self::Person(_) | Self::Open)
     }
 }
 
@@ -97,6 +105,8 @@ pub(super) struct Context<'a, H: Host, O: Output<H>> {
     pub(super) now: Time,
     /// Facts of the resource.
     pub(super) facts: Facts,
+    /// Why a promotion for an open did not come about.
+    pub(super) denied: Option<Denial>,
     out: &'a mut O,
     host: PhantomData<H>,
 }
@@ -106,6 +116,7 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
         Self {
             now,
             facts,
+            denied: None,
             out,
             host: PhantomData,
         }
@@ -135,7 +146,8 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
                 result: Ok(()),
             }),
             (Asker::Client(line), result) => self.answer_client(line, result),
-            (Asker::Application | Asker::Nobody, _) => {}
+            (Asker::Application | Asker::Open | Asker::Nobody, Ok(()))
+            | (Asker::Application | Asker::Nobody, Err(_)) => {}
             (asker, Err(refusal)) => self.refuse(asker, refusal, format_args!("")),
         }
     }
@@ -152,6 +164,7 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
                 result: Err(Refused { refusal, detail }),
             }),
             Asker::Client(line) => self.answer_client(line, Err(refusal)),
+            Asker::Open => self.denied = Some((refusal, None)),
             Asker::Application | Asker::Nobody => {}
         }
     }
@@ -172,7 +185,9 @@ impl<'a, H: Host, O: Output<H>> Context<'a, H, O> {
         asker: impl Into<Asker>,
         (refusal, peer): (Refusal, Option<NodeId>),
     ) {
+        let asker = asker.into();
         match peer {
+            Some(_) if asker == Asker::Open => self.denied = Some((refusal, peer)),
             Some(peer) => self.refuse(asker, refusal, format_args!("node {peer}")),
             None => self.reply(asker, Err(refusal)),
         }

@@ -17,6 +17,13 @@ impl<H: Host> Engine<H> {
     /// Wants this node to be secondary.
     #[inline(never)]
     pub(super) fn on_secondary<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
+        if let Some(Transition::Draining { asker: first }) = self.transition.as_mut() {
+            if *first == Asker::Nobody {
+                // It is under way already, after the last close.
+                *first = asker;
+                return;
+            }
+        }
         let refusal = if self.transition.is_some() {
             Some(Refusal::InTransition)
         } else if self.each_volume().any(|volume| volume.open_count > 0) {

@@ -77,9 +77,14 @@ pub(super) enum Absent {
 impl<H: Host> Engine<H> {
     /// Peers out of reach that may go on without this node.
     pub(super) fn unfenced(&self) -> NodeSet {
-        if self.fencing == Fencing::DontCare {
-            return NodeSet::EMPTY;
+        match self.fencing {
+            Fencing::DontCare => NodeSet::EMPTY,
+            Fencing::ResourceOnly | Fencing::ResourceAndStonith => self.absent_members(),
         }
+    }
+
+    /// Members of the current record that are out of reach, and that nobody has fenced.
+    pub(super) fn absent_members(&self) -> NodeSet {
         let disks = || self.each_volume().filter_map(|volume| volume.disk.as_ref());
         let members = disks().fold(NodeSet::EMPTY, |all, disk| {
             all.union(disk.superblock.generation.members)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Volumes and peers come and go; devices are opened and closed.
+//! Volumes and peers come and go.
 
 use super::context::{Context, Fault};
 use super::place::Place;
@@ -94,7 +94,7 @@ impl<H: Host> Engine<H> {
         id: VolumeId,
     ) -> Result<(), Refusal> {
         let volume = self.volume(id).ok_or(Refusal::NoSuchVolume)?;
-        if volume.open_count > 0 {
+        if volume.open_count > 0 || volume.door.is_some() {
             return Err(Refusal::DeviceOpen);
         }
         if volume.disk.is_some() {
@@ -204,6 +204,7 @@ impl<H: Host> Engine<H> {
             .chain(self.speed_deadline())
             .chain(self.fencing_deadline())
             .chain(self.leave_deadline())
+            .chain(self.opening_deadline())
             .min()
     }
 
@@ -224,28 +225,6 @@ impl<H: Host> Engine<H> {
     /// what others say: they may wait for that.
     pub fn has_peer_room(&self, peer: NodeId) -> bool {
         self.each_volume().all(|volume| volume.room_for(peer) > 0)
-    }
-
-    /// The device of a volume is being opened. `Ok` counts until [`Self::close`].
-    pub fn open(&mut self, volume: VolumeId, _write: bool) -> Result<(), Refusal> {
-        let is_primary = self.shown_role() == Role::Primary && self.transition.is_none();
-        let is_served = self.server().is_some();
-        let volume = self.volume_mut(volume).ok_or(Refusal::NoSuchVolume)?;
-        if !is_primary {
-            return Err(Refusal::NotPrimary);
-        }
-        if !is_served && volume.disk_state() != DiskState::UpToDate {
-            return Err(Refusal::NoUpToDateDisk);
-        }
-        volume.open_count = volume.open_count.saturating_add(1);
-        Ok(())
-    }
-
-    /// The device of a volume was closed.
-    pub fn close(&mut self, volume: VolumeId) {
-        if let Some(volume) = self.volume_mut(volume) {
-            volume.open_count = volume.open_count.saturating_sub(1);
-        }
     }
 
     /// Whether the resource may go: it has neither volumes nor peers.

@@ -63,6 +63,7 @@ impl<H: Host> Engine<H> {
         self.csums = options.csums.unwrap_or(self.csums);
         // Two that are primary already stay it.
         self.two_primaries = options.two_primaries.unwrap_or(self.two_primaries);
+        self.opening.options.change(&options);
         let before = self.quorum;
         self.quorum.voters = options.voters.unwrap_or(before.voters);
         self.quorum.on_lost = options.on_no_quorum.unwrap_or(before.on_lost);

@@ -308,7 +308,11 @@ impl<H: Host> Engine<H> {
                 let is_late = since.after_ms(PROMOTION_TIMEOUT_MS) <= cx.now;
                 let facts = self.facts();
                 let has_votes = |volume: &Volume<H>| volume.has_votes_for(&facts, yes, force);
-                if waits.is_empty() && self.each_volume().all(has_votes) && self.unites {
+                let barrier = self.unguarded().iter().next();
+                if let Some(peer) = barrier.filter(|_| asker == Asker::Open) {
+                    self.give_up(cx);
+                    cx.deny(asker, (Refusal::PeerOutOfReach, Some(peer)));
+                } else if waits.is_empty() && self.each_volume().all(has_votes) && self.unites {
                     self.record_union(cx, asker);
                 } else if waits.is_empty() && self.each_volume().all(has_votes) {
                     self.record_promotion(cx.now, asker, force, term);

@@ -43,7 +43,7 @@ impl<H: Host> Engine<H> {
     ) {
         // Whose applications there would be beside that of who asks.
         let others = match asker {
-            Asker::Person(_) => self.clients,
+            asker if asker.is_new_here() => self.clients,
             _ => self.leads_for(),
         };
         // One that was served before is about to ask again.
@@ -87,9 +87,10 @@ impl<H: Host> Engine<H> {
 
     /// Notes for whom this node leads.
     pub(super) fn claim<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {
+        self.note_cause(asker);
         match asker {
             Asker::Client(line) => self.clients = self.clients.with(line.peer),
-            Asker::Person(_) => self.is_claimed = true,
+            Asker::Person(_) | Asker::Open => self.is_claimed = true,
             Asker::Application => {
                 self.is_claimed = true;
                 self.serve_itself(cx);

@@ -68,6 +68,10 @@ impl<H: Host> Engine<H> {
             }
             .number(),
             resync_after: [0; weft_uapi::limits::NAME_MAX + 1],
+            auto_promote: self.opening.options.mode.number(),
+            auto_promote_timeout_s: self.opening.options.timeout_s,
+            primary_by_open: self.is_primary_by_open().into(),
+            reserved: 0,
         }
     }
 

@@ -11,6 +11,7 @@ use super::context::{Context, Line};
 use super::disk::Disk;
 use super::exposure::Exposure;
 use super::invalidate::Invalidation;
+use super::opening::Door;
 use super::peer_op::PeerOp;
 use super::place::Place;
 use super::replica::Replica;
@@ -64,6 +65,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) id: VolumeId,
     pub(super) minor: Minor,
     pub(super) open_count: u32,
+    /// An open or a close that waits.
+    pub(super) door: Option<Door>,
     pub(super) disk: Place<H, Disk<H>>,
     disk_state: DiskState,
     /// Most extents that are hot at the same time.
@@ -139,6 +142,7 @@ impl<H: Host> Volume<H> {
             id,
             minor,
             open_count: 0,
+            door: None,
             disk: Place::default(),
             disk_state: DiskState::Diskless,
             al_extents: config.al_extents.clamp(2, AL_EXTENTS),

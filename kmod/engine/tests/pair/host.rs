@@ -8,7 +8,7 @@ use weft_engine::event::{Cookie, Io, Kept, Token};
 use weft_engine::host::{Host, NoMemory, Output};
 use weft_uapi::ondisk::{Layout, MetaBlock};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::units::{NodeId, Sector, SessionId};
+use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
 
 pub(crate) struct RigHost;
@@ -57,6 +57,8 @@ pub(crate) struct Outbox {
     pub(crate) completions: Vec<(u64, Result<(), IoError>)>,
     /// What a peer read for a request.
     pub(crate) answers: Vec<(u64, Rc<[u8]>)>,
+    /// Opens and closes of devices that were answered.
+    pub(crate) doors: Vec<(VolumeId, Result<(), Refusal>)>,
     pub(crate) errors: Vec<String>,
     random: u64,
 }
@@ -117,6 +119,8 @@ impl Output<RigHost> for Outbox {
                 self.replies
                     .push((token, result.map_err(|refused| refused.refusal)));
             }
+            Effect::Opened { volume, result } => self.doors.push((volume, result)),
+            Effect::Closed { volume } => self.doors.push((volume, Ok(()))),
             Effect::Log {
                 level: Level::Error,
                 line,

@@ -19,6 +19,7 @@ mod leave;
 mod matrix;
 mod newcomer;
 mod older_data;
+mod opening;
 mod outdate;
 mod pause;
 mod promotion;

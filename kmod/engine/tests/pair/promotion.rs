@@ -27,7 +27,8 @@ fn a_secondary_takes_no_requests() {
     let mut rig = Rig::new();
     rig.attach(0);
     assert_eq!(rig.write(0, 0, 1, 512), Err(IoError::NoData));
-    assert_eq!(rig.open(0), Err(Refusal::NotPrimary));
+    rig.begin_open(0, false);
+    assert_eq!(rig.door(0), Some(Err(Refusal::NotPrimary)));
 }
 
 #[test]

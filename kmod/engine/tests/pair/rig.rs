@@ -3,6 +3,7 @@
 //! The rig of the scenarios: everything is carried out at once and in order, and nothing is ever lost unless a scenario
 //! cuts a wire or crashes a node. Faults at arbitrary moments are the simulator's business.
 
+mod device;
 mod lower;
 mod machine;
 mod probe;
@@ -18,7 +19,7 @@ use weft_engine::effect::IoError;
 use weft_engine::event::{Command, DiskError, Event, Io, Kept, Op, Options, Token};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
-use weft_engine::{Config, Engine};
+use weft_engine::{AutoPromotion, Config, Engine};
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaKind, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
@@ -78,6 +79,8 @@ struct Node {
     offers: BTreeMap<usize, SessionId>,
     /// Per peer: the session of the wire.
     sessions: BTreeMap<usize, SessionId>,
+    /// By volume, how the last open or close ended.
+    doors: BTreeMap<VolumeId, Result<(), Refusal>>,
 }
 
 pub(crate) struct Rig {
@@ -109,6 +112,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         two_primaries: false,
         speed: Speed::default(),
         csums: false,
+        auto_promotion: AutoPromotion::default(),
         is_tie_breaker,
         requests_max: 32,
         al_extents: AL_EXTENTS,
@@ -158,6 +162,7 @@ impl Rig {
             queue: VecDeque::new(),
             offers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            doors: BTreeMap::new(),
         });
         let mut rig = Self {
             sectors,
@@ -431,20 +436,14 @@ impl Rig {
         &self.buffers[request as usize]
     }
 
-    pub(crate) fn open(&mut self, number: usize) -> Result<(), Refusal> {
-        self.nodes[number].engine.open(VOLUME, true)
-    }
-
-    pub(crate) fn close(&mut self, number: usize) {
-        self.nodes[number].engine.close(VOLUME);
-    }
-
     fn feed(&mut self, number: usize, event: Event<'_, RigHost>) {
         self.nodes[number]
             .engine
             .handle(self.now, event, &mut self.out);
         let acts = self.out.acts.drain(..);
         self.nodes[number].queue.extend(acts);
+        let doors = self.out.doors.drain(..);
+        self.nodes[number].doors.extend(doors);
         for (request, data) in self.out.answers.drain(..) {
             self.buffers[request as usize] = data;
         }

@@ -6,6 +6,7 @@ use crate::checkers;
 use crate::host::SimHost;
 use crate::link::Cable;
 use crate::node::{node_id, Node, VOLUME};
+use crate::opening::Handle;
 use crate::world::{Happening, World, MS, SECOND};
 use weft_engine::event::Command;
 use weft_engine::host::Time;
@@ -143,7 +144,7 @@ impl World {
 
     pub(crate) fn demote(&mut self, node: usize) {
         self.nodes[node].app.is_leaving = true;
-        if !self.nodes[node].app.is_open {
+        if self.nodes[node].app.handle == Handle::Closed {
             self.command(node, Command::Secondary { force: false });
         }
     }
@@ -395,8 +396,8 @@ impl World {
         let is_late = self
             .calm_since
             .is_some_and(|since| self.now > since + GIVE_UP_AFTER);
-        if is_leaving && is_primary && (is_late || !self.nodes[node].app.is_open) {
-            let force = self.nodes[node].app.is_open;
+        if is_leaving && is_primary && (is_late || self.nodes[node].app.handle == Handle::Closed) {
+            let force = self.nodes[node].app.handle != Handle::Closed;
             return self.command(node, Command::Secondary { force });
         }
         if let Some((peer, _)) = views.iter().find(|(_, view)| view.is_alone()) {

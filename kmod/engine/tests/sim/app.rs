@@ -6,6 +6,7 @@ use crate::checkers;
 use crate::history::{Write, FIRST_WRITE};
 use crate::host::{Content, RequestId, Stamp};
 use crate::node::VOLUME;
+use crate::opening::Handle;
 use crate::world::{note, Happening, World, MS, US};
 use std::collections::{BTreeMap, VecDeque};
 use weft_engine::effect::IoError;
@@ -33,11 +34,15 @@ pub(crate) struct Outstanding {
 
 #[derive(Default)]
 pub(crate) struct App {
-    pub is_open: bool,
+    pub handle: Handle,
     /// A person does not wait for its requests.
     pub is_ended: bool,
     /// No new requests; the device is closed when all are done.
     pub is_leaving: bool,
+    /// It leaves by itself, and may open the device again.
+    pub comes_back: bool,
+    /// Its last close demotes the node.
+    pub is_demoted: bool,
     pub outstanding: BTreeMap<RequestId, Outstanding>,
     /// Those that the engine had no room for, in order.
     waiting: VecDeque<RequestId>,
@@ -75,29 +80,27 @@ impl World {
     fn app_step(&mut self, node: usize) -> bool {
         self.hand_over(node);
         let has_enough = self.history.len() >= self.writes_max || self.is_winding_down();
+        match self.nodes[node].app.handle {
+            Handle::Closed => {
+                self.may_open(node);
+                return self.nodes[node].app.handle == Handle::Open;
+            }
+            Handle::Opening { since } | Handle::Closing { since } => {
+                self.wait_at_door(node, since);
+                return false;
+            }
+            Handle::Open => self.may_close(node),
+        }
         let this = &mut self.nodes[node];
-        let is_primary = this.is_primary();
-        let Some(engine) = &mut this.engine else {
-            return false;
-        };
-        let app = &mut this.app;
-        if !app.is_open {
-            if is_primary && !app.is_leaving {
-                app.is_open = engine.open(VOLUME, true).is_ok();
-                app.is_ended = false;
-            }
-            return app.is_open;
-        }
         // Who is primary no more, since a majority went on, has to let go.
-        app.is_leaving |= !is_primary;
-        if app.is_leaving {
-            if app.outstanding.is_empty() {
-                engine.close(VOLUME);
-                app.is_open = false;
-                note!(self, "n{node} device closed");
+        this.app.is_leaving |= !this.is_primary();
+        if this.app.is_leaving {
+            if this.app.outstanding.is_empty() {
+                self.close(node);
             }
             return false;
         }
+        let app = &this.app;
         if has_enough || app.outstanding.len() >= DEPTH_MAX {
             return false;
         }

@@ -84,12 +84,15 @@ impl World {
             if self.nodes[node].life != life {
                 return;
             }
-            self.moment += 1;
-            if let Some(left) = &mut self.nodes[node].dies_after {
-                if *left == 0 {
-                    return self.crash_by_fault(node);
+            // Whoever waits at the device is told at once.
+            if !matches!(act, Act::Door(_)) {
+                self.moment += 1;
+                if let Some(left) = &mut self.nodes[node].dies_after {
+                    if *left == 0 {
+                        return self.crash_by_fault(node);
+                    }
+                    *left -= 1;
                 }
-                *left -= 1;
             }
             self.carry_out(node, act);
         }
@@ -145,7 +148,8 @@ impl World {
             |command: &Option<Command>| *command == Some(Command::Secondary { force: false });
         // Nobody could make stable what a primary without any disk wrote while it had one.
         let is_bare = !this.is_attached && !was_served;
-        if is_demoted && (is_bare || !this.tokens.values().any(is_wanted)) {
+        let is_orderly = this.tokens.values().any(is_wanted) || this.app.is_demoted;
+        if is_demoted && (is_bare || !is_orderly) {
             note!(self, "n{node} lost its role");
             self.nodes[node].tenure += 1;
         }
@@ -225,6 +229,7 @@ impl World {
                 self.meet_soon(pair(node, peer.index()));
             }
             Act::EndSession { peer, session } => self.end_session(node, peer.index(), session),
+            Act::Door(result) => self.on_door(node, result),
             Act::Reply { token, result } => self.on_reply(node, token, result),
             Act::CloseDisk => {
                 note!(self, "n{node} closes its disk");

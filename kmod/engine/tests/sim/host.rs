@@ -76,6 +76,8 @@ pub(crate) enum Act {
         token: Token,
         result: Result<(), (Refusal, String)>,
     },
+    /// An open of the device was answered, or, with nothing, a close.
+    Door(Option<Result<(), Refusal>>),
     CloseDisk,
     Measure {
         attach_id: u64,
@@ -162,6 +164,8 @@ impl Output<SimHost> for Outbox<'_> {
                 token,
                 result: result.map_err(|refused| (refused.refusal, refused.detail.to_string())),
             },
+            Effect::Opened { result, .. } => Act::Door(Some(result)),
+            Effect::Closed { .. } => Act::Door(None),
             Effect::CloseDisk { .. } => Act::CloseDisk,
             Effect::Measure {
                 attach_id, layout, ..

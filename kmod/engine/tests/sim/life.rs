@@ -50,6 +50,7 @@ impl World {
             two_primaries: self.two_primaries,
             speed: Speed::default(),
             csums: self.asks_by_digest(),
+            auto_promotion: self.auto_promotion,
             is_tie_breaker: self.nodes[node].is_diskless,
             requests_max: self.random.range(2..20) as usize,
             al_extents: *self.random.pick(&[2, 2, 3, 1024]),

@@ -39,6 +39,7 @@ mod link;
 mod mix;
 mod net;
 mod node;
+mod opening;
 mod orders;
 mod random;
 mod reach;

@@ -9,6 +9,7 @@ use crate::history::History;
 use crate::life::Setup;
 use crate::link::{pair, Cable, Cables, Connection};
 use crate::node::{node_id, Node};
+use crate::opening::draw_auto_promotion;
 use crate::random::Random;
 use crate::reach::Reach;
 use crate::resize::RESIZES_WHEN_WELL;
@@ -18,6 +19,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
 use weft_engine::event::Kept;
 use weft_engine::quorum::{OnNoQuorum, Quorum};
+use weft_engine::AutoPromotion;
 use weft_uapi::ondisk::Layout;
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::state::Protocol;
@@ -272,6 +274,10 @@ pub(crate) struct World {
     pub policies: Policies,
     /// Two applications may run at the same time.
     pub two_primaries: bool,
+    /// What opening a device does to the role.
+    pub auto_promotion: AutoPromotion,
+    /// Chance of who opens a device.
+    pub opens: Random,
     /// The newest generation that a majority knew.
     pub tip: u64,
     /// Faults are over since this time.
@@ -369,6 +375,8 @@ impl World {
             quorum: Quorum::default(),
             policies: draw_policies(plan.seed),
             two_primaries: Random::new(plan.seed.rotate_left(48)).percent(TWO_PRIMARIES_PERCENT),
+            auto_promotion: draw_auto_promotion(plan.seed),
+            opens: Random::new(plan.seed.rotate_left(8)),
             tip: 0,
             calm_since: None,
             well_since: None,

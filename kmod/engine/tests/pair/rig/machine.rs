@@ -78,6 +78,7 @@ impl Rig {
         node.queue.clear();
         node.late.clear();
         node.lose();
+        node.doors.clear();
         self.drop_wires(number);
         self.idle();
     }
