@@ -53,7 +53,11 @@ impl Resource {
     }
 
     /// Feeds an event about the device of a volume, if there is one that can be answered.
-    fn tell_door(self: &Arc<Self>, volume: VolumeId, event: Event<'_, crate::pump::Kernel>) -> bool {
+    fn tell_door(
+        self: &Arc<Self>,
+        volume: VolumeId,
+        event: Event<'_, crate::pump::Kernel>,
+    ) -> bool {
         let mut turn = Turn::begin(self);
         let is_known = turn.state().rest.volume(volume).is_some();
         if is_known {

@@ -165,9 +165,11 @@ impl<H: Host> Volume<H> {
             }
         } else if change.record.writer.is_none() || self.has_votes(&cx.facts, knowers) {
             self.stalled = None;
-            let is_promotion = matches!(change.reason, Reason::Promotion { .. });
+            // One that was given up meanwhile, because of another volume perhaps, marks nothing.
+            let is_promotion = matches!(change.reason, Reason::Promotion { .. })
+                && cx.facts.leaders.contains(cx.facts.node);
             match self.disk.as_mut() {
-                Some(disk) if is_promotion => disk.begin_writing(),
+                Some(disk) if is_promotion => self.is_mark_new = disk.begin_writing(),
                 Some(disk) => disk.confirm(),
                 None => {}
             }

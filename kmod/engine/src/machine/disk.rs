@@ -300,11 +300,13 @@ impl<H: Host> Disk<H> {
     }
 
     /// As [`Self::confirm`], of the record by which this node becomes primary: from now on a crash may take what was
-    /// answered. An election that comes to nothing takes nothing.
-    pub(super) fn begin_writing(&mut self) {
+    /// answered. An election that comes to nothing takes nothing. Returns whether the disk was not marked so already.
+    pub(super) fn begin_writing(&mut self) -> bool {
+        let is_new = !self.has_flag(FLAG_WRITER_ACTIVE);
         self.confirm();
         self.set_flag(FLAG_WRITER_ACTIVE, true);
         self.confirmed_by = self.touch();
+        is_new
     }
 
     /// Whether the line of generations is on disk, and what was said of the disk together with it.

@@ -17,6 +17,7 @@ use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
+use weft_uapi::ondisk::FLAG_WRITER_ACTIVE;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role};
 use weft_uapi::units::{GenerationId, NodeId, NodeSet, Term};
@@ -375,6 +376,7 @@ impl<H: Host> Engine<H> {
             volume.stalled = None;
             volume.insists = false;
             volume.wants_union = false;
+            volume.withdraw_mark();
         }
         self.tell_peers(cx, PacketKind::Demoted, 0);
     }
@@ -516,6 +518,7 @@ impl<H: Host> Engine<H> {
         self.set_role(cx, Role::Primary);
         self.tell_leading(cx);
         for volume in self.each_volume_mut() {
+            volume.is_mark_new = false;
             // Peers that did not count as equal are looked at anew.
             if volume
                 .each_replica()
@@ -606,6 +609,16 @@ impl<H: Host> Volume<H> {
         }
         for peer in self.sessions().iter() {
             self.condemn(peer, "it was primary, and its last writes are under way");
+        }
+    }
+
+    /// The promotion came to nothing, so nobody has written: the disk is no crashed writer's.
+    fn withdraw_mark(&mut self) {
+        if core::mem::take(&mut self.is_mark_new) {
+            if let Some(disk) = self.disk.as_mut() {
+                disk.set_flag(FLAG_WRITER_ACTIVE, false);
+            }
+            self.recheck = true;
         }
     }
 

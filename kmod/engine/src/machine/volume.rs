@@ -97,6 +97,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) required: NodeSet,
     /// A record with this node as the writer is wanted.
     pub(super) wants_promotion: Option<Promotion>,
+    /// The disk is marked as a writer's by a promotion that has not come to its end, and was not before.
+    pub(super) is_mark_new: bool,
     /// A record without the lost members is wanted.
     pub(super) wants_shrink: bool,
     /// A person insisted on the promotion of this primary, and it knows of no majority without new disks yet: it may count
@@ -162,6 +164,7 @@ impl<H: Host> Volume<H> {
             stalled: None,
             required: NodeSet::EMPTY,
             wants_promotion: None,
+            is_mark_new: false,
             wants_shrink: false,
             insists: false,
             wants_union: false,
