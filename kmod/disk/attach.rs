@@ -178,8 +178,8 @@ fn has_none(failure: &Failure) -> bool {
 /// Reads both superblocks, where `info` says that they are.
 #[inline(never)]
 fn load_superblock(resource: &Resource, disk: &Disk, info: DiskInfo) -> Result<Loaded, Failure> {
-    let [first, second] = Layout::superblock_sectors(info.meta_kind, info.meta_end)
-        .ok_or(Refusal::DiskTooSmall)?;
+    let [first, second] =
+        Layout::superblock_sectors(info.meta_kind, info.meta_end).ok_or(Refusal::DiskTooSmall)?;
     let (first, second) = (
         read(resource, disk, first, 1)?,
         read(resource, disk, second, 1)?,
