@@ -285,6 +285,12 @@ mod tests {
         steps(&place, running, changes)
     }
 
+    /// What `weft adjust` types in on alpha.
+    fn adjusted(text: &str, running: &Resource) -> Vec<String> {
+        let steps = steps_of(text, "alpha", Some(running), true);
+        steps.iter().map(command_line).collect()
+    }
+
     #[test]
     fn up_makes_resource_devices_peers_disks_and_connections_in_this_order() {
         let steps = steps_of(TEXT, "beta", None, false);
@@ -380,22 +386,18 @@ mod tests {
             format!("weftsetup new-resource r0 0 --protocol B {options}")
         );
         let mut running = running();
-        let adjusted = |running: &Resource| -> Vec<String> {
-            let steps = steps_of(&text, "alpha", Some(running), true);
-            steps.iter().map(command_line).collect()
-        };
         assert_eq!(
-            adjusted(&running),
+            adjusted(&text, &running),
             [format!("weftsetup options r0 {options}")]
         );
         running.split_brain.without_primary = "discard-zero-changes".to_owned();
         running.split_brain.with_primary = "consensus".to_owned();
         assert_eq!(
-            adjusted(&running),
+            adjusted(&text, &running),
             ["weftsetup options r0 --split-brain-1 discard-secondary"]
         );
         running.split_brain.with_primary = "discard-secondary".to_owned();
-        assert_eq!(adjusted(&running), [""; 0]);
+        assert_eq!(adjusted(&text, &running), [""; 0]);
     }
 
     #[test]
@@ -407,10 +409,6 @@ mod tests {
             "weftsetup new-resource r0 0 --protocol B --two-primaries allowed"
         );
         let mut running = running();
-        let adjusted = |text: &str, running: &Resource| -> Vec<String> {
-            let steps = steps_of(text, "alpha", Some(running), true);
-            steps.iter().map(command_line).collect()
-        };
         assert_eq!(
             adjusted(&text, &running),
             ["weftsetup options r0 --two-primaries allowed"]
@@ -432,10 +430,6 @@ mod tests {
             "weftsetup new-resource r0 0 --protocol B --resync-max-rate 104857600 --resync-latency-target 5 --csums-resync yes"
         );
         let mut running = running();
-        let adjusted = |text: &str, running: &Resource| -> Vec<String> {
-            let steps = steps_of(text, "alpha", Some(running), true);
-            steps.iter().map(command_line).collect()
-        };
         assert_eq!(
             adjusted(&text, &running),
             ["weftsetup options r0 --resync-max-rate 104857600 --resync-latency-target 5 --csums-resync yes"]
@@ -463,10 +457,6 @@ mod tests {
             "weftsetup new-resource r0 0 --protocol B --resync-after base"
         );
         let mut running = running();
-        let adjusted = |text: &str, running: &Resource| -> Vec<String> {
-            let steps = steps_of(text, "alpha", Some(running), true);
-            steps.iter().map(command_line).collect()
-        };
         assert_eq!(
             adjusted(&text, &running),
             ["weftsetup options r0 --resync-after base"]
@@ -489,16 +479,12 @@ mod tests {
             format!("weftsetup new-resource r0 0 --protocol B {options}")
         );
         let mut running = running();
-        let adjusted = |running: &Resource| -> Vec<String> {
-            let steps = steps_of(&text, "alpha", Some(running), true);
-            steps.iter().map(command_line).collect()
-        };
         assert_eq!(
-            adjusted(&running),
+            adjusted(&text, &running),
             [format!("weftsetup options r0 {options}")]
         );
         (running.auto_promote.mode, running.auto_promote.timeout_s) = ("yes".to_owned(), 5);
-        assert_eq!(adjusted(&running), [""; 0]);
+        assert_eq!(adjusted(&text, &running), [""; 0]);
     }
 
     #[test]
