@@ -84,8 +84,9 @@ pub(crate) const RETRY_MS: u32 = 100;
 /// clients (128), flushes and metadata.
 const VOLUME_OPS: usize = 448;
 
-/// Blocks of metadata of a volume that the engine writes at the same time at most: bitmap (16), log, superblock.
-const VOLUME_BLOCKS: u16 = 20;
+/// Blocks of metadata of a volume that the engine writes at the same time at most: bitmap (16), and while the metadata move
+/// the whole log (16), the superblock and what is zeroed.
+const VOLUME_BLOCKS: u16 = 36;
 
 /// A resource on this node.
 #[pin_data]
