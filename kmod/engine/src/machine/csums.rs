@@ -52,7 +52,9 @@ impl<H: Host> Volume<H> {
         let span = span_of(&op.io);
         let is_wanted = self.replica(op.peer).is_some_and(|replica| {
             let target = replica.target.as_ref();
-            replica.round.decided == op.round && target.is_some_and(|it| it.is_outstanding(span))
+            // Behind a state it would come to a source that has decided anew.
+            let is_asked = replica.round.decided == op.round && !replica.round.is_told();
+            is_asked && target.is_some_and(|it| it.is_outstanding(span))
         });
         let Some(line) = self.line(op.peer).filter(|_| is_wanted) else {
             return;
