@@ -6,6 +6,7 @@ use super::context::{ensure, Context, Fault};
 use super::replica::Adopting;
 use super::unite::is_first_record;
 use super::volume::Volume;
+use crate::bitmap::SECTORS_PER_BIT;
 use crate::effect::Object;
 use crate::host::{Host, Output};
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_OUTDATED, FLAG_WRITER_ACTIVE};
@@ -284,6 +285,10 @@ impl<H: Host> Volume<H> {
         let Some(disk) = self.disk.as_mut() else {
             return Ok(());
         };
+        let agreed = match self.offered {
+            0 => u64::MAX,
+            sectors => sectors / SECTORS_PER_BIT,
+        };
         let holders = holders.intersection(generation.members);
         if !holders.contains(cx.facts.node) || disk.has_flag(FLAG_INCONSISTENT) {
             return Ok(());
@@ -314,7 +319,8 @@ impl<H: Host> Volume<H> {
             disk.set_since(other, id);
             if is_makers {
                 if let Some(slot) = disk.slot(other) {
-                    disk.bits.clear_all(slot);
+                    // The record speaks of no part that is being added.
+                    disk.bits.clear_bits(slot, 0, agreed);
                 }
                 disk.wants_bitmaps = true;
             }

@@ -36,6 +36,7 @@ use weft_uapi::status::SectorRange;
 use weft_uapi::units::{GenerationId, Incarnation, NodeId, NodeSet, Seq, VolumeId};
 use weft_uapi::wire::{Header, PacketKind, FLAG_YES};
 
+const NO_MEMORY: &str = "there is no memory to see how large this disk can be";
 const TOO_SMALL: &str =
     "this disk is too small for the peer's device: make it larger, then connect again";
 const SIZES_DIFFER: &str =
@@ -185,6 +186,9 @@ impl<H: Host> Volume<H> {
             if self.may_resize_with(peer, replica, assumes_room)? {
                 asked = asked.with(peer);
             }
+        }
+        if self.stalled.is_some() {
+            return Err((Refusal::Busy, None));
         }
         Ok(asked)
     }
@@ -578,8 +582,12 @@ impl<H: Host> Volume<H> {
         let replica = self.replica_mut(wanted.from);
         if let Some(replica) = replica.filter(|replica| replica.session.is_some()) {
             replica.rule = "size";
-            // At once: the next round would come to the same.
-            replica.condemn(TOO_SMALL, true, Time(0));
+            match room {
+                // It is looked at again when they meet next.
+                Err(Refusal::NoMemory) => replica.condemn(NO_MEMORY, false, Time(0)),
+                // At once: the next round would come to the same.
+                _ => replica.condemn(TOO_SMALL, true, Time(0)),
+            }
             self.recheck = true;
         }
     }
