@@ -329,8 +329,14 @@ impl<H: Host> Engine<H> {
         if is_guarded || self.opening.options.mode != AutoPromote::Guarded {
             return NodeSet::EMPTY;
         }
+        let disks = || self.each_volume().filter_map(|volume| volume.disk.as_ref());
+        let members = disks().fold(NodeSet::of(self.config.node), |all, disk| {
+            all.union(disk.superblock.generation.members)
+        });
+        // Whoever takes a peer out of the configuration does not say that it is none any more.
+        let strangers = NodeSet(members.without(self.config.node).0 & !self.known.0);
         match self.each_volume().all(Volume::has_running_disk) {
-            true => self.absent_members(),
+            true => self.absent_members().union(strangers),
             // Without a disk it knows of no record.
             false => NodeSet(self.known.0 & !self.connected().0),
         }

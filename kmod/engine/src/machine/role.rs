@@ -422,7 +422,12 @@ impl<H: Host> Engine<H> {
             },
             Err((Refusal::NoUpToDateDisk, _)) if self.may_be_served(asker, force) => {
                 self.give_up(cx);
-                return self.seek(cx, asker, force);
+                // Since the open began this disk may have learnt of a member that may be primary.
+                let barrier = self.unguarded().iter().next();
+                return match barrier.filter(|_| asker == Asker::Open) {
+                    Some(peer) => cx.deny(asker, (Refusal::PeerOutOfReach, Some(peer))),
+                    None => self.seek(cx, asker, force),
+                };
             }
             Err(denial) => denial,
         };
