@@ -169,7 +169,7 @@ impl<H: Host> Volume<H> {
             let is_promotion = matches!(change.reason, Reason::Promotion { .. })
                 && cx.facts.leaders.contains(cx.facts.node);
             match self.disk.as_mut() {
-                Some(disk) if is_promotion => self.is_mark_new = disk.begin_writing(),
+                Some(disk) if is_promotion => self.is_mark_new |= disk.begin_writing(),
                 Some(disk) => disk.confirm(),
                 None => {}
             }
