@@ -374,22 +374,23 @@ const AUTO_PROMOTE_TIMEOUT: Argument = may(
     Attribute::AutoPromoteTimeout,
     "for how long an open waits for that, and the last close for the end of it, in seconds, at most 60 (default 2)",
 );
+const PROTOCOL: Argument = may(
+    Attribute::Protocol,
+    "replication protocol A, B or C (default C)",
+);
 const ON_NO_QUORUM: Argument = may(
     Attribute::OnNoQuorum,
     "what becomes of requests without quorum (default suspend-io)",
 );
 
-/// The command table.
-pub const COMMANDS: &[CommandSpec] = &[
-    mutation(
-        Command::NewResource,
+/// Arguments of a resource, those given and whatever may be chosen for it: what can be changed later can be said when it is
+/// made, too.
+macro_rules! with_options {
+    ($($argument:expr),* $(,)?) => {
         &[
             RESOURCE,
-            must(Attribute::NodeId, "node id of this node"),
-            may(
-                Attribute::Protocol,
-                "replication protocol A, B or C (default C)",
-            ),
+            $($argument,)*
+            PROTOCOL,
             VOTERS,
             ON_NO_QUORUM,
             FENCING,
@@ -403,6 +404,16 @@ pub const COMMANDS: &[CommandSpec] = &[
             CSUMS_RESYNC,
             AUTO_PROMOTE,
             AUTO_PROMOTE_TIMEOUT,
+        ]
+    };
+}
+
+/// The command table.
+pub const COMMANDS: &[CommandSpec] = &[
+    mutation(
+        Command::NewResource,
+        with_options![
+            must(Attribute::NodeId, "node id of this node"),
             may(
                 Attribute::TieBreaker,
                 "this node keeps no disk, it only votes; its daemon remembers for it",
@@ -623,23 +634,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     ),
     mutation(
         Command::Options,
-        &[
-            RESOURCE,
-            may(Attribute::Protocol, "replication protocol A, B or C"),
-            VOTERS,
-            ON_NO_QUORUM,
-            FENCING,
-            SPLIT_BRAIN_0,
-            SPLIT_BRAIN_1,
-            TWO_PRIMARIES,
-            RESYNC_MIN_RATE,
-            RESYNC_MAX_RATE,
-            RESYNC_LATENCY_TARGET,
-            RESYNC_AFTER,
-            CSUMS_RESYNC,
-            AUTO_PROMOTE,
-            AUTO_PROMOTE_TIMEOUT,
-        ],
+        with_options![],
         "Change options of a running resource.",
     ),
     dump(
