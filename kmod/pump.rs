@@ -519,7 +519,7 @@ impl Output<Kernel> for Collector<'_> {
             Effect::Fence { peer, number } => self.fence(peer, number),
             Effect::Opened { volume, result } => self.answer_door(volume, result),
             Effect::Closed { volume } => self.answer_door(volume, Ok(())),
-            Effect::Capacity { volume, sectors } => self.order(Order::Resize { volume, sectors }),
+            Effect::Capacity { volume } => self.order(Order::Resize(volume)),
             Effect::Measure {
                 volume,
                 attach_id,

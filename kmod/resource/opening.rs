@@ -21,13 +21,11 @@ impl Resource {
         if !self.tell_door(volume, Event::Open { volume, promotes }) {
             return Err(Refusal::NoSuchVolume);
         }
-        let mut has_waited = false;
         let mut state = self.state.lock();
         let result = loop {
             if let Some(result) = state.rest.take_answer(volume) {
                 break result;
             }
-            has_waited = true;
             if self.doors.wait_interruptible(&mut state) {
                 drop(state);
                 // It may be answered already, and then it is as if the signal had come a moment later.
@@ -36,9 +34,9 @@ impl Resource {
             }
         };
         drop(state);
-        if has_waited && result.is_ok() {
-            // The size that came with the role may not have been told yet.
-            self.fit(volume);
+        if promotes && result.is_ok() {
+            // The size that came with the role, which another open may have brought, may not have been told yet.
+            self.resize(volume, 1);
         }
         result
     }
@@ -65,14 +63,6 @@ impl Resource {
         }
         turn.end(Patience::Wait);
         is_known
-    }
-
-    /// Gives the device, which was opened once just now, the size and limits of the data behind it.
-    fn fit(self: &Arc<Self>, volume: VolumeId) {
-        let info = self.with_engine(|engine, now| engine.volume_info(volume, now));
-        if let Some(info) = info {
-            self.resize(volume, info.sectors, 1);
-        }
     }
 }
 

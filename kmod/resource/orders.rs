@@ -63,7 +63,7 @@ pub(crate) enum Order {
         result: Result<(), Failure>,
     },
     /// The size of a device changed.
-    Resize { volume: VolumeId, sectors: u64 },
+    Resize(VolumeId),
     /// The engine wants to know how large a disk is.
     Measure {
         volume: VolumeId,
@@ -249,7 +249,7 @@ impl Resource {
                     attach_id,
                     layout,
                 } => self.measure(volume, attach_id, &layout),
-                Order::Resize { volume, sectors } => self.resize(volume, sectors, 0),
+                Order::Resize(volume) => self.resize(volume, 0),
                 Order::Close(disk) => self.close_disk(disk),
                 Order::Tell { object, line } => {
                     let line = line.as_ref().and_then(|line| line.to_str().ok());
@@ -480,8 +480,9 @@ impl Resource {
         })
     }
 
-    /// Gives the device its size, and if it was opened no more often than `opens`, the limits that come with that.
-    pub(super) fn resize(&self, volume: VolumeId, sectors: u64, opens: u32) {
+    /// Gives the device the size of the data behind it, and if it was opened no more often than `opens`, the limits that come
+    /// with that. Process context; may sleep.
+    pub(super) fn resize(&self, volume: VolumeId, opens: u32) {
         let state = self.state.lock();
         let Some(place) = state.rest.volume(volume) else {
             return;
@@ -501,7 +502,16 @@ impl Resource {
                 block_bytes
             );
         }
-        gendisk.set_sectors(sectors);
+        let mut sectors = info.map_or(0, |info| info.sectors);
+        loop {
+            gendisk.set_sectors(sectors);
+            // Of several that do this at the same time the last one has to have looked last.
+            let info = self.with_engine(|engine, now| engine.volume_info(volume, now));
+            match info.map(|info| info.sectors) {
+                Some(newer) if newer != sectors => sectors = newer,
+                _ => return,
+            }
+        }
     }
 
     /// Looks how large a disk is, and gets the memory that a larger one needs.

@@ -94,12 +94,10 @@ pub enum Effect<'a, H: Host> {
         /// The volume.
         volume: VolumeId,
     },
-    /// The size of the device changed.
+    /// The size of the device changed: [`crate::Engine::volume_info`] has it.
     Capacity {
         /// The volume.
         volume: VolumeId,
-        /// Sectors; 0: no data can be reached.
-        sectors: u64,
     },
     /// Look how large the disk and its metadata device are now, and answer with [`crate::event::Event::Measured`].
     Measure {

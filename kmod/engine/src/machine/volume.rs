@@ -405,9 +405,6 @@ impl<H: Host> Volume<H> {
 
     /// Tells the size of the device.
     pub(super) fn tell_capacity<O: Output<H>>(&self, cx: &mut Context<'_, H, O>) {
-        cx.emit(Effect::Capacity {
-            volume: self.id,
-            sectors: self.sectors(),
-        });
+        cx.emit(Effect::Capacity { volume: self.id });
     }
 }
