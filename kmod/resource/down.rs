@@ -61,7 +61,7 @@ impl Resource {
 
 /// What stands first in the way of removing the resource.
 fn next_step(engine: &Engine<Kernel>, now: Time, force: bool) -> Option<Command> {
-    if engine.resource_info(now).role == Role::Primary.number() {
+    if engine.resource_info(now).role == Role::Primary.number() || engine.is_demoting() {
         return Some(Command::Secondary { force: false });
     }
     if let Some(peer) = engine.peers().next() {

@@ -45,6 +45,12 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Whether this node is about to be secondary, though it may be shown as that already: [`crate::event::Command::Secondary`]
+    /// waits for the end.
+    pub fn is_demoting(&self) -> bool {
+        matches!(self.transition, Some(Transition::Draining { .. }))
+    }
+
     /// Wants this node to be secondary at once: whatever was asked of it and is not complete fails.
     #[inline(never)]
     pub(super) fn on_quit<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, asker: Asker) {

@@ -13,7 +13,6 @@
 
 use super::context::{Asker, Context};
 use super::place::Place;
-use super::role::Transition;
 use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Effect, Level, Object};
@@ -219,8 +218,7 @@ impl<H: Host> Engine<H> {
 
     /// Answers opens and closes as far as that is possible now.
     fn run_doors<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        let is_demoting = self.is_primary_by_open()
-            || matches!(self.transition, Some(Transition::Draining { .. }));
+        let is_demoting = self.is_primary_by_open() || self.is_demoting();
         let is_used = self.each_volume().any(|volume| volume.open_count > 0);
         for number in 0..self.volumes_end {
             let volume = self.volumes.get(number).and_then(Place::as_ref);
