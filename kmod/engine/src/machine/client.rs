@@ -173,10 +173,11 @@ impl<H: Host> Engine<H> {
         asker: Asker,
         force: bool,
     ) {
+        let is_resigning = self.is_resigning();
         let Some(client) = self.client.as_mut() else {
             return;
         };
-        if !client.is_served_once() {
+        if !client.is_served_once() || is_resigning {
             return cx.reply(asker, Err(Refusal::InTransition));
         }
         if matches!(asker, Asker::Client(_)) {

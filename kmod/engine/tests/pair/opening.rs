@@ -269,6 +269,23 @@ fn a_node_without_disk_is_served_for_as_long_as_its_device_is_open() {
 }
 
 #[test]
+fn nobody_is_told_to_be_primary_whose_role_ends_with_what_is_under_way() {
+    let mut rig = with_client();
+    rig.demote(0);
+    assert_eq!(rig.open(CLIENT), Ok(()));
+    (0..2).for_each(|disk| rig.set_stuck(disk, true));
+    let write = rig.begin_write(CLIENT, 0, 2, 4096);
+    rig.begin_close(CLIENT);
+    rig.idle();
+    assert_eq!(rig.promote(CLIENT), Err(Refusal::InTransition));
+    (0..2).for_each(|disk| rig.set_stuck(disk, false));
+    rig.idle();
+    assert_eq!(rig.result(write), Some(Ok(())));
+    assert_eq!(rig.primaries(), []);
+    assert_eq!(rig.promote(CLIENT), Ok(()));
+}
+
+#[test]
 fn who_loses_its_disk_under_an_open_device_is_demoted_by_the_close_all_the_same() {
     let mut rig = idle_pair();
     assert_eq!(rig.open(0), Ok(()));
