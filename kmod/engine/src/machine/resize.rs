@@ -597,20 +597,24 @@ impl<H: Host> Volume<H> {
         let Some(disk) = self.disk.as_ref().filter(|disk| disk.has_line_durable()) else {
             return;
         };
-        let sectors = disk.sectors();
-        let is_settled = self.resize.wanted.is_none() && !self.is_negotiating();
-        if is_settled && self.offered != sectors {
+        let (sectors, is_measured) = (
+            disk.sectors(),
+            matches!(self.resize.measure, Measure::Done(_)),
+        );
+        let has_news = self.offered != sectors || is_measured;
+        if !has_news || self.resize.wanted.is_some() || self.is_negotiating() {
+            return;
+        }
+        if self.offered != sectors {
             self.offered = sectors;
             self.recheck = true;
             self.tell_capacity(cx);
             cx.notify(Object::Volume(self.id));
         }
         let is_asked = |(_, replica): (NodeId, &Replica<H>)| replica.room_asked.is_some();
-        if is_settled && self.resize.order.is_none() && !self.each_replica().any(is_asked) {
+        if is_measured && self.resize.order.is_none() && !self.each_replica().any(is_asked) {
             // The disk may become larger before somebody asks again.
-            if matches!(self.resize.measure, Measure::Done(_)) {
-                self.resize.measure = Measure::None;
-            }
+            self.resize.measure = Measure::None;
         }
     }
 
