@@ -224,6 +224,21 @@ pub fn ensure_equal_disks(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Gives the second node's disk, which holds something that nobody knows of, up under load, and waits until it has been
+/// filled anew.
+pub fn refill_under_load(cluster: &Cluster) -> Result<()> {
+    let (primary, victim) = (cluster.node(0), cluster.node(1));
+    // The load does not reach it.
+    victim.disk("data").corrupt(20 << 20, b"something else")?;
+    let load = Load::start(primary)?;
+    primary.sh(&format!("weft invalidate-peer r0 {}", victim.name()))?;
+    wait_for(victim, "the disk to be given up", |view| {
+        view.peer(primary).rule() == "invalidated"
+    })?;
+    load.stop()?;
+    wait_uptodate(cluster)
+}
+
 /// Runs a command that must be refused with exit code 1 and say all of `texts`.
 pub fn ensure_refused(machine: &Machine, script: &str, texts: &[&str]) -> Result<()> {
     let output = machine.run(&Command::shell(script))?;

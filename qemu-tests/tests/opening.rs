@@ -5,13 +5,23 @@ use std::thread;
 
 use anyhow::{anyhow, ensure, Result};
 use weft_qemu_tests::mirror::{self, ensure_equal_disks, wait_lost, wait_uptodate, DEVICE};
-use weft_qemu_tests::{Command, Machine, View};
+use weft_qemu_tests::{Cluster, Command, Machine, View};
 
 const DISK_MIB: u64 = 32;
 
 /// The device is mounted, something is written, and it is unmounted again.
 fn visit(note: &str) -> String {
     format!("mount {DEVICE} /mnt && echo {note} >>/mnt/notes && umount /mnt")
+}
+
+/// A mirror with a file system, and nobody is primary.
+fn prepare(cluster: &Cluster) -> Result<[&Machine; 2]> {
+    mirror::weave(cluster)?;
+    let nodes = [0, 1].map(|node| cluster.node(node));
+    nodes[0].sh(&format!(
+        "mkfs.ext4 -q -E nodiscard {DEVICE} && weft secondary r0"
+    ))?;
+    Ok(nodes)
 }
 
 fn ensure_secondary(machine: &Machine) -> Result<()> {
@@ -23,11 +33,7 @@ fn ensure_secondary(machine: &Machine) -> Result<()> {
 #[test]
 fn a_mount_makes_a_node_primary_and_the_umount_leaves_the_device_to_the_other_one() {
     mirror::pair(DISK_MIB).test(|cluster| {
-        let (alpha, beta) = (cluster.node(0), cluster.node(1));
-        mirror::weave(cluster)?;
-        alpha.sh(&format!(
-            "mkfs.ext4 -q -E nodiscard {DEVICE} && weft secondary r0"
-        ))?;
+        let [alpha, beta] = prepare(cluster)?;
         // Nobody wants the role who only looks.
         let looked = beta.run(&Command::shell(&format!("head -c 1 {DEVICE}")))?;
         ensure!(looked.code != 0, "a secondary was read");
@@ -73,11 +79,7 @@ fn a_mount_makes_a_node_primary_and_the_umount_leaves_the_device_to_the_other_on
 #[test]
 fn of_two_mounts_at_the_same_time_one_succeeds() {
     mirror::pair(DISK_MIB).test(|cluster| {
-        let (alpha, beta) = (cluster.node(0), cluster.node(1));
-        mirror::weave(cluster)?;
-        alpha.sh(&format!(
-            "mkfs.ext4 -q -E nodiscard {DEVICE} && weft secondary r0"
-        ))?;
+        let [alpha, beta] = prepare(cluster)?;
         for _ in 0..5 {
             let mount =
                 |machine: &Machine| machine.run(&Command::shell(&format!("mount {DEVICE} /mnt")));

@@ -4,7 +4,7 @@
 use anyhow::{ensure, Result};
 use weft_qemu_tests::mirror::{
     self, ensure_equal_disks, ensure_records, ensure_refused, wait_for, wait_lost, wait_uptodate,
-    Load, Scribe, DEVICE,
+    Scribe, DEVICE,
 };
 use weft_qemu_tests::{Cluster, Machine, View};
 
@@ -53,15 +53,7 @@ fn a_primary_invalidates_its_peer_under_load() {
         mirror::weave(cluster)?;
         ensure_refused(alpha, "weft invalidate r0", &["is-primary"])?;
         ensure_refused(beta, "weft invalidate-peer r0 alpha", &["peer-primary"])?;
-        // Nobody knows of it, and the load does not reach it.
-        beta.disk("data").corrupt(20 << 20, b"something else")?;
-        let load = Load::start(alpha)?;
-        alpha.sh("weft invalidate-peer r0 beta")?;
-        wait_for(beta, "the disk to be given up", |view| {
-            view.peer(alpha).rule() == "invalidated"
-        })?;
-        load.stop()?;
-        wait_uptodate(cluster)?;
+        mirror::refill_under_load(cluster)?;
         ensure_equal_disks(cluster)
     });
 }

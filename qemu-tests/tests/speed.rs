@@ -120,15 +120,7 @@ fn only_what_differs_is_sent_when_it_is_asked_for_by_digest() {
     mirror::pair_with(DISK_MIB, "csums-resync = \"yes\"\n").test(|cluster| {
         let (alpha, beta) = (cluster.node(0), cluster.node(1));
         mirror::weave(cluster)?;
-        // Nobody knows of it.
-        beta.disk("data").corrupt(20 << 20, b"something else")?;
-        let load = Load::start(alpha)?;
-        alpha.sh("weft invalidate-peer r0 beta")?;
-        wait_for(beta, "the disk to be given up", |view| {
-            view.peer(alpha).rule() == "invalidated"
-        })?;
-        load.stop()?;
-        wait_uptodate(cluster)?;
+        mirror::refill_under_load(cluster)?;
         for (node, peer) in [(alpha, beta), (beta, alpha)] {
             let view = View::of(node)?;
             let (equal, total) = (
