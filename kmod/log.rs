@@ -7,7 +7,8 @@ use kernel::prelude::*;
 use weft_engine::effect::Level;
 use weft_engine::host::Time;
 
-/// Lines per [`WINDOW_MS`] at most, errors and others apart: a peer that comes and goes shall not fill the log.
+/// Lines of each level per [`WINDOW_MS`] at most: a peer that comes and goes shall not fill the log, and what is merely told
+/// shall not hide why something was refused.
 const LINES_MAX: u32 = 50;
 
 const WINDOW_MS: u64 = 10_000;
@@ -15,8 +16,9 @@ const WINDOW_MS: u64 = 10_000;
 /// How much a resource has said lately.
 pub(crate) struct Log {
     window: Time,
-    lines: u32,
     errors: u32,
+    warnings: u32,
+    notes: u32,
 }
 
 impl Log {
@@ -24,8 +26,9 @@ impl Log {
     pub(crate) const fn new() -> Self {
         Self {
             window: Time(0),
-            lines: 0,
             errors: 0,
+            warnings: 0,
+            notes: 0,
         }
     }
 
@@ -39,7 +42,8 @@ impl Log {
         }
         let count = match level {
             Level::Error => &mut self.errors,
-            Level::Warn | Level::Info => &mut self.lines,
+            Level::Warn => &mut self.warnings,
+            Level::Info => &mut self.notes,
         };
         *count = count.saturating_add(1);
         match level {
