@@ -355,6 +355,7 @@ impl<H: Host> Engine<H> {
         let Some(client) = self.client.take() else {
             return;
         };
+        self.note_cause(client.asker);
         cx.reply(client.asker, Ok(()));
         cx.facts = self.facts();
         for volume in self.each_volume_mut() {

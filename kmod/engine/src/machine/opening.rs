@@ -13,6 +13,7 @@
 
 use super::context::{Asker, Context};
 use super::place::Place;
+use super::role::Transition;
 use super::volume::Volume;
 use super::Engine;
 use crate::effect::{Effect, Level, Object};
@@ -201,6 +202,13 @@ impl<H: Host> Engine<H> {
             self.take_denial(cx);
         } else {
             (self.opening.again, self.opening.denied) = (None, None);
+            if let Some(Transition::Comparing {
+                asker: Asker::Open, ..
+            }) = self.transition
+            {
+                // Nobody waits for it any more, and nobody was asked.
+                self.give_up(cx);
+            }
         }
         self.run_doors(cx);
     }

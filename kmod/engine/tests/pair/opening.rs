@@ -125,6 +125,61 @@ fn an_open_that_is_interrupted_leaves_nobody_primary() {
 }
 
 #[test]
+fn nobody_stays_primary_whose_open_was_given_up_at_any_time() {
+    for seed in 1..300u64 {
+        let mut random = seed;
+        let mut below = |end: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % end
+        };
+        let mut rig = idle_pair();
+        let (mut is_waiting, mut opens) = ([false; 2], [0; 2]);
+        for _ in 0..60 {
+            let number = below(2) as usize;
+            match below(6) {
+                _ if is_waiting[number] => {
+                    if let Some(answer) = rig.door(number) {
+                        is_waiting[number] = false;
+                        opens[number] += u32::from(answer.is_ok());
+                    } else if below(8) == 0 {
+                        rig.interrupt_open(number);
+                    }
+                }
+                0 | 1 if opens[number] < 2 => {
+                    rig.begin_open(number, true);
+                    is_waiting[number] = true;
+                }
+                2 if opens[number] > 0 => {
+                    rig.begin_write(number, below(9) * 8, below(200) as u8, 4096);
+                }
+                3 | 4 if opens[number] > 0 => {
+                    rig.close(number);
+                    opens[number] -= 1;
+                }
+                _ => {}
+            }
+            rig.steps(below(12) as usize);
+            rig.pass(below(300));
+        }
+        for number in 0..2 {
+            rig.run_until(|rig| !is_waiting[number] || rig.has_answer(number));
+            opens[number] += u32::from(is_waiting[number] && rig.door(number).unwrap().is_ok());
+            (0..opens[number]).for_each(|_| rig.close(number));
+        }
+        rig.idle();
+        assert_eq!(rig.primaries(), [], "seed {seed}");
+        for number in 0..2 {
+            assert_eq!(rig.open(number), Ok(()), "seed {seed}");
+            rig.close(number);
+        }
+        rig.idle();
+        rig.assert_equal();
+    }
+}
+
+#[test]
 fn a_crash_while_an_open_promotes_is_one_like_any_other() {
     for steps in 0..STEPS {
         let mut rig = idle_pair();

@@ -636,6 +636,13 @@ impl Rig {
         has_late
     }
 
+    /// So much time passes, whatever is under way.
+    pub(crate) fn pass(&mut self, milliseconds: u64) {
+        let end = self.now.after_ms(milliseconds);
+        while self.tick(end.ms_since(self.now)) {}
+        self.now = end;
+    }
+
     /// Nothing happens for a while.
     pub(crate) fn wait(&mut self, milliseconds: u64) {
         self.idle();

@@ -26,6 +26,11 @@ impl Rig {
         self.nodes[number].doors.remove(&VOLUME)
     }
 
+    /// Whether [`Self::door`] has an answer.
+    pub(crate) fn has_answer(&self, number: usize) -> bool {
+        self.nodes[number].doors.contains_key(&VOLUME)
+    }
+
     pub(crate) fn interrupt_open(&mut self, number: usize) {
         self.feed(number, Event::OpenInterrupted { volume: VOLUME });
     }
