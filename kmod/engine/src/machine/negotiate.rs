@@ -353,9 +353,7 @@ impl<H: Host> Volume<H> {
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.round.decided = own.round;
-            if own.has_order() {
-                replica.round.order = None;
-            }
+            replica.round.order.take_if(|_| own.has_order());
             replica.verdict = None;
             (replica.recovery, replica.victim) = (Recovery::None, None);
             replica.forget_decision();
@@ -406,14 +404,14 @@ impl<H: Host> Volume<H> {
         let lines = [&own.side.ancestry, &said.side.ancestry];
         let is_same = lines[0].current().id == lines[1].current().id;
         let told = (own.side.seen_incarnation, own.side.seen_attach_id);
-        let has_heard = |disk: &Disk<H>| disk.seen(peer) != told;
         let is_rolled_back = said.side.is_rolled_back(&own.side);
         // A third node has said meanwhile that the generation is in force.
         let gist = |line: &Ancestry| (line.current().id, line.written_before());
         let is_confirmed = |disk: &Disk<H>| gist(&disk.ancestry()) != gist(&own.side.ancestry);
         let has_changed = self.disk.as_ref().is_some_and(is_confirmed);
         // A record in force has said meanwhile that the peer's disk was fetched anew.
-        let is_whole = is_rolled_back && self.disk.as_ref().is_some_and(has_heard);
+        let has_heard = |disk: &Disk<H>| is_rolled_back && disk.seen(peer) != told;
+        let is_whole = self.disk.as_ref().is_some_and(has_heard);
         let is_target = matches!(decision.outcome, Outcome::SyncTarget { .. });
         if (has_changed && is_target) || is_whole || self.has_united_since(peer, own) {
             if let Some(replica) = self.replica_mut(peer) {
@@ -421,6 +419,9 @@ impl<H: Host> Volume<H> {
                 replica.round.order = own.order();
             }
             return self.meet_again(peer, cx.now);
+        }
+        if is_rolled_back && self.is_outlived(peer) {
+            return;
         }
         if let Some(replica) = self.replica_mut(peer) {
             replica.is_behind = matches!(decision.outcome, Outcome::SyncSource { .. });

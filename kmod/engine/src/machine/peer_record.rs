@@ -232,6 +232,15 @@ impl<H: Host> Volume<H> {
         self.recheck = true;
     }
 
+    /// Whether what a peer told of its disk may be of an earlier life of it; ends the session then.
+    pub(super) fn is_outlived(&mut self, peer: NodeId) -> bool {
+        let is_outlived = self.replica(peer).is_some_and(|it| it.is_outlived);
+        if is_outlived {
+            self.condemn(peer, "others have met a later attach of the peer's disk");
+        }
+        is_outlived
+    }
+
     /// The maker of the current record says who has it: they all hold the same, but for what is under way.
     ///
     /// INVARIANT: a member had every write before the record when it made the record durable, and gets every later one;
@@ -305,16 +314,19 @@ impl<H: Host> Volume<H> {
             let replica = replica.filter(|replica| replica.session.is_some());
             let said = replica.as_ref().and_then(|replica| replica.round.peer);
             // What this node has met itself counts if it came from that.
-            let (incarnation, attach) = said
+            let later = said
                 .map(|said| said.side)
-                .filter(|side| side.was_attached_as(met.attach_id.get()))
-                .map_or(
-                    (Incarnation(met.incarnation.get()), met.attach_id.get()),
-                    |side| (side.incarnation, side.attach_id),
-                );
+                .filter(|side| side.was_attached_as(met.attach_id.get()));
+            let (incarnation, attach) = later.map_or(
+                (Incarnation(met.incarnation.get()), met.attach_id.get()),
+                |side| (side.incarnation, side.attach_id),
+            );
             disk.set_seen(other, incarnation, attach);
-            if let Some(replica) = replica.filter(|replica| replica.is_waiting) {
-                replica.round.renew(cx.now);
+            if let Some(replica) = replica {
+                replica.is_outlived |= later.is_none();
+                if replica.is_waiting {
+                    replica.round.renew(cx.now);
+                }
             }
             disk.set_since(other, id);
             if is_makers {

@@ -57,6 +57,9 @@ pub(super) struct Replica<H: Host> {
     pub(super) is_united: bool,
     /// What a person said when it was to be connected, that this side's data are given up, was of data that are here no more.
     pub(super) has_word_lapsed: bool,
+    /// A record in force named an attach of its disk that it has not told of in this session, which may be with an earlier
+    /// life of it.
+    pub(super) is_outlived: bool,
     /// The last decision was to wait for something else.
     pub(super) is_waiting: bool,
     /// Acknowledgements of what was sent before this number mean nothing any more.
@@ -166,6 +169,7 @@ impl<H: Host> Replica<H> {
             is_leaving: false,
             is_united: false,
             has_word_lapsed: false,
+            is_outlived: false,
             is_waiting: false,
             void_before: Seq(0),
             receives: false,
@@ -218,6 +222,7 @@ impl<H: Host> Replica<H> {
         self.is_rejoining = false;
         self.is_leaving = false;
         self.is_united = false;
+        self.is_outlived = false;
         self.is_waiting = false;
         self.void_before = Seq(0);
         self.receives = false;

@@ -8,7 +8,8 @@ use weft_uapi::limits::AL_EXTENT_BYTES;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, ReplicationState};
 use weft_uapi::version::{FEATURES, FEATURE_AGES};
-use weft_uapi::wire::FullStateBody;
+use weft_uapi::wire::{FullStateBody, Header, LinkKind, PacketKind};
+use zerocopy::IntoBytes;
 
 /// Turns the disk of `number` back to what it was before the last write of `writer`, and starts the node.
 fn roll_back(rig: &mut Rig, number: usize, writer: usize) {
@@ -323,6 +324,34 @@ fn r13_an_image_of_a_running_disk_from_before_a_resync_is_noticed() {
     rig.put_back(1, image);
     rig.restart(1);
     assert_fetched_anew(&mut rig, 1, 0);
+}
+
+#[test]
+fn what_a_disk_told_before_others_met_its_next_attach_makes_it_no_older_image() {
+    let mut rig = Rig::synced(3);
+    rig.cut_pair(1, 2);
+    rig.heal_pair_at_once(1, 2);
+    rig.run_until(|rig| rig.state_underway(1).is_some());
+    let told = rig.state_bytes_underway(1).unwrap();
+    rig.idle();
+    let session = rig.session(2, 1);
+    // The third node does not notice that the second one is started anew, and hears of it from the primary only.
+    rig.silence_pair(1, 2);
+    rig.crash(1);
+    rig.restart(1);
+    assert_eq!(rig.disk_state(1), DiskState::UpToDate);
+    assert_eq!(rig.session(2, 1), session);
+    // What it told in its former life arrives after all.
+    let mut late = FullStateBody::parse(&told).unwrap();
+    late.state.round = 100.into();
+    let header = Header::new(PacketKind::State, Some(VOLUME));
+    rig.inject((1, 2), LinkKind::Data, header, late.as_bytes(), None);
+    rig.steps(20);
+    assert_ne!(rig.rule(2, 1), "rolled-back");
+    rig.heal();
+    assert_ne!(rig.rule(2, 1), "rolled-back");
+    assert_ne!(rig.session(2, 1), session);
+    rig.assert_equal();
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(super) struct Wires {
     cut: BTreeSet<(usize, usize)>,
     /// Packets get lost.
     dead: BTreeSet<(usize, usize)>,
+    /// And neither notices when the other one is gone.
+    silent: BTreeSet<(usize, usize)>,
     /// Features that no hello speaks of.
     unknown: u64,
 }
@@ -109,12 +111,14 @@ impl Rig {
         }
     }
 
-    /// The node is gone: its peers learn of it.
+    /// The node is gone: its peers learn of it, but for those who notice nothing.
     pub(super) fn drop_wires(&mut self, number: usize) {
         self.nodes[number].offers.clear();
         self.nodes[number].sessions.clear();
         for peer in self.peers(number) {
-            self.hang_up(peer, number);
+            if !self.wires.silent.contains(&pair(number, peer)) {
+                self.hang_up(peer, number);
+            }
         }
     }
 
@@ -246,6 +250,12 @@ impl Rig {
     /// As [`Self::break_wire`], between two nodes.
     pub(crate) fn break_pair(&mut self, a: usize, b: usize) {
         self.wires.dead.insert(pair(a, b));
+    }
+
+    /// As [`Self::break_pair`], and neither of the two notices when the other one crashes.
+    pub(crate) fn silence_pair(&mut self, a: usize, b: usize) {
+        self.break_pair(a, b);
+        self.wires.silent.insert(pair(a, b));
     }
 
     pub(crate) fn heal(&mut self) {
