@@ -38,15 +38,15 @@ pub(crate) struct Parcel {
 
 /// An effect to be carried out on behalf of a node.
 pub(crate) enum Act {
-    Disk(Cookie, Io, Data<RigHost>),
+    Disk(VolumeId, Cookie, Io, Data<RigHost>),
     /// With a flag: it is to be stable, and all before it.
-    Meta(Cookie, Sector, Box<MetaBlock>, bool),
-    Measure(u64, Layout),
+    Meta(VolumeId, Cookie, Sector, Box<MetaBlock>, bool),
+    Measure(VolumeId, u64, Layout),
     Send(SessionId, Parcel),
     Offer(NodeId, SessionId),
     EndSession(NodeId, SessionId),
-    Recall,
-    Keep(u64, Kept),
+    Recall(VolumeId),
+    Keep(VolumeId, u64, Kept),
     Fence(NodeId, u64),
 }
 
@@ -67,21 +67,27 @@ impl Output<RigHost> for Outbox {
     fn emit(&mut self, effect: Effect<'_, RigHost>) {
         match effect {
             Effect::Disk {
-                cookie, io, data, ..
-            } => self.acts.push(Act::Disk(cookie, io, data)),
+                volume,
+                cookie,
+                io,
+                data,
+            } => self.acts.push(Act::Disk(volume, cookie, io, data)),
             Effect::Meta {
+                volume,
                 cookie,
                 sector,
                 block,
                 flush,
-                ..
             } => {
+                let block = Box::new(*block);
                 self.acts
-                    .push(Act::Meta(cookie, sector, Box::new(*block), flush));
+                    .push(Act::Meta(volume, cookie, sector, block, flush));
             }
             Effect::Measure {
-                attach_id, layout, ..
-            } => self.acts.push(Act::Measure(attach_id, layout)),
+                volume,
+                attach_id,
+                layout,
+            } => self.acts.push(Act::Measure(volume, attach_id, layout)),
             Effect::Send {
                 peer,
                 session,
@@ -104,8 +110,12 @@ impl Output<RigHost> for Outbox {
             }
             Effect::Offer { peer, session } => self.acts.push(Act::Offer(peer, session)),
             Effect::EndSession { peer, session } => self.acts.push(Act::EndSession(peer, session)),
-            Effect::Recall { .. } => self.acts.push(Act::Recall),
-            Effect::Keep { number, kept, .. } => self.acts.push(Act::Keep(number, kept)),
+            Effect::Recall { volume } => self.acts.push(Act::Recall(volume)),
+            Effect::Keep {
+                volume,
+                number,
+                kept,
+            } => self.acts.push(Act::Keep(volume, number, kept)),
             Effect::Fence { peer, number } => self.acts.push(Act::Fence(peer, number)),
             Effect::Complete {
                 request,

@@ -39,4 +39,5 @@ mod tie_breaker;
 mod two_primaries;
 mod unite;
 mod verify;
+mod volumes;
 mod writes;

@@ -4,6 +4,7 @@
 //! cuts a wire or crashes a node. Faults at arbitrary moments are the simulator's business.
 
 mod device;
+mod late;
 mod lower;
 mod machine;
 mod probe;
@@ -11,12 +12,12 @@ mod status;
 mod wire;
 
 use crate::host::{Act, Outbox, RigHost};
-use lower::{blank_disk, digest_of};
+use lower::{digest_of, Lower};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use weft_engine::effect::IoError;
-use weft_engine::event::{Command, DiskError, Event, Io, Kept, Op, Options, Token};
+use weft_engine::event::{Command, Event, Io, Kept, Op, Options, Token};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
 use weft_engine::{AutoPromotion, Config, Engine};
@@ -50,21 +51,12 @@ pub(crate) fn all_vote(nodes: usize) -> Quorum {
 
 struct Node {
     engine: Engine<RigHost>,
-    disk: Vec<u8>,
-    /// What a power cut takes back, if it takes anything: where, and what was there before.
-    cache: Option<Vec<(usize, Vec<u8>)>>,
-    /// Changes of the disk that had to be stable at their end.
-    forced: Vec<Op>,
-    /// Bytes of the disk that were zeroed without being written.
-    zeroed: u64,
-    /// Every read of the disk fails.
-    is_unreadable: bool,
-    /// Every write to the disk fails.
-    is_failing: bool,
+    /// By volume.
+    disks: Vec<Lower>,
     /// It has no disk, and votes.
     is_tie_breaker: bool,
-    /// What is kept for it.
-    kept: Kept,
+    /// What is kept for it, by volume.
+    kept: BTreeMap<VolumeId, Kept>,
     /// The last peer that was to be fenced, and the number of the question.
     fence: Option<(NodeId, u64)>,
     /// Metadata writes, and what is to be kept, are set aside.
@@ -86,6 +78,10 @@ struct Node {
 pub(crate) struct Rig {
     /// Of every disk.
     sectors: u64,
+    /// How many there are.
+    volumes: u16,
+    /// The one that whatever is done or asked is about.
+    volume: VolumeId,
     nodes: Vec<Node>,
     out: Outbox,
     now: Time,
@@ -144,17 +140,29 @@ impl Rig {
 
     /// As [`Self::with`], with disks of so many sectors.
     pub(crate) fn configured(nodes: usize, sectors: u64, quorum: Quorum) -> Self {
+        Self::with_volumes(nodes, 1, sectors, quorum)
+    }
+
+    /// Nodes with two small volumes, connected and synced; node 0 is primary.
+    pub(crate) fn of_two_volumes(nodes: usize, quorum: Quorum) -> Self {
+        const SECTORS: u64 = 32_768;
+        let mut rig = Self::with_volumes(nodes, 2, SECTORS, quorum).sync();
+        rig.on(1).assert_whole();
+        rig
+    }
+
+    /// As [`Self::configured`], with so many volumes, the first of which everything is about.
+    fn with_volumes(nodes: usize, volumes: u16, sectors: u64, quorum: Quorum) -> Self {
+        let blank = |number| {
+            let volumes = (0..volumes).map(VolumeId);
+            volumes.map(move |volume| Lower::blank(volume, number, sectors))
+        };
         let nodes = (0..nodes).map(|number| Node {
             engine: new_engine(number, quorum, false),
             is_tie_breaker: false,
-            kept: Kept::default(),
+            kept: BTreeMap::new(),
             fence: None,
-            disk: blank_disk(number, sectors),
-            cache: None,
-            forced: Vec::new(),
-            zeroed: 0,
-            is_unreadable: false,
-            is_failing: false,
+            disks: blank(number).collect(),
             is_late: false,
             is_slow: false,
             is_stuck: false,
@@ -166,6 +174,8 @@ impl Rig {
         });
         let mut rig = Self {
             sectors,
+            volumes,
+            volume: VOLUME,
             nodes: nodes.collect(),
             out: Outbox::default(),
             now: Time(1),
@@ -229,6 +239,16 @@ impl Rig {
         self
     }
 
+    /// From now on everything is about this volume.
+    pub(crate) fn on(&mut self, volume: u16) -> &mut Self {
+        self.volume = VolumeId(volume);
+        self
+    }
+
+    fn each_volume(&self) -> impl Iterator<Item = VolumeId> {
+        (0..self.volumes).map(VolumeId)
+    }
+
     fn numbers(&self) -> Range<usize> {
         0..self.nodes.len()
     }
@@ -247,14 +267,11 @@ impl Rig {
     }
 
     fn configure(&mut self, number: usize) {
-        self.command(
-            number,
-            Command::NewDevice {
-                volume: VOLUME,
-                minor: Minor(0),
-            },
-        )
-        .unwrap();
+        for volume in self.each_volume() {
+            let minor = Minor(volume.0.into());
+            self.command(number, Command::NewDevice { volume, minor })
+                .unwrap();
+        }
         for peer in self.peers(number) {
             let peer = node(peer);
             self.command(number, Command::NewPeer { peer }).unwrap();
@@ -329,12 +346,13 @@ impl Rig {
     fn begin(&mut self, number: usize, io: Io, buffer: Rc<[u8]>) -> u64 {
         let request = self.buffers.len() as u64;
         self.buffers.push(buffer);
+        let volume = self.volume;
         let goes_past = io.op == Op::Read && self.serves_reads(number);
         let backlog = self.backlog(number);
         self.feed(
             number,
             Event::Request {
-                volume: VOLUME,
+                volume,
                 request,
                 io,
             },
@@ -411,7 +429,7 @@ impl Rig {
 
     /// The changes of a node's disk that had to be stable at their end.
     pub(crate) fn forced(&self, number: usize) -> &[Op] {
-        &self.nodes[number].forced
+        &self.disk(number).forced
     }
 
     pub(crate) fn flush(&mut self, number: usize) -> Result<(), IoError> {
@@ -469,59 +487,36 @@ impl Rig {
             return false;
         };
         match act {
-            act @ Act::Disk(
-                _,
-                Io {
-                    op: Op::Read | Op::Digest,
-                    ..
-                },
-                _,
-            ) if self.nodes[number].is_slow => {
-                self.nodes[number].late.push(act);
+            act if self.nodes[number].sets_aside(&act) => self.nodes[number].late.push(act),
+            Act::Disk(volume, cookie, io, _) if io.op == Op::Digest => {
+                self.digest(number, volume, cookie, io);
             }
-            act @ Act::Disk(_, Io { op: Op::Write, .. }, _) if self.nodes[number].is_stuck => {
-                self.nodes[number].late.push(act);
-            }
-            Act::Disk(cookie, io, _) if io.op == Op::Digest => self.digest(number, cookie, io),
-            Act::Disk(cookie, io, data) => {
-                let node = &self.nodes[number];
-                let has_failed = match io.op {
-                    Op::Read => node.is_unreadable,
-                    op => node.is_failing && op.changes_data(),
-                };
-                let result = if has_failed {
-                    Err(DiskError)
-                } else {
-                    Ok(self.disk_io(number, io, data))
-                };
+            Act::Disk(volume, cookie, io, data) => {
+                let result = self.disk_io(number, volume, io, data);
                 self.feed(number, Event::DiskDone { cookie, result });
             }
-            act @ (Act::Meta(..) | Act::Recall | Act::Keep(..)) if self.nodes[number].is_late => {
-                self.nodes[number].late.push(act);
-            }
-            Act::Recall => {
-                let (volume, kept) = (VOLUME, self.nodes[number].kept);
+            Act::Recall(volume) => {
+                let kept = self.nodes[number].kept.get(&volume);
+                let kept = kept.copied().unwrap_or_default();
                 self.feed(number, Event::Recalled { volume, kept });
             }
             Act::Fence(peer, question) => self.nodes[number].fence = Some((peer, question)),
-            Act::Keep(version, kept) => {
-                self.nodes[number].kept = kept;
+            Act::Keep(volume, version, kept) => {
+                self.nodes[number].kept.insert(volume, kept);
                 let done = Event::Kept {
-                    volume: VOLUME,
+                    volume,
                     number: version,
                 };
                 self.feed(number, done);
             }
-            Act::Measure(attach_id, layout) => self.measure(number, attach_id, &layout),
-            Act::Meta(cookie, sector, block, flush) => {
-                self.write_meta(number, sector, &block, flush);
-                self.feed(
-                    number,
-                    Event::MetaDone {
-                        cookie,
-                        result: Ok(()),
-                    },
-                );
+            Act::Measure(volume, attach_id, layout) => {
+                self.measure(number, volume, attach_id, &layout);
+            }
+            Act::Meta(volume, cookie, sector, block, flush) => {
+                self.disk_of(number, volume)
+                    .write_meta(sector, &block, flush);
+                let result = Ok(());
+                self.feed(number, Event::MetaDone { cookie, result });
             }
             Act::Send(session, parcel) => self.deliver(number, session, parcel),
             Act::Offer(peer, session) => {
@@ -572,68 +567,6 @@ impl Rig {
         self.now = self.now.max(deadline);
         self.feed(number, Event::Timer);
         true
-    }
-
-    /// The disk refuses writes from now on, or no longer.
-    pub(crate) fn set_failing(&mut self, number: usize, is_failing: bool) {
-        self.nodes[number].is_failing = is_failing;
-    }
-
-    /// The disk refuses reads from now on, or no longer.
-    pub(crate) fn set_unreadable(&mut self, number: usize, is_unreadable: bool) {
-        self.nodes[number].is_unreadable = is_unreadable;
-    }
-
-    /// Metadata writes get nowhere from now on, or all that waited go on.
-    pub(crate) fn set_late(&mut self, number: usize, is_late: bool) {
-        let node = &mut self.nodes[number];
-        node.is_late = is_late;
-        if !is_late {
-            node.queue.extend(node.late.drain(..));
-        }
-    }
-
-    /// The disk reads nothing from now on, or all that it was asked for.
-    pub(crate) fn set_slow(&mut self, number: usize, is_slow: bool) {
-        let node = &mut self.nodes[number];
-        node.is_slow = is_slow;
-        if !is_slow {
-            node.queue.extend(node.late.drain(..));
-        }
-    }
-
-    /// The disk writes no data from now on, or all that it was given.
-    pub(crate) fn set_stuck(&mut self, number: usize, is_stuck: bool) {
-        let node = &mut self.nodes[number];
-        node.is_stuck = is_stuck;
-        if !is_stuck {
-            node.queue.extend(node.late.drain(..));
-        }
-    }
-
-    /// How much of the node was set aside.
-    pub(crate) fn late(&self, number: usize) -> usize {
-        self.nodes[number].late.len()
-    }
-
-    /// The first of what was set aside goes on, and nothing more is set aside.
-    pub(crate) fn release(&mut self, number: usize) {
-        let node = &mut self.nodes[number];
-        node.queue.push_back(node.late.remove(0));
-        (node.is_late, node.is_slow, node.is_stuck) = (false, false, false);
-    }
-
-    /// Metadata writes that waited fail; `false`: none did.
-    pub(crate) fn fail_late(&mut self, number: usize) -> bool {
-        let late = std::mem::take(&mut self.nodes[number].late);
-        let has_late = !late.is_empty();
-        for act in late {
-            if let Act::Meta(cookie, ..) = act {
-                let result = Err(DiskError);
-                self.feed(number, Event::MetaDone { cookie, result });
-            }
-        }
-        has_late
     }
 
     /// So much time passes, whatever is under way.

@@ -1,26 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The disks: what they hold, what a power cut takes back, and how they become larger.
+//! The disks: what they hold, what a power cut takes back, how they fail, and how they become larger.
 
-use super::{layout, node, Node, Rig, VOLUME};
+use super::{layout, node, Rig};
 use crate::host::RigHost;
 use std::ops::Range;
 use std::rc::Rc;
 use weft_engine::effect::Data;
-use weft_engine::event::{Event, Io, Op};
+use weft_engine::event::{DiskError, Event, Io, Op};
 use weft_engine::room::Room;
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{newest_superblock, Layout, MetaBlock, MetaKind, Superblock};
-use weft_uapi::units::Sector;
+use weft_uapi::units::{Sector, VolumeId};
 use weft_uapi::wire::Digest;
 
-/// A disk with fresh metadata.
-pub(super) fn blank_disk(number: usize, sectors: u64) -> Vec<u8> {
+/// The disk of one volume on one node.
+pub(super) struct Lower {
+    pub(super) content: Vec<u8>,
+    /// What a power cut takes back, if it takes anything: where, and what was there before.
+    cache: Option<Vec<(usize, Vec<u8>)>>,
+    /// Changes that had to be stable at their end.
+    pub(super) forced: Vec<Op>,
+    /// Bytes that were zeroed without being written.
+    pub(super) zeroed: u64,
+    /// Every read fails.
+    is_unreadable: bool,
+    /// Every write fails.
+    is_failing: bool,
+}
+
+/// What a disk with fresh metadata holds.
+pub(super) fn blank(volume: VolumeId, number: usize, sectors: u64) -> Vec<u8> {
     let mut disk = vec![0; sectors as usize * 512];
     let name = padded_name("r0").unwrap();
     let superblock = Superblock::created(
         name,
-        VOLUME,
+        volume,
         node(number),
         50 + number as u64,
         MetaKind::Internal,
@@ -44,15 +59,33 @@ pub(super) fn digest_of(content: &[u8]) -> Digest {
     halves.concat().try_into().unwrap()
 }
 
-impl Node {
-    fn sectors(&self) -> u64 {
-        self.disk.len() as u64 / 512
+/// The bytes of an operation.
+pub(super) fn bytes_of(io: Io) -> Range<usize> {
+    let start = io.sector.0 as usize * 512;
+    start..start + io.bytes as usize
+}
+
+impl Lower {
+    /// One with fresh metadata.
+    pub(super) fn blank(volume: VolumeId, number: usize, sectors: u64) -> Self {
+        Self {
+            content: blank(volume, number, sectors),
+            cache: None,
+            forced: Vec::new(),
+            zeroed: 0,
+            is_unreadable: false,
+            is_failing: false,
+        }
     }
 
-    /// The disk's cache is about to hold a change of this range.
+    pub(super) fn sectors(&self) -> u64 {
+        self.content.len() as u64 / 512
+    }
+
+    /// The cache is about to hold a change of this range.
     fn remember(&mut self, range: Range<usize>) {
         if let Some(cache) = &mut self.cache {
-            cache.push((range.start, self.disk[range].to_vec()));
+            cache.push((range.start, self.content[range].to_vec()));
         }
     }
 
@@ -67,12 +100,12 @@ impl Node {
     pub(super) fn lose(&mut self) {
         let cache = self.cache.iter_mut();
         for (start, before) in cache.flat_map(|cache| cache.drain(..).rev()) {
-            self.disk[start..start + before.len()].copy_from_slice(&before);
+            self.content[start..start + before.len()].copy_from_slice(&before);
         }
     }
 
     pub(super) fn block(&self, sector: Sector) -> MetaBlock {
-        self.disk[sector.0 as usize * 512..][..4096]
+        self.content[sector.0 as usize * 512..][..4096]
             .try_into()
             .unwrap()
     }
@@ -90,17 +123,75 @@ impl Node {
         let ends = (16..self.sectors()).step_by(8).filter_map(found);
         ends.max().map_or(self.sectors(), |(_, end)| end)
     }
+
+    pub(super) fn write_meta(&mut self, sector: Sector, block: &MetaBlock, flush: bool) {
+        let at = sector.0 as usize * 512;
+        if flush {
+            self.settle();
+        } else {
+            self.remember(at..at + 4096);
+        }
+        self.content[at..at + 4096].copy_from_slice(block);
+    }
+
+    fn fails(&self, op: Op) -> bool {
+        match op {
+            Op::Read => self.is_unreadable,
+            op => self.is_failing && op.changes_data(),
+        }
+    }
+
+    /// Takes note of an operation, and gives what it is about.
+    fn begin(&mut self, io: Io) -> &mut [u8] {
+        let range = bytes_of(io);
+        if io.fua {
+            self.forced.push(io.op);
+        }
+        if matches!(io.op, Op::WriteZeroes { .. }) {
+            self.zeroed += u64::from(io.bytes);
+        }
+        match io.op {
+            Op::Flush => self.settle(),
+            op if op.changes_data() && !io.fua => self.remember(range.clone()),
+            _ => {}
+        }
+        &mut self.content[range]
+    }
 }
 
 impl Rig {
+    /// The node's disk of a volume.
+    pub(super) fn disk_of(&mut self, number: usize, volume: VolumeId) -> &mut Lower {
+        &mut self.nodes[number].disks[usize::from(volume.0)]
+    }
+
+    pub(super) fn disk(&self, number: usize) -> &Lower {
+        &self.nodes[number].disks[usize::from(self.volume.0)]
+    }
+
+    pub(super) fn disk_mut(&mut self, number: usize) -> &mut Lower {
+        self.disk_of(number, self.volume)
+    }
+
+    /// The disk refuses writes from now on, or no longer.
+    pub(crate) fn set_failing(&mut self, number: usize, is_failing: bool) {
+        self.disk_mut(number).is_failing = is_failing;
+    }
+
+    /// The disk refuses reads from now on, or no longer.
+    pub(crate) fn set_unreadable(&mut self, number: usize, is_unreadable: bool) {
+        self.disk_mut(number).is_unreadable = is_unreadable;
+    }
+
     /// The node's disk has so many sectors from now on; what is new holds this.
     pub(crate) fn enlarge(&mut self, number: usize, sectors: u64, byte: u8) {
-        self.nodes[number].disk.resize(sectors as usize * 512, byte);
+        let content = &mut self.disk_mut(number).content;
+        content.resize(sectors as usize * 512, byte);
     }
 
     /// From now on a power cut takes back what the node's disk was not told to make stable.
     pub(crate) fn set_volatile(&mut self, number: usize) {
-        self.nodes[number].cache = Some(Vec::new());
+        self.disk_mut(number).cache = Some(Vec::new());
     }
 
     /// Sectors of the device, as the nodes say.
@@ -112,65 +203,47 @@ impl Rig {
 
     /// Sectors of the node's device; 0: it has none.
     pub(crate) fn device(&self, number: usize) -> u64 {
-        let info = self.nodes[number].engine.volume_info(VOLUME, self.now);
+        let info = self.nodes[number].engine.volume_info(self.volume, self.now);
         info.map_or(0, |info| info.sectors)
     }
 
-    pub(super) fn measure(&mut self, number: usize, attach_id: u64, layout: &Layout) {
-        let sectors = self.nodes[number].sectors();
+    pub(super) fn measure(
+        &mut self,
+        number: usize,
+        volume: VolumeId,
+        attach_id: u64,
+        layout: &Layout,
+    ) {
+        let sectors = self.disk_of(number, volume).sectors();
         let mut room = Room::<RigHost>::find(layout, sectors, sectors);
         let room = room.as_mut().map_err(|refusal| *refusal);
         let measured = Event::Measured {
-            volume: VOLUME,
+            volume,
             attach_id,
             room,
         };
         self.feed(number, measured);
     }
 
-    pub(super) fn write_meta(
-        &mut self,
-        number: usize,
-        sector: Sector,
-        block: &MetaBlock,
-        flush: bool,
-    ) {
-        let node = &mut self.nodes[number];
-        let at = sector.0 as usize * 512;
-        if flush {
-            node.settle();
-        } else {
-            node.remember(at..at + 4096);
-        }
-        node.disk[at..at + 4096].copy_from_slice(block);
-    }
-
     /// Carries an operation of the engine out, and gives what was read.
     pub(super) fn disk_io(
         &mut self,
         number: usize,
+        volume: VolumeId,
         io: Io,
         data: Data<RigHost>,
-    ) -> Option<Rc<[u8]>> {
-        if io.fua {
-            self.nodes[number].forced.push(io.op);
+    ) -> Result<Option<Rc<[u8]>>, DiskError> {
+        let disk = &mut self.nodes[number].disks[usize::from(volume.0)];
+        if disk.fails(io.op) {
+            return Err(DiskError);
         }
-        let range = io.sector.0 as usize * 512..io.sector.0 as usize * 512 + io.bytes as usize;
-        if matches!(io.op, Op::WriteZeroes { .. }) {
-            self.nodes[number].zeroed += u64::from(io.bytes);
-        }
-        match io.op {
-            Op::Flush => self.nodes[number].settle(),
-            op if op.changes_data() && !io.fua => self.nodes[number].remember(range.clone()),
-            _ => {}
-        }
-        let content = &mut self.nodes[number].disk[range];
+        let content = disk.begin(io);
         match (io.op, data) {
             (Op::Flush | Op::Digest, _) => {}
             (Op::Read, Data::Request(request)) => {
                 self.buffers[request as usize] = Rc::from(&*content)
             }
-            (Op::Read, _) => return Some(Rc::from(&*content)),
+            (Op::Read, _) => return Ok(Some(Rc::from(&*content))),
             (Op::Write, Data::Request(request)) => {
                 content.copy_from_slice(&self.buffers[request as usize])
             }
@@ -179,6 +252,6 @@ impl Rig {
             (Op::Discard, _) => panic!("discards are carried out as zeroing"),
             (Op::WriteZeroes { .. }, _) => content.fill(0),
         }
-        None
+        Ok(None)
     }
 }

@@ -2,7 +2,8 @@
 
 //! What people do with whole machines: they start, stop and lead; their disks come, go and are exchanged.
 
-use super::{blank_disk, digest_of, new_engine, node, Rig, VOLUME};
+use super::lower::{blank, bytes_of, Lower};
+use super::{digest_of, new_engine, node, Rig};
 use crate::host::RigHost;
 use weft_engine::event::{Command, Cookie, Event, Io, Options, Token};
 use weft_engine::load::{DiskInfo, LoadedDisk};
@@ -11,14 +12,19 @@ use weft_uapi::ondisk::{Layout, MetaKind};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
 use weft_uapi::state::{FenceOutcome, Fencing};
-use weft_uapi::units::NodeSet;
+use weft_uapi::units::{NodeSet, VolumeId};
 
 impl Rig {
+    /// Attaches the disks of all volumes.
     pub(crate) fn attach(&mut self, number: usize) {
-        self.attach_with_blocks(number, 512);
+        let volume = self.volume;
+        for volume in self.each_volume() {
+            self.on(volume.0).attach_with_blocks(number, 512);
+        }
+        self.volume = volume;
     }
 
-    /// As [`Self::attach`]; the device has logical blocks of so many bytes.
+    /// Attaches the disk of the volume; the device has logical blocks of so many bytes.
     pub(crate) fn attach_with_blocks(&mut self, number: usize, block_bytes: u32) {
         let token = self.order_attach(number, block_bytes);
         assert_eq!(self.reply(token), Ok(()));
@@ -27,7 +33,7 @@ impl Rig {
     /// Hands the disk over and does not wait for the reply.
     pub(crate) fn order_attach(&mut self, number: usize, block_bytes: u32) -> Token {
         let disk = self.load(number, block_bytes).unwrap();
-        let (token, volume) = (self.token(), VOLUME);
+        let (token, volume) = (self.token(), self.volume);
         self.feed(
             number,
             Event::Attach {
@@ -46,15 +52,15 @@ impl Rig {
 
     /// Reads the metadata of the node's disk, as a host does before it hands the disk over.
     fn load(&self, number: usize, block_bytes: u32) -> Result<LoadedDisk<RigHost>, Refusal> {
-        let disk = &self.nodes[number];
-        let sectors = disk.disk.len() as u64 / 512;
+        let disk = self.disk(number);
+        let sectors = disk.sectors();
         let info = DiskInfo {
             disk_sectors: sectors,
             meta_sectors: sectors,
             meta_end: disk.meta_end(),
             can_discard: true,
             block_bytes,
-            volume: VOLUME,
+            volume: self.volume,
             node: node(number),
             resource: padded_name("r0").unwrap(),
             meta_kind: MetaKind::Internal,
@@ -77,7 +83,7 @@ impl Rig {
         node.engine = new_engine(number, quorum, node.is_tie_breaker);
         node.queue.clear();
         node.late.clear();
-        node.lose();
+        node.disks.iter_mut().for_each(Lower::lose);
         node.doors.clear();
         self.drop_wires(number);
         self.idle();
@@ -85,7 +91,7 @@ impl Rig {
 
     /// A crashed node's disk has zeros where it was written last: its cache was lost.
     pub(crate) fn lose_cache(&mut self, number: usize, sector: u64, bytes: usize) {
-        self.nodes[number].disk[sector as usize * 512..][..bytes].fill(0);
+        self.disk_mut(number).content[sector as usize * 512..][..bytes].fill(0);
     }
 
     /// Starts a node that crashed, with its disk.
@@ -116,7 +122,7 @@ impl Rig {
 
     /// A byte of this sector changes on the node's disk, and nobody knows.
     pub(crate) fn flip(&mut self, number: usize, sector: u64) {
-        self.nodes[number].disk[sector as usize * 512] ^= 0x40;
+        self.disk_mut(number).content[sector as usize * 512] ^= 0x40;
     }
 
     /// A new disk with fresh metadata takes the place of the node's, which is not attached.
@@ -126,17 +132,17 @@ impl Rig {
 
     /// As [`Self::replace_disk`], with one of so many sectors.
     pub(crate) fn replace_disk_with(&mut self, number: usize, sectors: u64) {
-        self.nodes[number].disk = blank_disk(number, sectors);
+        self.disk_mut(number).content = blank(self.volume, number, sectors);
     }
 
     /// A copy of all that the node's disk holds.
     pub(crate) fn image(&self, number: usize) -> Vec<u8> {
-        self.nodes[number].disk.clone()
+        self.disk(number).content.clone()
     }
 
     /// The node's disk, which is not attached, holds again what an image of it says.
     pub(crate) fn put_back(&mut self, number: usize, image: Vec<u8>) {
-        self.nodes[number].disk = image;
+        self.disk_mut(number).content = image;
     }
 
     pub(crate) fn promote(&mut self, number: usize) -> Result<(), Refusal> {
@@ -153,10 +159,8 @@ impl Rig {
     }
 
     pub(crate) fn detach(&mut self, number: usize) {
-        assert_eq!(
-            self.command(number, Command::Detach { volume: VOLUME }),
-            Ok(())
-        );
+        let volume = self.volume;
+        assert_eq!(self.command(number, Command::Detach { volume }), Ok(()));
         self.idle();
     }
 
@@ -202,9 +206,9 @@ impl Rig {
     }
 
     /// The disk is digested.
-    pub(super) fn digest(&mut self, number: usize, cookie: Cookie, io: Io) {
-        let content = self.read_disk(number, io.sector.0, io.bytes as usize);
-        let (digest, data) = (digest_of(&content), content.into());
+    pub(super) fn digest(&mut self, number: usize, volume: VolumeId, cookie: Cookie, io: Io) {
+        let content = &self.disk_of(number, volume).content[bytes_of(io)];
+        let (digest, data) = (digest_of(content), content.into());
         let digested = Event::Digested {
             cookie,
             digest,

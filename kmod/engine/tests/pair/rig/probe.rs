@@ -2,7 +2,7 @@
 
 //! How the matrix looks at one node: its states, and what it has done since.
 
-use super::{layout, node, Rig, VOLUME};
+use super::{layout, node, Rig};
 use crate::host::Act;
 use weft_engine::event::Op;
 use weft_uapi::ondisk::{Generation, AL_BLOCKS};
@@ -17,9 +17,9 @@ impl Rig {
     /// The node's states, towards a peer where there is one.
     pub(crate) fn shape(&self, number: usize, peer: usize) -> Shape {
         let (engine, peer) = (&self.nodes[number].engine, node(peer));
-        let volume = engine.volume_info(VOLUME, self.now);
+        let volume = engine.volume_info(self.volume, self.now);
         let session = engine.peer_info(peer, self.now);
-        let replica = engine.peer_volume_info(peer, VOLUME, self.now);
+        let replica = engine.peer_volume_info(peer, self.volume, self.now);
         let disk = |number| DiskState::from_number(number).map(DiskState::name);
         let connection = |number| ConnectionState::from_number(number).map(ConnectionState::name);
         let role = |number| Role::from_number(number).map(Role::name);
@@ -83,18 +83,18 @@ impl Rig {
 
     fn kind(&self, act: &Act) -> &'static str {
         match act {
-            Act::Disk(_, io, _) => match io.op {
+            Act::Disk(_, _, io, _) => match io.op {
                 Op::Read => "reads",
                 Op::Digest => "digests",
                 Op::Flush => "flushes",
                 Op::Write | Op::Discard | Op::WriteZeroes { .. } => "writes",
             },
-            Act::Meta(_, sector, ..) => self.block_name(*sector),
+            Act::Meta(_, _, sector, ..) => self.block_name(*sector),
             Act::Measure(..) => "looks how large the disk is",
             Act::Send(_, parcel) => parcel.header.kind.name(),
             Act::Offer(..) => "offers a session",
             Act::EndSession(..) => "ends the session",
-            Act::Recall => "has something handed back",
+            Act::Recall(_) => "has something handed back",
             Act::Keep(..) => "has something kept",
             Act::Fence(..) => "has the peer fenced",
         }
@@ -113,7 +113,7 @@ impl Rig {
 
     /// A record that the peer could make next, if the node has a disk.
     pub(crate) fn next_record(&self, number: usize, writer: NodeId) -> Option<Generation> {
-        let info = self.nodes[number].engine.generation_info(VOLUME)?;
+        let info = self.nodes[number].engine.generation_info(self.volume)?;
         Some(Generation {
             id: GenerationId(u64::MAX),
             parent: GenerationId(info.current),

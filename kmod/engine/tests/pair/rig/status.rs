@@ -2,14 +2,14 @@
 
 //! What the scenarios look at: the disks, and what the engines say of themselves.
 
-use super::{node, Rig, VOLUME};
+use super::{node, Rig};
 use weft_engine::event::Event;
 use weft_engine::host::Time;
 use weft_engine::Reads;
 use weft_uapi::resync::Limit;
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role, VerifyState};
-use weft_uapi::status::{PeerVolumeInfo, ResourceInfo};
+use weft_uapi::status::{PeerVolumeInfo, ResourceInfo, GENERATION_WRITER_ACTIVE};
 use weft_uapi::units::SessionId;
 
 /// How two disks compare, in sectors.
@@ -32,11 +32,11 @@ impl Rig {
     pub(crate) fn assert_equal_disks(&mut self, disks: usize) {
         self.idle();
         let data = self.data_sectors() as usize * 512;
-        let first = &self.nodes[0].disk[..data];
-        for (number, this) in self.nodes[..disks].iter().enumerate().skip(1) {
+        let first = &self.disk(0).content[..data];
+        for number in 1..disks {
             let different = first
                 .chunks(512)
-                .zip(this.disk[..data].chunks(512))
+                .zip(self.disk(number).content[..data].chunks(512))
                 .position(|(a, b)| a != b);
             assert_eq!(different, None, "first different sector of node {number}");
         }
@@ -44,7 +44,7 @@ impl Rig {
 
     /// What the disk itself holds.
     pub(crate) fn read_disk(&self, number: usize, sector: u64, bytes: usize) -> Vec<u8> {
-        self.nodes[number].disk[sector as usize * 512..][..bytes].to_vec()
+        self.disk(number).content[sector as usize * 512..][..bytes].to_vec()
     }
 
     /// The running session, as the node counts it.
@@ -55,14 +55,17 @@ impl Rig {
     pub(crate) fn disk_state(&self, number: usize) -> DiskState {
         let info = self.nodes[number]
             .engine
-            .volume_info(VOLUME, self.now)
+            .volume_info(self.volume, self.now)
             .unwrap();
         DiskState::from_number(info.disk_state).unwrap()
     }
 
     /// Whether the host may read past the engine.
     pub(crate) fn serves_reads(&self, number: usize) -> bool {
-        self.nodes[number].engine.serves_reads(VOLUME).is_some()
+        self.nodes[number]
+            .engine
+            .serves_reads(self.volume)
+            .is_some()
     }
 
     pub(crate) fn role(&self, number: usize) -> Role {
@@ -76,7 +79,7 @@ impl Rig {
     fn replica(&self, number: usize, peer: usize) -> PeerVolumeInfo {
         self.nodes[number]
             .engine
-            .peer_volume_info(node(peer), VOLUME, self.now)
+            .peer_volume_info(node(peer), self.volume, self.now)
             .unwrap()
     }
 
@@ -109,7 +112,7 @@ impl Rig {
 
     /// Bytes of the node's disk that were zeroed without being written.
     pub(crate) fn zeroed(&self, number: usize) -> u64 {
-        self.nodes[number].zeroed
+        self.disk(number).zeroed
     }
 
     /// Sectors that the last resync with the peer transferred.
@@ -143,7 +146,7 @@ impl Rig {
 
     /// The node's host tells of reads that it made itself.
     pub(crate) fn tell_reads(&mut self, number: usize, reads: Reads) {
-        self.nodes[number].engine.note_reads(VOLUME, reads);
+        self.nodes[number].engine.note_reads(self.volume, reads);
     }
 
     /// The node's host says whether resyncs of another resource come first.
@@ -189,27 +192,36 @@ impl Rig {
 
     /// Generations before the current one that the disk remembers.
     pub(crate) fn generations(&self, number: usize) -> usize {
-        let info = self.nodes[number].engine.generation_info(VOLUME).unwrap();
+        let info = self.nodes[number]
+            .engine
+            .generation_info(self.volume)
+            .unwrap();
         info.ancestry.iter().filter(|&&id| id != 0).count()
     }
 
     pub(crate) fn members(&self, number: usize) -> u32 {
         self.nodes[number]
             .engine
-            .generation_info(VOLUME)
+            .generation_info(self.volume)
             .unwrap()
             .members
     }
 
+    /// Whether the disk says that the node is primary, or was when it crashed.
+    pub(crate) fn is_marked_writer(&self, number: usize) -> bool {
+        let info = self.nodes[number].engine.generation_info(self.volume);
+        info.is_some_and(|info| info.flags & GENERATION_WRITER_ACTIVE != 0)
+    }
+
     /// Who had left when the node's record was made.
     pub(crate) fn left(&self, number: usize) -> u32 {
-        let info = self.nodes[number].engine.generation_info(VOLUME);
+        let info = self.nodes[number].engine.generation_info(self.volume);
         info.unwrap().left
     }
 
     /// The record with which the node itself left; 0: it did not, or was taken in.
     pub(crate) fn left_at(&self, number: usize) -> u64 {
-        let info = self.nodes[number].engine.volume_info(VOLUME, self.now);
+        let info = self.nodes[number].engine.volume_info(self.volume, self.now);
         info.unwrap().left_at
     }
 
