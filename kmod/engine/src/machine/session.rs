@@ -473,10 +473,12 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Why the session with a peer is going to end, if it is.
+    /// Why the session with a peer is going to end, if it is; of several volumes the one that has waited longest says so.
     fn verdict(&self, id: NodeId) -> Option<Verdict> {
-        self.each_volume()
-            .find_map(|volume| volume.replica(id)?.verdict)
+        let verdicts = self
+            .each_volume()
+            .filter_map(|volume| volume.replica(id)?.verdict);
+        verdicts.min_by_key(|verdict| verdict.due)
     }
 
     /// Ends sessions that volumes gave up, and notes which handshakes are done.

@@ -9,6 +9,7 @@ use weft_engine::quorum::{OnNoQuorum, Quorum};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{DiskState, Role};
 use weft_uapi::status::SUSPENDED_QUORUM;
+use weft_uapi::units::VolumeId;
 
 /// More effects than a promotion has.
 const STEPS: usize = 60;
@@ -144,6 +145,32 @@ fn a_promotion_needs_a_majority_for_every_volume() {
     rig.on(1).attach_with_blocks(2, 512);
     rig.idle();
     assert_whole(&mut rig, 1);
+}
+
+#[test]
+fn two_volumes_that_must_not_meet_end_their_session_when_the_first_of_them_wants_to() {
+    let mut rig = pair();
+    rig.cut();
+    assert_eq!(rig.promote(1), Ok(()));
+    for (number, volume) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        assert_eq!(rig.on(volume).write(number, 0, 1, 4096), Ok(()));
+    }
+    rig.demote(1);
+    rig.heal_at_once();
+    let are_forked = |rig: &mut Rig| (0..2).all(|volume| rig.on(volume).rule(0, 1) == "forked");
+    while !are_forked(&mut rig) {
+        assert!(rig.steps(1));
+    }
+    // One of them is decided anew, and has a verdict that is younger than that of the other one.
+    rig.pass(500);
+    let volume = VolumeId(0);
+    rig.order(1, Command::Detach { volume });
+    while rig.on(0).disk_state(1) != DiskState::Diskless {
+        assert!(rig.steps(1));
+    }
+    rig.order_attach(1, 512);
+    rig.idle();
+    assert!(rig.is_stand_alone(0, 1) && rig.is_stand_alone(1, 0));
 }
 
 #[test]

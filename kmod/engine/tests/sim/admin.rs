@@ -2,16 +2,15 @@
 
 //! The cluster manager that promotes and demotes, and the person who repairs everything in the end.
 
-use crate::checkers;
 use crate::host::SimHost;
 use crate::link::Cable;
-use crate::node::{node_id, Node, VOLUME};
-use crate::opening::Handle;
+use crate::node::{node_id, Node};
 use crate::world::{Happening, World, MS, SECOND};
 use weft_engine::event::Command;
 use weft_engine::host::Time;
 use weft_engine::Engine;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState};
+use weft_uapi::units::VolumeId;
 
 /// After the last fault everything must be well within this time.
 const REPAIR_MAX: u64 = 300 * SECOND;
@@ -80,6 +79,10 @@ fn mirrored(state: ReplicationState) -> ReplicationState {
 impl World {
     /// What `node` says of `peer`; `None` when it is down or not set up.
     pub(crate) fn view(&self, node: usize, peer: usize) -> Option<View> {
+        self.view_of(self.at, node, peer)
+    }
+
+    fn view_of(&self, volume: VolumeId, node: usize, peer: usize) -> Option<View> {
         let engine = self.nodes[node].engine.as_ref()?;
         let best = |node: usize| match self.nodes[node].is_diskless {
             true => DiskState::Diskless,
@@ -87,9 +90,9 @@ impl World {
         };
         let best = (best(node), best(peer));
         let (now, peer) = (Time(self.now), node_id(peer));
-        let towards = engine.peer_volume_info(peer, VOLUME, now)?;
+        let towards = engine.peer_volume_info(peer, volume, now)?;
         Some(View {
-            disk: DiskState::from_number(engine.volume_info(VOLUME, now)?.disk_state)?,
+            disk: DiskState::from_number(engine.volume_info(volume, now)?.disk_state)?,
             connection: ConnectionState::from_number(engine.peer_info(peer, now)?.connection)?,
             replication: mirrored(ReplicationState::from_number(towards.replication)?),
             peer_disk: DiskState::from_number(towards.peer_disk_state)?,
@@ -102,11 +105,13 @@ impl World {
     /// What all say of each other, by node and peer.
     fn views(&self) -> Vec<(usize, usize, Option<View>)> {
         let nodes = 0..self.nodes.len();
-        let of = |node| {
-            self.peers(node)
-                .map(move |peer| (node, peer, self.view(node, peer)))
-        };
-        nodes.flat_map(of).collect()
+        let pairs = nodes.flat_map(|node| self.peers(node).map(move |peer| (node, peer)));
+        pairs
+            .flat_map(|(node, peer)| {
+                let volumes = self.each_volume();
+                volumes.map(move |volume| (node, peer, self.view_of(volume, node, peer)))
+            })
+            .collect()
     }
 
     /// Takes note of the states that status tells now.
@@ -143,8 +148,8 @@ impl World {
     }
 
     pub(crate) fn demote(&mut self, node: usize) {
-        self.nodes[node].app.is_leaving = true;
-        if self.nodes[node].app.handle == Handle::Closed {
+        self.nodes[node].set_leaving(true);
+        if self.nodes[node].is_closed() {
             self.command(node, Command::Secondary { force: false });
         }
     }
@@ -157,7 +162,7 @@ impl World {
                 self.demote(peer);
             }
         }
-        self.nodes[node].app.is_leaving = false;
+        self.nodes[node].set_leaving(false);
         self.command(node, Command::Primary { force: false });
     }
 
@@ -171,15 +176,26 @@ impl World {
             return;
         }
         let node = self.random.index(self.nodes.len());
-        let force = self.nodes.iter().all(|node| node.is_blank());
-        if force && self.nodes[node].is_diskless {
+        let Some(force) = self.needs_force(node) else {
             return;
-        }
+        };
         if self.calls_disks_equal() {
             return self.command(node, Command::NewGeneration);
         }
-        self.nodes[node].app.is_leaving = false;
+        self.nodes[node].set_leaving(false);
         self.command(node, Command::Primary { force });
+    }
+
+    /// Whether nobody has data of some volume, so that they begin here by force; `None`: they had better begin elsewhere.
+    fn needs_force(&mut self, node: usize) -> Option<bool> {
+        let (mut force, mut lacks_data) = (false, self.nodes[node].is_diskless);
+        self.on_each_volume(
+            |world| match world.nodes.iter().all(|node| node.is_blank()) {
+                true => force = true,
+                false => lacks_data |= !world.nodes[node].has_good_disk(),
+            },
+        );
+        (!force || !lacks_data).then_some(force)
     }
 
     /// A person who has tried everything else takes it that what no disk has is lost.
@@ -188,7 +204,7 @@ impl World {
             .filter(|&node| !self.nodes[node].is_diskless)
             .max_by_key(|&node| self.nodes[node].superblock().map(|it| it.generation.term));
         if let Some(node) = newest.filter(|_| !self.nodes.iter().any(|node| node.is_forcing)) {
-            self.nodes[node].app.is_leaving = false;
+            self.nodes[node].set_leaving(false);
             self.command(node, Command::Primary { force: true });
         }
     }
@@ -207,11 +223,14 @@ impl World {
         let Some(survivor) = self.choose_survivor() else {
             return;
         };
-        let line = |node: usize| self.history.line(self.nodes[node].written());
-        let kept = line(survivor);
-        let survives: Vec<bool> = (0..self.nodes.len())
-            .map(|node| line(node).is_subset(&kept))
-            .collect();
+        let mut survives = vec![true; self.nodes.len()];
+        self.on_each_volume(|world| {
+            let line = |node: usize| world.volume.history.line(world.nodes[node].written());
+            let kept = line(survivor);
+            for (node, survives) in survives.iter_mut().enumerate() {
+                *survives &= line(node).is_subset(&kept);
+            }
+        });
         for [a, b] in broken {
             let gives_up =
                 |node: usize, peer: usize| peer == survivor || (survives[peer] && !survives[node]);
@@ -265,10 +284,12 @@ impl World {
 
     /// Whether its application has neither a server nor a whole disk.
     fn is_stranded(&self, node: usize) -> bool {
-        let info = |engine: &Engine<SimHost>| engine.volume_info(VOLUME, Time(self.now));
-        let info = self.nodes[node].engine.as_ref().and_then(info);
-        let is_whole = info.is_some_and(|info| info.disk_state == DiskState::UpToDate.number());
-        self.server_of(node).is_none() && !is_whole
+        let is_whole = |volume| {
+            let engine = self.nodes[node].engine.as_ref();
+            let info = engine.and_then(|engine| engine.volume_info(volume, Time(self.now)));
+            info.is_some_and(|info| info.disk_state == DiskState::UpToDate.number())
+        };
+        self.server_of(node).is_none() && !self.each_volume().all(is_whole)
     }
 
     /// The node whose data the application of this one sees, if that is another node.
@@ -301,7 +322,7 @@ impl World {
             .well_since
             .is_some_and(|well| self.now > well + WELL_FOR)
             && self.is_winding_down()
-            && checkers::finished(self)
+            && self.is_finished()
         {
             self.is_done = true;
             return;
@@ -310,7 +331,7 @@ impl World {
         for nodes in self.cables.disturbed() {
             self.on_cable(nodes, Cable::default());
         }
-        self.make_disks_equally_large();
+        self.on_each_volume(Self::make_disks_equally_large);
         for node in 0..self.nodes.len() {
             self.repair(node);
         }
@@ -321,11 +342,11 @@ impl World {
             (true, None) => {
                 self.well_since = Some(self.now);
                 self.allow_writes(WRITES_WHEN_WELL);
-                self.verify_when_well();
+                self.on_each_volume(Self::verify_when_well);
             }
             (true, Some(_)) => {
-                self.repair_when_well();
-                self.resize_when_well();
+                self.on_each_volume(Self::repair_when_well);
+                self.on_each_volume(Self::resize_when_well);
             }
             (false, _) => self.well_since = None,
         }
@@ -348,7 +369,8 @@ impl World {
                 || self
                     .nodes
                     .iter()
-                    .all(|node| node.app.outstanding.is_empty()))
+                    .flat_map(Node::parts)
+                    .all(|part| part.app.outstanding.is_empty()))
     }
 
     /// What a person does for one node, if it needs something.
@@ -373,20 +395,23 @@ impl World {
             let life = self.nodes[node].life;
             self.on_daemon(node, life, true);
         }
-        self.nodes[node].wants_disk = true;
+        for part in self.nodes[node].parts_mut() {
+            part.wants_disk = true;
+        }
         self.nodes[node].wants_peer.fill(true);
-        let views: Option<Vec<(usize, View)>> = self
-            .peers(node)
-            .map(|peer| Some((peer, self.view(node, peer)?)))
-            .collect();
+        let views = self.views().into_iter();
+        let own = views.filter(|&(from, _, _)| from == node);
+        let views: Option<Vec<(usize, View)>> =
+            own.map(|(_, peer, view)| Some((peer, view?))).collect();
         let Some(views) = views else {
             return;
         };
         let is_primary = self.nodes[node].is_primary();
-        let lacks_disk = !self.nodes[node].is_attached && !self.nodes[node].is_diskless;
+        let has_all = self.nodes[node].parts().all(|part| part.is_attached);
+        let lacks_disk = !has_all && !self.nodes[node].is_diskless;
         let is_client = |engine: &Engine<SimHost>| engine.is_client();
         if lacks_disk && (!is_primary || self.nodes[node].engine.as_ref().is_some_and(is_client)) {
-            return self.attach(node);
+            return self.on_each_volume(|world| world.attach(node));
         }
         if lacks_disk && !self.nodes[node].app.is_leaving {
             // A disk is not taken while the node is primary.
@@ -396,8 +421,8 @@ impl World {
         let is_late = self
             .calm_since
             .is_some_and(|since| self.now > since + GIVE_UP_AFTER);
-        if is_leaving && is_primary && (is_late || self.nodes[node].app.handle == Handle::Closed) {
-            let force = self.nodes[node].app.handle != Handle::Closed;
+        if is_leaving && is_primary && (is_late || self.nodes[node].is_closed()) {
+            let force = !self.nodes[node].is_closed();
             return self.command(node, Command::Secondary { force });
         }
         if let Some((peer, _)) = views.iter().find(|(_, view)| view.is_alone()) {
@@ -422,7 +447,8 @@ impl World {
         if waits_long && self.lacks_only_trust(node) {
             return self.command(node, Command::Primary { force: true });
         }
-        let has_given_up = self.nodes.iter().any(|node| node.has_given_up);
+        let has_given_up = |node: &Node| node.parts().any(|part| part.has_given_up);
+        let has_given_up = self.nodes.iter().any(has_given_up);
         let nobody = !self.nodes.iter().any(|node| node.is_primary());
         if nobody && self.nodes.iter().all(|node| node.engine.is_some()) {
             match waits_long && has_given_up {

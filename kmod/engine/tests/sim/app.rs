@@ -5,15 +5,15 @@
 use crate::checkers;
 use crate::history::{Write, FIRST_WRITE};
 use crate::host::{Content, RequestId, Stamp};
-use crate::node::VOLUME;
 use crate::opening::Handle;
 use crate::world::{note, Happening, World, MS, US};
 use std::collections::{BTreeMap, VecDeque};
+use std::iter;
 use weft_engine::effect::IoError;
 use weft_engine::event::{Event, Io, Op};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::state::Protocol;
-use weft_uapi::units::Sector;
+use weft_uapi::units::{Sector, VolumeId};
 
 /// Requests of one application at most.
 const DEPTH_MAX: usize = 12;
@@ -63,23 +63,25 @@ impl App {
 }
 
 impl World {
-    pub(crate) fn on_app(&mut self, node: usize, life: u32) {
+    pub(crate) fn on_app(&mut self, node: usize, life: u32, volume: VolumeId) {
         if self.nodes[node].life != life || self.nodes[node].engine.is_none() {
             return;
         }
+        self.turn_to(volume);
         let is_busy = self.app_step(node);
         let pause = if is_busy {
             self.random.duration(20 * US..self.pace)
         } else {
             self.random.duration(10 * MS..500 * MS)
         };
-        self.after(pause, Happening::App { node, life });
+        self.after(pause, Happening::App { node, life, volume });
     }
 
     /// Does something; says whether there was anything to do.
     fn app_step(&mut self, node: usize) -> bool {
         self.hand_over(node);
-        let has_enough = self.history.len() >= self.writes_max || self.is_winding_down();
+        let has_enough =
+            self.volume.history.len() >= self.volume.writes_max || self.is_winding_down();
         match self.nodes[node].app.handle {
             Handle::Closed => {
                 self.may_open(node);
@@ -116,7 +118,9 @@ impl World {
     /// Of a brisk history, allows so many writes more from now on, so that every part of it has some.
     pub(crate) fn allow_writes(&mut self, count: usize) {
         if self.is_brisk() {
-            self.writes_max = self.history.len() + count;
+            for volume in iter::once(&mut self.volume).chain(&mut self.other) {
+                volume.writes_max = volume.history.len() + count;
+            }
         }
     }
 
@@ -126,7 +130,7 @@ impl World {
             1 | 2 => 8 * self.random.range(1..5),
             _ => self.random.range(1..9),
         };
-        let spot = *self.random.pick(&self.spots.clone());
+        let spot = *self.random.pick(&self.volume.spots.clone());
         let sector = self.draw_new_spot(node).unwrap_or(spot) + self.random.range(0..16);
         let op = match self.random.range(0..20) {
             0..=3 => Op::Read,
@@ -153,7 +157,7 @@ impl World {
         let zeroes = changes && op != Op::Write;
         let writer = self.nodes[node].writer();
         let stamp = changes.then(|| {
-            self.history.begin(Write {
+            self.volume.history.begin(Write {
                 sector,
                 sectors,
                 submitted: self.moment,
@@ -169,7 +173,7 @@ impl World {
             (Op::Write, Some(stamp)) => Some(vec![stamp; sectors as usize].into()),
             _ => None,
         };
-        let request = RequestId(self.moment);
+        let request = RequestId(self.moment, self.at);
         note!(
             self,
             "n{node} {request:?} {op:?} {sector}+{sectors} stamp {stamp:?} fua {} preflush {}",
@@ -208,7 +212,7 @@ impl World {
             self.feed(
                 node,
                 Event::Request {
-                    volume: VOLUME,
+                    volume: self.at,
                     request,
                     io,
                 },
@@ -251,7 +255,7 @@ impl World {
             Ok(()) => self.on_success(node, done, data),
             Err(error) => {
                 if let Some(stamp) = done.stamp {
-                    self.history.give_up(stamp, self.moment);
+                    self.volume.history.give_up(stamp, self.moment);
                 }
                 let may_fail = match error {
                     IoError::NoData => true,
@@ -314,15 +318,16 @@ impl World {
     pub(crate) fn give_up_writes(&mut self, stamps: &[Stamp]) {
         for &stamp in stamps {
             debug_assert!(stamp >= FIRST_WRITE);
-            self.history.give_up(stamp, self.moment);
+            self.volume.history.give_up(stamp, self.moment);
         }
     }
 
     /// How long the oldest request waits, in milliseconds of virtual time.
     pub(crate) fn oldest_request(&self) -> Option<(usize, RequestId, u64)> {
         let all = self.nodes.iter().enumerate();
-        let requests = all.flat_map(|(node, this)| {
-            this.app
+        let parts = all.flat_map(|(node, this)| this.parts().map(move |part| (node, part)));
+        let requests = parts.flat_map(|(node, part)| {
+            part.app
                 .outstanding
                 .iter()
                 .map(move |(id, request)| (node, *id, (self.now - request.since) / MS))

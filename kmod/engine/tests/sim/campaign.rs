@@ -4,6 +4,7 @@
 
 use crate::canary::Canary;
 use crate::random::Random;
+use crate::volumes::draw_volumes;
 use crate::world::{Plan, Tally, Violation, World};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -47,24 +48,33 @@ impl Plan {
         Self {
             seed,
             nodes,
+            volumes: volumes_of_environment().unwrap_or_else(|| draw_volumes(seed)),
             canary: None,
             verbose: false,
         }
     }
 
-    /// The history of a name: `SEED` or `SEED@NODES`.
+    /// The history of a name: `SEED`, `SEED@NODES` or `SEED@NODESx2`, if there are two volumes.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let Some((seed, nodes)) = name.split_once('@') else {
             return Some(Self::of(parse_number(name)?));
         };
-        let nodes = nodes.parse().ok()?;
+        let (nodes, volumes) = match nodes.strip_suffix("x2") {
+            Some(nodes) => (nodes.parse().ok()?, 2),
+            None => (nodes.parse().ok()?, 1),
+        };
         let is_possible = (NODES_MIN..=NODES_MAX).contains(&nodes);
-        let plan = Self::of(parse_number(seed)?);
-        is_possible.then_some(Self { nodes, ..plan })
+        let plan = Self {
+            nodes,
+            volumes,
+            ..Self::of(parse_number(seed)?)
+        };
+        is_possible.then_some(plan)
     }
 
     pub(crate) fn name(&self) -> String {
-        format!("{:#x}@{}", self.seed, self.nodes)
+        let volumes = if self.volumes == 2 { "x2" } else { "" };
+        format!("{:#x}@{}{volumes}", self.seed, self.nodes)
     }
 }
 
@@ -76,6 +86,12 @@ fn draw_nodes(random: &mut Random) -> usize {
         is_it
     });
     drawn.map_or(NODES_MIN, |(nodes, _)| *nodes)
+}
+
+/// The number of volumes that every history is to have.
+fn volumes_of_environment() -> Option<usize> {
+    let volumes = number_of_environment("WEFT_SIM_VOLUMES")? as usize;
+    Some(volumes.clamp(1, 2))
 }
 
 /// The number of nodes that every history is to have.
@@ -109,7 +125,8 @@ fn number_of_environment(name: &str) -> Option<u64> {
 /// The history that was asked for by name.
 pub(crate) fn plan_of_environment() -> Option<Plan> {
     let name = std::env::var("WEFT_SIM_SEED").ok()?;
-    let plan = Plan::named(&name).unwrap_or_else(|| panic!("{name} is not SEED or SEED@NODES"));
+    let plan = Plan::named(&name)
+        .unwrap_or_else(|| panic!("{name} is not SEED, SEED@NODES or SEED@NODESx2"));
     Some(Plan {
         verbose: true,
         ..plan

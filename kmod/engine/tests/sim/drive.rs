@@ -7,7 +7,7 @@ use crate::checkers;
 use crate::disk::Op;
 use crate::host::{Act, Content, Outbox, SimHost};
 use crate::link::pair;
-use crate::node::{is_target, node_id, Source, VOLUME};
+use crate::node::{is_target, node_id, Source};
 use crate::world::{note, Happening, World, MS, US};
 use std::rc::Rc;
 use weft_engine::effect::Level;
@@ -17,7 +17,7 @@ use weft_uapi::ondisk::{Superblock, FLAG_GIVEN_UP, FLAG_INCONSISTENT};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ReplicationState, Role};
 use weft_uapi::status::SUSPENDED_BROKEN;
-use weft_uapi::units::NodeSet;
+use weft_uapi::units::{NodeSet, VolumeId};
 
 impl World {
     pub(crate) fn command(&mut self, node: usize, command: Command) {
@@ -29,7 +29,10 @@ impl World {
             Command::Primary { force: true } | Command::NewGeneration => {
                 self.nodes[node].is_forcing = true
             }
-            Command::Secondary { force: true } => self.nodes[node].app.is_ended = true,
+            Command::Secondary { force: true } => {
+                let parts = self.nodes[node].parts_mut();
+                parts.for_each(|part| part.app.is_ended = true);
+            }
             Command::ResumeIo => self.nodes[node].is_suspended = false,
             _ => {}
         }
@@ -67,6 +70,12 @@ impl World {
 
     /// Feeds one event and carries out what comes back.
     pub(crate) fn feed(&mut self, node: usize, event: Event<'_, SimHost>) {
+        let at = self.at;
+        self.handle(node, event);
+        self.turn_to(at);
+    }
+
+    fn handle(&mut self, node: usize, event: Event<'_, SimHost>) {
         let Some(mut engine) = self.nodes[node].engine.take() else {
             return;
         };
@@ -85,7 +94,7 @@ impl World {
                 return;
             }
             // Whoever waits at the device is told at once.
-            if !matches!(act, Act::Door(_)) {
+            if !matches!(act, Act::Door(..)) {
                 self.moment += 1;
                 if let Some(left) = &mut self.nodes[node].dies_after {
                     if *left == 0 {
@@ -93,6 +102,9 @@ impl World {
                     }
                     *left -= 1;
                 }
+            }
+            if let Some(volume) = act.volume() {
+                self.turn_to(volume);
             }
             self.carry_out(node, act);
         }
@@ -127,32 +139,53 @@ impl World {
             let text = format!("n{node}: an internal rule was broken: {said:?}");
             return self.fail("engine", text);
         }
+        let server = (info.server as usize).checked_sub(1);
+        let this = &mut self.nodes[node];
+        let was_served = std::mem::replace(&mut this.server, server).is_some();
+        let was_role = std::mem::replace(&mut this.role, info.role);
+        let is_wanted =
+            |command: &Option<Command>| *command == Some(Command::Secondary { force: false });
+        let is_orderly = this.tokens.values().any(is_wanted) || this.is_demoted_by_close();
+        let roles = [was_role, info.role].map(Role::from_number);
+        if let ([Some(old), Some(new)], true) = (roles, was_role != info.role) {
+            self.tally.reach.change("role", old, new);
+        }
+        let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
+        self.on_each_volume(|world| {
+            // Nobody could make stable what a primary without any disk wrote while it had one.
+            let is_bare = !world.nodes[node].is_attached && !was_served;
+            if is_demoted && (is_bare || !is_orderly) {
+                note!(world, "n{node} lost its role");
+                world.nodes[node].tenure += 1;
+            }
+            world.observe_volume(node);
+        });
+        if info.role == Role::Primary.number() && was_role != info.role {
+            note!(self, "n{node} is primary");
+            self.tally.promotions += 1;
+            checkers::one_primary(self);
+            // Its application must find everything that was promised.
+            let disk = self.nodes[node].server.unwrap_or(node);
+            self.on_each_volume(|world| {
+                checkers::claims(world, disk);
+                checkers::elected(world, disk);
+            });
+        }
+    }
+
+    /// What the engine says of a volume after an event.
+    fn observe_volume(&mut self, node: usize) {
+        let Some(engine) = &self.nodes[node].engine else {
+            return;
+        };
         let towards = |peer: usize| {
-            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            let info = engine.peer_volume_info(node_id(peer), self.at, Time(self.now));
             let state = info.and_then(|info| ReplicationState::from_number(info.replication));
             let is_victim = info.is_some_and(|info| info.victim == node as u32 + 1);
             (peer, state.unwrap_or(ReplicationState::Off), is_victim)
         };
         let replications: Vec<(usize, ReplicationState, bool)> =
             self.peers(node).map(towards).collect();
-        let server = (info.server as usize).checked_sub(1);
-        let was_served = std::mem::replace(&mut self.nodes[node].server, server).is_some();
-        let was_role = std::mem::replace(&mut self.nodes[node].role, info.role);
-        let roles = [was_role, info.role].map(Role::from_number);
-        if let ([Some(old), Some(new)], true) = (roles, was_role != info.role) {
-            self.tally.reach.change("role", old, new);
-        }
-        let is_demoted = was_role == Role::Primary.number() && info.role != was_role;
-        let this = &mut self.nodes[node];
-        let is_wanted =
-            |command: &Option<Command>| *command == Some(Command::Secondary { force: false });
-        // Nobody could make stable what a primary without any disk wrote while it had one.
-        let is_bare = !this.is_attached && !was_served;
-        let is_orderly = this.tokens.values().any(is_wanted) || this.app.is_demoted;
-        if is_demoted && (is_bare || !is_orderly) {
-            note!(self, "n{node} lost its role");
-            self.nodes[node].tenure += 1;
-        }
         for (peer, state, is_victim) in replications {
             if is_victim && is_target(state) && !is_target(self.nodes[node].replication[peer]) {
                 note!(self, "n{node} gives its data up for those of n{peer}");
@@ -161,15 +194,6 @@ impl World {
             self.observe_replication(node, peer, state);
         }
         self.observe_verifies(node);
-        if info.role == Role::Primary.number() && was_role != info.role {
-            note!(self, "n{node} is primary");
-            self.tally.promotions += 1;
-            // Its application must find everything that was promised.
-            let disk = self.nodes[node].server.unwrap_or(node);
-            checkers::claims(self, disk);
-            checkers::one_primary(self);
-            checkers::elected(self, disk);
-        }
     }
 
     fn observe_replication(&mut self, node: usize, peer: usize, state: ReplicationState) {
@@ -181,18 +205,21 @@ impl World {
             note!(self, "n{node} is sync target of n{peer}");
             self.tally.resyncs += 1;
             self.nodes[node].source = Some(Source::Peer(peer));
-            self.history.inherit_excuses(node, peer);
+            self.volume.history.inherit_excuses(node, peer);
         }
     }
 
     fn carry_out(&mut self, node: usize, act: Act) {
         match act {
-            Act::Disk { cookie, io, data } => self.submit(node, cookie, io, data),
+            Act::Disk {
+                cookie, io, data, ..
+            } => self.submit(node, cookie, io, data),
             Act::Meta {
                 cookie,
                 sector,
                 block,
                 flush,
+                ..
             } => {
                 let mark = flush.then(|| self.nodes[node].disk.mark());
                 self.submit_meta(
@@ -229,9 +256,9 @@ impl World {
                 self.meet_soon(pair(node, peer.index()));
             }
             Act::EndSession { peer, session } => self.end_session(node, peer.index(), session),
-            Act::Door(result) => self.on_door(node, result),
+            Act::Door(_, result) => self.on_door(node, result),
             Act::Reply { token, result } => self.on_reply(node, token, result),
-            Act::CloseDisk => {
+            Act::CloseDisk { .. } => {
                 note!(self, "n{node} closes its disk");
                 if !self.nodes[node].ops.is_empty() {
                     self.fail(
@@ -242,9 +269,11 @@ impl World {
                 self.nodes[node].is_attached = false;
                 self.nodes[node].is_failing = false;
             }
-            Act::Measure { attach_id, layout } => self.measure(node, attach_id, layout),
-            Act::Recall => self.remember(node, None),
-            Act::Keep { number, kept } => self.remember(node, Some((number, kept))),
+            Act::Measure {
+                attach_id, layout, ..
+            } => self.measure(node, attach_id, layout),
+            Act::Recall { .. } => self.remember(node, None),
+            Act::Keep { number, kept, .. } => self.remember(node, Some((number, kept))),
             Act::Log { level, line } => {
                 if let Some((_, solved)) = line.split_once("split brain solved by ") {
                     let policy = solved.split(':').next().unwrap_or_default();
@@ -265,9 +294,15 @@ impl World {
 
     /// Has the daemon hand back, or store, what a tie-breaker has to keep, some time later.
     fn remember(&mut self, node: usize, keep: Option<(u64, Kept)>) {
-        let life = self.nodes[node].life;
+        let (life, volume) = (self.nodes[node].life, self.at);
         let delay = self.extra.duration(US..30 * MS);
-        self.after(delay, Happening::Memory { node, life, keep });
+        let memory = Happening::Memory {
+            node,
+            life,
+            volume,
+            keep,
+        };
+        self.after(delay, memory);
         // A machine that dies before it is told finds the old content or the new one.
         if let Some((number, kept)) = keep.filter(|_| self.extra.percent(30)) {
             self.keep(node, number, kept);
@@ -291,12 +326,18 @@ impl World {
     }
 
     /// The daemon has done so.
-    pub(crate) fn on_memory(&mut self, node: usize, life: u32, keep: Option<(u64, Kept)>) {
+    pub(crate) fn on_memory(
+        &mut self,
+        node: usize,
+        life: u32,
+        volume: VolumeId,
+        keep: Option<(u64, Kept)>,
+    ) {
+        self.turn_to(volume);
         let this = &mut self.nodes[node];
         if this.life != life || this.engine.is_none() {
             return;
         }
-        let volume = VOLUME;
         match keep {
             None => {
                 let kept = this.kept;
@@ -333,7 +374,7 @@ impl World {
                 let is_own = new.generation.writer == Some(node_id(node));
                 let is_forced = is_own
                     && old.generation.id != new.generation.id
-                    && self.history.is_forgiven(new.generation.id.0);
+                    && self.volume.history.is_forgiven(new.generation.id.0);
                 if is_forced {
                     self.trust(node, new.generation.members);
                 }
@@ -359,7 +400,7 @@ impl World {
             return false;
         };
         self.peers(node).any(|peer| {
-            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            let info = engine.peer_volume_info(node_id(peer), self.at, Time(self.now));
             info.is_some_and(|info| info.victim == node as u32 + 1)
         })
     }
@@ -368,7 +409,7 @@ impl World {
     fn complete(&mut self, node: usize) {
         match self.nodes[node].source {
             Some(Source::Peer(peer)) => {
-                self.history.replace_excuses(node, peer);
+                self.volume.history.replace_excuses(node, peer);
                 self.nodes[node].is_void = self.nodes[peer].is_void;
             }
             Some(Source::Former { was_void }) => self.nodes[node].is_void = was_void,
@@ -404,7 +445,7 @@ impl World {
                     discard_my_data: true,
                 }) = command
                 {
-                    self.discard(node, peer.index());
+                    self.on_each_volume(|world| world.discard(node, peer.index()));
                 }
                 note!(self, "n{node} {command:?}: done");
             }
@@ -425,7 +466,7 @@ impl World {
     fn discard(&mut self, node: usize, peer: usize) {
         self.nodes[node].give_up();
         let [mine, theirs] = [node, peer].map(|it| self.nodes[it].written());
-        self.history.discard(mine, theirs);
+        self.volume.history.discard(mine, theirs);
     }
 
     pub(crate) fn remember_resync(&mut self, node: usize, content: &Content) {

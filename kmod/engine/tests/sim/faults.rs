@@ -6,7 +6,7 @@ use crate::canary::Canary;
 use crate::checkers;
 use crate::disk::Disk;
 use crate::link::{pair, Cable};
-use crate::node::{node_id, Source, VOLUME};
+use crate::node::{node_id, Source};
 use crate::world::{note, Happening, World, MS, SECOND, US};
 use std::rc::Rc;
 use weft_engine::event::{Command, Options};
@@ -26,6 +26,7 @@ impl World {
     /// Something goes wrong, or an administrator does something.
     pub(crate) fn on_fault(&mut self) {
         self.first_aid();
+        self.choose_volume();
         if self.faults_left == 0 {
             note!(self, "no more faults");
             self.calm_since = Some(self.now);
@@ -67,7 +68,7 @@ impl World {
             19 => self.connect(node, peer, self.nodes[node].may_lose_line),
             20 => {
                 self.nodes[node].wants_disk = false;
-                self.command(node, Command::Detach { volume: VOLUME });
+                self.command(node, Command::Detach { volume: self.at });
             }
             21 => {
                 self.nodes[node].wants_disk = true;
@@ -168,7 +169,8 @@ impl World {
     fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
         for node in 0..self.nodes.len() {
-            let requests = self.nodes[node].app.outstanding.values_mut();
+            let parts = self.nodes[node].parts_mut();
+            let requests = parts.flat_map(|part| part.app.outstanding.values_mut());
             requests.for_each(|request| request.is_safe &= protocol == Protocol::C);
             let options = Options {
                 protocol: Some(protocol),
@@ -194,12 +196,12 @@ impl World {
 
     /// Whether the data would outlive this disk, and the memory of who may write.
     fn has_good_peer(&self, node: usize) -> bool {
-        let line = |node: usize| self.history.line(self.nodes[node].written());
+        let line = |node: usize| self.volume.history.line(self.nodes[node].written());
         // Without quorum a person may go on with less.
         let has_all = |peer: usize| {
             let (own, kept) = (line(node), line(peer));
             let mut lost = own.difference(&kept);
-            !self.quorum.is_on() || !lost.any(|&generation| self.history.counts(generation))
+            !self.quorum.is_on() || !lost.any(|&generation| self.volume.history.counts(generation))
         };
         let mut peers = self.peers(node);
         let is_good =
@@ -221,7 +223,7 @@ impl World {
         note!(self, "n{node} gets a new disk");
         self.part_from_disk(node);
         self.nodes[node].replace_disk(&mut self.random, self.moment);
-        self.history.forget_excuses(node);
+        self.volume.history.forget_excuses(node);
     }
 
     /// What others fetched from `node` came from the disk that goes now.

@@ -9,7 +9,7 @@ use crate::host::Stamp;
 use crate::mix::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_uapi::ondisk::Generation;
-use weft_uapi::units::{NodeId, NodeSet};
+use weft_uapi::units::{NodeId, NodeSet, VolumeId};
 
 /// First number of a write; smaller ones but 0 stand for what was on the disks before.
 pub(crate) const FIRST_WRITE: Stamp = 1000;
@@ -56,6 +56,8 @@ struct Owed {
 
 #[derive(Default)]
 pub(crate) struct History {
+    /// Number of the first write.
+    first: Stamp,
     writes: Vec<Write>,
     sectors: BTreeMap<u64, Owed>,
     generations: HashMap<u64, Generation>,
@@ -78,8 +80,10 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(nodes: usize) -> Self {
+    /// Of a volume; no two of them have writes of the same number.
+    pub(crate) fn new(nodes: usize, volume: VolumeId) -> Self {
         Self {
+            first: FIRST_WRITE + (u64::from(volume.0) << 32),
             excused: vec![HashSet::default(); nodes],
             ..Self::default()
         }
@@ -97,7 +101,7 @@ impl History {
     }
 
     pub(crate) fn begin(&mut self, write: Write) -> Stamp {
-        let stamp = FIRST_WRITE + self.writes.len() as u64;
+        let stamp = self.first + self.writes.len() as u64;
         if write.zeroes {
             for sector in write.sector..write.sector + write.sectors {
                 self.sectors.entry(sector).or_default().zeroes.push(stamp);
@@ -108,7 +112,7 @@ impl History {
     }
 
     pub(crate) fn write(&self, stamp: Stamp) -> Option<&Write> {
-        self.writes.get(stamp.checked_sub(FIRST_WRITE)? as usize)
+        self.writes.get(stamp.checked_sub(self.first)? as usize)
     }
 
     /// Whether a write was acknowledged in one of these generations.
@@ -168,7 +172,7 @@ impl History {
                 && write.flushed.is_none()
                 && write.ended.is_some_and(|ended| ended < moment)
         };
-        let writes = (FIRST_WRITE..).zip(&self.writes);
+        let writes = (self.first..).zip(&self.writes);
         let flushed: Vec<Stamp> = writes
             .filter(|(_, write)| covered(write))
             .map(|(stamp, _)| stamp)
@@ -396,7 +400,7 @@ impl History {
             }
         }
         // What was on its way to an acknowledgement may have been there and be gone again.
-        let open = (FIRST_WRITE..)
+        let open = (self.first..)
             .zip(&self.writes)
             .filter(|(_, write)| write.ended.is_none());
         for (stamp, write) in open {
@@ -431,7 +435,7 @@ impl History {
     }
 
     fn write_mut(&mut self, stamp: Stamp) -> &mut Write {
-        &mut self.writes[(stamp - FIRST_WRITE) as usize]
+        &mut self.writes[(stamp - self.first) as usize]
     }
 
     fn promise_all(&mut self, stamp: Stamp, generation: u64) {
@@ -451,18 +455,21 @@ impl History {
 
     fn promise(&mut self, sector: u64, promise: Promise) {
         let Self {
-            writes, sectors, ..
+            first,
+            writes,
+            sectors,
+            ..
         } = self;
         let Owed {
             promises: list,
             submitted,
             ..
         } = sectors.entry(sector).or_default();
-        let write = &writes[(promise.write - FIRST_WRITE) as usize];
+        let write = &writes[(promise.write - *first) as usize];
         *submitted = (*submitted).max(write.submitted);
         if list.len() >= PROMISES_MAX {
             // What was over before a flushed write of the same generation began is pointless.
-            let write = |stamp: Stamp| &writes[(stamp - FIRST_WRITE) as usize];
+            let write = |stamp: Stamp| &writes[(stamp - *first) as usize];
             let flushed: Vec<Promise> = list
                 .iter()
                 .copied()

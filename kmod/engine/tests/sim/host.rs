@@ -9,7 +9,7 @@ use weft_engine::event::{Cookie, Io, Kept, Token};
 use weft_engine::host::{Host, NoMemory, Output};
 use weft_uapi::ondisk::{Layout, MetaBlock};
 use weft_uapi::refusal::Refusal;
-use weft_uapi::units::{NodeId, Sector, SessionId};
+use weft_uapi::units::{NodeId, Sector, SessionId, VolumeId};
 use weft_uapi::wire::{Header, LinkKind};
 
 /// Content of a sector: the number of the write that put it there; 0 stands for zeros.
@@ -18,9 +18,9 @@ pub(crate) type Stamp = u64;
 /// Content of a range, a stamp per sector.
 pub(crate) type Content = Rc<[Stamp]>;
 
-/// Handle of a request of the application.
+/// Handle of a request of the application: when it was made, and of what volume.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct RequestId(pub u64);
+pub(crate) struct RequestId(pub u64, pub VolumeId);
 
 pub(crate) struct SimHost;
 
@@ -41,11 +41,13 @@ impl Host for SimHost {
 /// An effect that owns what it needs. Those without consequences in the simulator are left out.
 pub(crate) enum Act {
     Disk {
+        volume: VolumeId,
         cookie: Cookie,
         io: Io,
         data: Data<SimHost>,
     },
     Meta {
+        volume: VolumeId,
         cookie: Cookie,
         sector: Sector,
         block: Rc<MetaBlock>,
@@ -77,14 +79,20 @@ pub(crate) enum Act {
         result: Result<(), (Refusal, String)>,
     },
     /// An open of the device was answered, or, with nothing, a close.
-    Door(Option<Result<(), Refusal>>),
-    CloseDisk,
+    Door(VolumeId, Option<Result<(), Refusal>>),
+    CloseDisk {
+        volume: VolumeId,
+    },
     Measure {
+        volume: VolumeId,
         attach_id: u64,
         layout: Layout,
     },
-    Recall,
+    Recall {
+        volume: VolumeId,
+    },
     Keep {
+        volume: VolumeId,
         number: u64,
         kept: Kept,
     },
@@ -95,6 +103,29 @@ pub(crate) enum Act {
 }
 
 impl Act {
+    /// The volume that it is about, if it is about one.
+    pub(crate) fn volume(&self) -> Option<VolumeId> {
+        match self {
+            Self::Disk { volume, .. }
+            | Self::Meta { volume, .. }
+            | Self::Door(volume, _)
+            | Self::CloseDisk { volume }
+            | Self::Measure { volume, .. }
+            | Self::Recall { volume }
+            | Self::Keep { volume, .. }
+            | Self::Complete {
+                request: RequestId(_, volume),
+                ..
+            } => Some(*volume),
+            Self::Send { header, .. } => header.volume,
+            Self::Log { line, .. } => {
+                let number = line.strip_prefix("volume ")?.split([',', ':']).next()?;
+                Some(VolumeId(number.parse().ok()?))
+            }
+            Self::Offer { .. } | Self::EndSession { .. } | Self::Reply { .. } => None,
+        }
+    }
+
     /// What is said of an error.
     pub(crate) fn error(&self) -> Option<&str> {
         match self {
@@ -117,18 +148,24 @@ impl Output<SimHost> for Outbox<'_> {
     fn emit(&mut self, effect: Effect<'_, SimHost>) {
         self.acts.push(match effect {
             Effect::Disk {
-                volume: _,
+                volume,
                 cookie,
                 io,
                 data,
-            } => Act::Disk { cookie, io, data },
+            } => Act::Disk {
+                volume,
+                cookie,
+                io,
+                data,
+            },
             Effect::Meta {
-                volume: _,
+                volume,
                 cookie,
                 sector,
                 block,
                 flush,
             } => Act::Meta {
+                volume,
                 cookie,
                 sector,
                 block: Rc::new(*block),
@@ -164,14 +201,28 @@ impl Output<SimHost> for Outbox<'_> {
                 token,
                 result: result.map_err(|refused| (refused.refusal, refused.detail.to_string())),
             },
-            Effect::Opened { result, .. } => Act::Door(Some(result)),
-            Effect::Closed { .. } => Act::Door(None),
-            Effect::CloseDisk { .. } => Act::CloseDisk,
+            Effect::Opened { volume, result } => Act::Door(volume, Some(result)),
+            Effect::Closed { volume } => Act::Door(volume, None),
+            Effect::CloseDisk { volume } => Act::CloseDisk { volume },
             Effect::Measure {
-                attach_id, layout, ..
-            } => Act::Measure { attach_id, layout },
-            Effect::Recall { .. } => Act::Recall,
-            Effect::Keep { number, kept, .. } => Act::Keep { number, kept },
+                volume,
+                attach_id,
+                layout,
+            } => Act::Measure {
+                volume,
+                attach_id,
+                layout,
+            },
+            Effect::Recall { volume } => Act::Recall { volume },
+            Effect::Keep {
+                volume,
+                number,
+                kept,
+            } => Act::Keep {
+                volume,
+                number,
+                kept,
+            },
             Effect::Log { level, line } => Act::Log {
                 level,
                 line: line.to_string(),

@@ -13,7 +13,7 @@ use weft_engine::effect::Data;
 use weft_engine::event::{Cookie, DiskError, Event, Io, Op as Kind};
 use weft_uapi::limits::SECTOR_BYTES;
 use weft_uapi::ondisk::{Superblock, AL_BLOCKS, FLAG_INCONSISTENT};
-use weft_uapi::units::NodeSet;
+use weft_uapi::units::{NodeSet, VolumeId};
 
 /// More generations than any honest run needs.
 const GENERATIONS_MAX: usize = 1000;
@@ -170,15 +170,15 @@ impl World {
                     format!("n{node}: the engine wrote a bad superblock"),
                 );
             };
-            let known = !self.history.record(superblock.generation);
-            if self.history.generations() > GENERATIONS_MAX {
+            let known = !self.volume.history.record(superblock.generation);
+            if self.volume.history.generations() > GENERATIONS_MAX {
                 let text = format!("{GENERATIONS_MAX} generations and no end");
                 return self.fail("progress", text);
             }
             let is_own = superblock.generation.writer == Some(node_id(node));
             let this = &self.nodes[node];
             if !known && (this.is_forcing || (this.is_void && is_own)) {
-                self.history.forgive(superblock.generation.id.0);
+                self.volume.history.forgive(superblock.generation.id.0);
             }
             if self.plan.canary == Some(Canary::CountVanished)
                 && !superblock.generation.members.is_empty()
@@ -211,12 +211,19 @@ impl World {
 
     /// Something that was answered already happens later, unless the machine dies before.
     pub(crate) fn late(&mut self, node: usize, op: Op) {
-        let life = self.nodes[node].life;
+        let (life, volume) = (self.nodes[node].life, self.at);
         let delay = self.random.duration(10 * MS..500 * MS);
-        self.after(delay, Happening::Late { node, life, op });
+        let late = Happening::Late {
+            node,
+            life,
+            volume,
+            op,
+        };
+        self.after(delay, late);
     }
 
-    pub(crate) fn on_late(&mut self, node: usize, life: u32, op: &Op) {
+    pub(crate) fn on_late(&mut self, node: usize, life: u32, volume: VolumeId, op: &Op) {
+        self.turn_to(volume);
         if self.nodes[node].life == life {
             let old = self.nodes[node].disk.superblock().cloned();
             self.nodes[node].disk.perform(op);
@@ -234,11 +241,18 @@ impl World {
         let op = this.next_op;
         this.next_op += 1;
         this.ops.insert(op, pending);
-        let life = this.life;
-        self.after(delay, Happening::OpDone { node, life, op });
+        let (life, volume) = (this.life, self.at);
+        let done = Happening::OpDone {
+            node,
+            life,
+            volume,
+            op,
+        };
+        self.after(delay, done);
     }
 
-    pub(crate) fn on_op_done(&mut self, node: usize, life: u32, op: u64) {
+    pub(crate) fn on_op_done(&mut self, node: usize, life: u32, volume: VolumeId, op: u64) {
+        self.turn_to(volume);
         let this = &mut self.nodes[node];
         if this.life != life {
             return;

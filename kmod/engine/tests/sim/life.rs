@@ -8,24 +8,26 @@ use crate::disk::Op;
 use crate::host::SimHost;
 use crate::io::Doing;
 use crate::link::pair;
-use crate::node::{node_id, VOLUME};
+use crate::node::node_id;
 use crate::world::{note, Happening, World, MS, SECOND, US};
+use std::rc::Rc;
 use weft_engine::event::{Command, Event, Options};
 use weft_engine::load::{LoadedDisk, Read};
 use weft_engine::quorum::Quorum;
 use weft_engine::{Config, Engine};
 use weft_uapi::control::padded_name;
+use weft_uapi::ondisk::Superblock;
 use weft_uapi::resync::Speed;
 use weft_uapi::state::{Fencing, ReplicationState, Role};
-use weft_uapi::units::{Minor, NodeSet, Sector};
+use weft_uapi::units::{Minor, NodeSet, Sector, VolumeId};
 
 /// A step of the daemon after a boot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Setup {
-    NewDevice,
+    NewDevice(VolumeId),
     SetOptions,
     NewPeer(usize),
-    Attach,
+    Attach(VolumeId),
     Connect(usize),
 }
 impl World {
@@ -76,19 +78,23 @@ impl World {
             self.after(delay, Happening::Setup { node, life, step });
         }
         let pause = self.random.duration(MS..SECOND);
-        self.after(pause, Happening::App { node, life });
+        self.on_each_volume(|world| {
+            let volume = world.at;
+            world.after(pause, Happening::App { node, life, volume });
+        });
     }
 
     /// The steps of a daemon in some order that makes sense.
     fn setup_of(&mut self, node: usize) -> Vec<Setup> {
-        let mut steps = vec![Setup::Attach];
+        let mut steps = vec![Setup::Attach(VolumeId(0))];
         for peer in self.peers(node) {
             let at = steps.len() - self.random.index(steps.len() + 1);
             steps.insert(at, Setup::NewPeer(peer));
             let at = at + 1 + self.random.index(steps.len() - at);
             steps.insert(at, Setup::Connect(peer));
         }
-        steps.insert(0, Setup::NewDevice);
+        steps.insert(0, Setup::NewDevice(VolumeId(0)));
+        self.set_up_other(&mut steps);
         if self.quorum.is_on() {
             steps.insert(1, Setup::SetOptions);
         }
@@ -100,13 +106,10 @@ impl World {
             return;
         }
         match step {
-            Setup::NewDevice => self.command(
-                node,
-                Command::NewDevice {
-                    volume: VOLUME,
-                    minor: Minor(0),
-                },
-            ),
+            Setup::NewDevice(volume) => {
+                let minor = Minor(volume.0.into());
+                self.command(node, Command::NewDevice { volume, minor });
+            }
             Setup::SetOptions => {
                 let options = Options {
                     on_no_quorum: Some(self.quorum.on_lost),
@@ -118,7 +121,12 @@ impl World {
                 let peer = node_id(peer);
                 self.command(node, Command::NewPeer { peer });
             }
-            Setup::Attach if self.nodes[node].wants_disk => self.attach(node),
+            Setup::Attach(volume) => {
+                self.turn_to(volume);
+                if self.nodes[node].wants_disk {
+                    self.attach(node);
+                }
+            }
             Setup::Connect(peer) if self.nodes[node].wants_peer[peer] => self.command(
                 node,
                 Command::Connect {
@@ -126,7 +134,7 @@ impl World {
                     discard_my_data: false,
                 },
             ),
-            Setup::Attach | Setup::Connect(_) => {}
+            Setup::Connect(_) => {}
         }
     }
 
@@ -153,13 +161,13 @@ impl World {
         }
         loaded.finish().unwrap();
         this.is_attached = true;
-        let token = self.token(node, None);
+        let (token, volume) = (self.token(node, None), self.at);
         note!(self, "n{node} attaches");
         self.feed(
             node,
             Event::Attach {
                 token,
-                volume: VOLUME,
+                volume,
                 disk: &mut Some(loaded),
             },
         );
@@ -204,20 +212,35 @@ impl World {
         let this = &mut self.nodes[node];
         this.engine = None;
         this.life += 1;
-        this.is_attached = false;
         this.serves = false;
         this.dies_after = None;
         this.is_forcing = false;
         this.is_suspended = false;
-        this.is_failing = false;
-        this.has_failed = false;
         this.timer = None;
-        this.replication.fill(ReplicationState::Off);
-        this.source = None;
         this.offers.clear();
         this.tokens.clear();
-        this.kept_number = 0;
         this.role = Role::Unknown.number();
+        let mut olds = Vec::new();
+        self.on_each_volume(|world| olds.push(world.crash_volume(node, power)));
+        self.drop_connections(node);
+        let mut olds = olds.into_iter();
+        self.on_each_volume(|world| world.on_stable_superblock(node, olds.next().flatten()));
+        self.tell_connected();
+        self.on_each_volume(|world| {
+            checkers::claims(world, node);
+            checkers::coverage(world);
+        });
+    }
+
+    /// What becomes of a volume when its machine dies; gives the superblock that was stable before.
+    fn crash_volume(&mut self, node: usize, power: bool) -> Option<Rc<Superblock>> {
+        let this = &mut self.nodes[node];
+        this.is_attached = false;
+        this.is_failing = false;
+        this.has_failed = false;
+        this.replication.fill(ReplicationState::Off);
+        this.source = None;
+        this.kept_number = 0;
         let under_way: Vec<Op> = std::mem::take(&mut this.ops)
             .into_values()
             .filter(|pending| !pending.is_swallowed)
@@ -230,17 +253,13 @@ impl World {
         let old = this.disk.superblock().cloned();
         if power {
             this.disk.power_cut(&mut self.random, under_way);
-            let duties = self.history.duties(self.nodes[node].written());
-            self.history
-                .excuse_lost(node, &before, &self.nodes[node].disk.current, &duties);
+            let history = &mut self.volume.history;
+            let duties = history.duties(self.nodes[node].written());
+            history.excuse_lost(node, &before, &self.nodes[node].disk.current, &duties);
         } else {
             this.disk.reset(&mut self.random, under_way);
         }
         self.abandon_app(node);
-        self.drop_connections(node);
-        self.on_stable_superblock(node, old);
-        self.tell_connected();
-        checkers::claims(self, node);
-        checkers::coverage(self);
+        old
     }
 }

@@ -13,14 +13,15 @@
 //! | people | promote, demote, force, detach, attach, connect, disconnect, leave in order, change the protocol, give data up; give disks up, let resyncs and requests wait, choose how fast resyncs run, call new disks equal |
 //! | applications | overlapping writes of odd sizes, flush, FUA, preflush, discard, write-zeroes, reads that are checked |
 //!
-//! Not modelled: an image of a disk that is put back before all peers have noted that the disk went on, several volumes, discards that
+//! Not modelled: an image of a disk that is put back before all peers have noted that the disk went on, more than two volumes, discards that
 //! leave old data, packets with hostile content, memory that cannot be had.
 //!
-//! A history is named by its seed, or by seed and number of nodes: `0x5@3`. Without a number it follows from the seed.
+//! A history is named by its seed, or by seed and number of nodes, and by that of its volumes if there are two: `0x5@3`, `0x5@3x2`.
+//! What is not named follows from the seed.
 //!
 //! Environment of the fresh part: `WEFT_SIM_SEEDS` (how many), `WEFT_SIM_SECONDS` (for how long), `WEFT_SIM_SEED` (one
 //! history, with every step printed), `WEFT_SIM_FIRST` (the first seed; by default it differs from run to run),
-//! `WEFT_SIM_NODES` (of every history), `WEFT_SIM_PROGRESS` (shown once a second), `WEFT_SIM_STOP` (a file that ends it),
+//! `WEFT_SIM_NODES` and `WEFT_SIM_VOLUMES` (of every history), `WEFT_SIM_PROGRESS` (shown once a second), `WEFT_SIM_STOP` (a file that ends it),
 //! `WEFT_COMMIT` (named with a failure).
 
 mod admin;
@@ -46,6 +47,7 @@ mod reach;
 mod resize;
 mod speeds;
 mod verify;
+mod volumes;
 mod world;
 
 use campaign::{on_all_cores, run, Campaign};

@@ -225,6 +225,7 @@ impl World {
             packet.header.seq
         );
         if let (PacketKind::ResyncData, Some(content)) = (packet.header.kind, &packet.data) {
+            self.turn_to(packet.header.volume.unwrap_or_default());
             self.remember_resync(node, content);
         }
         self.feed(
@@ -299,8 +300,10 @@ impl World {
         }
         let (node, session) = (end.node, (end.peer, end.session));
         self.nodes[node].sessions.remove(&session);
-        let late = self.nodes[node].late.remove(&session);
-        self.give_up_writes(&late.unwrap_or_default());
+        self.on_each_volume(|world| {
+            let late = world.nodes[node].late.remove(&session);
+            world.give_up_writes(&late.unwrap_or_default());
+        });
         if self.connections[connection].is_over() {
             self.live.remove(&connection);
         }

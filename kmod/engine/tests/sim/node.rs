@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One machine: its engine, its disk, and what its administrator wants.
+//! One machine: its engine, its disks, and what its administrator wants.
 
 use crate::app::App;
 use crate::disk::{Disk, Op};
 use crate::history::Writer;
 use crate::host::{Content, SimHost, Stamp};
 use crate::io::{Doing, Pending};
+use crate::opening::Handle;
 use crate::random::Random;
 use crate::resize::GROWTH_MAX;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use weft_engine::event::{Command, Kept};
 use weft_engine::load::DiskInfo;
@@ -19,7 +22,6 @@ use weft_uapi::ondisk::{MetaKind, Superblock, FLAG_INCONSISTENT};
 use weft_uapi::state::{ReplicationState, Role, VerifyState};
 use weft_uapi::units::{GenerationId, NodeId, SessionId, VolumeId};
 
-pub(crate) const VOLUME: VolumeId = VolumeId(0);
 const META_SECTORS: u64 = 1024;
 
 pub(crate) struct Node {
@@ -27,66 +29,88 @@ pub(crate) struct Node {
     /// Counts boots and crashes; events of an earlier life are void.
     pub life: u32,
     pub engine: Option<Engine<SimHost>>,
+    /// What it has of the volume that everything is about.
+    pub part: Part,
+    /// What it has of the other one.
+    pub other: Option<Part>,
+    /// There is no disk for it: it only takes part, as a tie-breaker.
+    pub is_diskless: bool,
+    /// The peer that carries out what its application asks for.
+    pub server: Option<usize>,
+    pub serves: bool,
+    /// Per peer: the session offered and not yet connected.
+    pub offers: BTreeMap<usize, SessionId>,
+    /// Connection and side of the open sessions of this life.
+    pub sessions: BTreeMap<(usize, SessionId), (usize, usize)>,
+    pub tokens: BTreeMap<u64, Option<Command>>,
+    pub role: u32,
+    /// What the administrator wants after a boot, by peer.
+    pub wants_peer: Vec<bool>,
+    /// No request may begin: a person was told so.
+    pub is_suspended: bool,
+    /// A promotion by force, or a first record, is under way.
+    pub is_forcing: bool,
+    /// Die after that many effects.
+    pub dies_after: Option<u64>,
+    pub timer: Option<u64>,
+    pub next_op: u64,
+}
+
+/// What a machine has of one volume.
+pub(crate) struct Part {
     pub disk: Disk,
     /// An older state of the disk, to be put back one day.
     pub image: Option<Disk>,
     /// The disk is a new one or an older image: it owes nothing until it was synced, or went its own way.
     pub is_void: bool,
     pub is_attached: bool,
-    /// There is no disk for it: it only takes part, as a tie-breaker.
-    pub is_diskless: bool,
-    /// The peer that carries out what its application asks for.
-    pub server: Option<usize>,
     /// What its daemon keeps for it.
     pub kept: Kept,
     /// The number of that in this life.
     pub kept_number: u64,
-    pub serves: bool,
-    /// Per peer: the session offered and not yet connected.
-    pub offers: BTreeMap<usize, SessionId>,
-    /// Connection and side of the open sessions of this life.
-    pub sessions: BTreeMap<(usize, SessionId), (usize, usize)>,
     /// By session, writes of a client that died: they may be carried out here until that is over.
     pub late: BTreeMap<(usize, SessionId), Vec<Stamp>>,
     pub ops: BTreeMap<u64, Pending>,
     pub app: App,
-    pub tokens: BTreeMap<u64, Option<Command>>,
-    pub role: u32,
     /// Counts the times that the role was taken from a primary, or given up by one without a disk to work on, or its data
     /// were given up: what it wrote before, no later flush makes good.
     pub tenure: u32,
     /// What the administrator wants after a boot.
     pub wants_disk: bool,
-    /// By peer.
-    pub wants_peer: Vec<bool>,
     /// The disk reports errors.
     pub is_failing: bool,
     /// It has done so in this life.
     pub has_failed: bool,
     /// The administrator, or a policy, gave this node's data up.
     pub may_lose_line: bool,
-    /// No request may begin: a person was told so.
-    pub is_suspended: bool,
-    /// A promotion by force, or a first record, is under way.
-    pub is_forcing: bool,
     /// Data were lost with its disk or given up by a person: others may know of a record that no disk has any more.
     pub has_given_up: bool,
     /// When its disk was exchanged last.
     pub exchanged: u64,
-    /// Die after that many effects.
-    pub dies_after: Option<u64>,
     /// By peer, as seen last.
     pub replication: Vec<ReplicationState>,
     /// Where this node fetched from last.
     pub source: Option<Source>,
-    pub timer: Option<u64>,
-    pub next_op: u64,
     /// By peer, what became of the last comparison.
     pub verify: Vec<VerifyState>,
     /// By peer, the bad sectors here and there when the last comparison began.
     pub compared_since: Vec<Option<[BTreeSet<u64>; 2]>>,
     /// Content that came for a resync, to be told apart from writes.
     pub resync_buffers: Vec<Content>,
+}
+
+impl Deref for Node {
+    type Target = Part;
+
+    fn deref(&self) -> &Part {
+        &self.part
+    }
+}
+
+impl DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut Part {
+        &mut self.part
+    }
 }
 
 pub(crate) fn node_id(index: usize) -> NodeId {
@@ -102,14 +126,20 @@ pub(crate) fn written_on(block: &Superblock) -> u64 {
 }
 
 /// A disk with fresh metadata and some garbage.
-fn new_disk(id: usize, slots: u32, (sectors, room): (u64, u64), random: &mut Random) -> Disk {
+fn new_disk(
+    id: usize,
+    volume: VolumeId,
+    slots: u32,
+    (sectors, room): (u64, u64),
+    random: &mut Random,
+) -> Disk {
     let info = DiskInfo {
         disk_sectors: sectors,
         meta_sectors: META_SECTORS,
         meta_end: META_SECTORS,
         block_bytes: 512,
         can_discard: true,
-        volume: VOLUME,
+        volume,
         node: node_id(id),
         resource: padded_name("r0").unwrap(),
         meta_kind: MetaKind::External,
@@ -140,49 +170,82 @@ pub(crate) enum Source {
     },
 }
 
-impl Node {
-    /// Node `id` of a cluster of `nodes`.
-    pub(crate) fn new(id: usize, nodes: usize, sectors: u64, random: &mut Random) -> Self {
-        let disk = new_disk(id, nodes as u32 - 1, (sectors, GROWTH_MAX), random);
+impl Part {
+    /// What node `id` of a cluster of `nodes` has of a volume at first.
+    pub(crate) fn new(
+        id: usize,
+        nodes: usize,
+        volume: VolumeId,
+        sectors: u64,
+        random: &mut Random,
+    ) -> Self {
+        let slots = nodes as u32 - 1;
+        let disk = new_disk(id, volume, slots, (sectors, GROWTH_MAX), random);
         Self {
-            id,
-            life: 0,
-            engine: None,
             disk,
             image: None,
             is_void: false,
             is_attached: false,
-            is_diskless: false,
-            server: None,
             kept: Kept::default(),
             kept_number: 0,
-            serves: false,
-            offers: BTreeMap::new(),
-            sessions: BTreeMap::new(),
             late: BTreeMap::new(),
             ops: BTreeMap::new(),
             app: App::default(),
-            tokens: BTreeMap::new(),
-            role: Role::Secondary.number(),
             tenure: 0,
             wants_disk: true,
-            wants_peer: vec![true; nodes],
             is_failing: false,
             has_failed: false,
             may_lose_line: false,
-            is_suspended: false,
-            is_forcing: false,
             has_given_up: false,
             exchanged: 0,
-            dies_after: None,
             replication: vec![ReplicationState::Off; nodes],
+            source: None,
             verify: vec![VerifyState::Never; nodes],
             compared_since: vec![None; nodes],
-            source: None,
-            timer: None,
-            next_op: 0,
             resync_buffers: Vec::new(),
         }
+    }
+}
+
+impl Node {
+    /// Node `id` of a cluster of `nodes`.
+    pub(crate) fn new(id: usize, nodes: usize, part: Part) -> Self {
+        Self {
+            id,
+            life: 0,
+            engine: None,
+            part,
+            other: None,
+            is_diskless: false,
+            server: None,
+            serves: false,
+            offers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            role: Role::Secondary.number(),
+            wants_peer: vec![true; nodes],
+            is_suspended: false,
+            is_forcing: false,
+            dies_after: None,
+            timer: None,
+            next_op: 0,
+        }
+    }
+
+    /// What it has of each volume.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        iter::once(&self.part).chain(&self.other)
+    }
+
+    pub(crate) fn parts_mut(&mut self) -> impl Iterator<Item = &mut Part> {
+        iter::once(&mut self.part).chain(&mut self.other)
+    }
+
+    /// Whether the last close of a device ends its role.
+    pub(crate) fn is_demoted_by_close(&self) -> bool {
+        let mut parts = self.parts();
+        parts.any(|part| part.app.is_demoted)
+            && !self.parts().any(|part| part.app.handle == Handle::Open)
     }
 
     /// Its data are given up, by a person or a policy; whatever it had not flushed, with the rest.
@@ -195,8 +258,9 @@ impl Node {
     /// The disk is replaced while the machine is down.
     pub(crate) fn replace_disk(&mut self, random: &mut Random, moment: u64) {
         let (slots, sectors) = (self.disk.layout.slots(), self.disk.info.disk_sectors);
-        let room = self.disk.current.len() as u64 - sectors;
-        self.exchange_disk(new_disk(self.id, slots, (sectors, room), random), moment);
+        let room = (sectors, self.disk.current.len() as u64 - sectors);
+        let volume = self.disk.info.volume;
+        self.exchange_disk(new_disk(self.id, volume, slots, room, random), moment);
     }
 
     /// Another disk, or another content of it, while the machine is down.
@@ -245,6 +309,18 @@ impl Node {
 
     pub(crate) fn is_primary(&self) -> bool {
         self.engine.is_some() && self.role == Role::Primary.number()
+    }
+
+    /// Nobody has the device of any volume open, or is about to.
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut parts = self.parts();
+        parts.all(|part| part.app.handle == Handle::Closed)
+    }
+
+    /// Applications stop, or go on.
+    pub(crate) fn set_leaving(&mut self, is_leaving: bool) {
+        let parts = self.parts_mut();
+        parts.for_each(|part| part.app.is_leaving = is_leaving);
     }
 
     /// Writes that the disk was given and has not answered.

@@ -3,7 +3,6 @@
 //! Programs that open and close the device: on a primary always, in some histories on a secondary as well, which makes it
 //! primary. With chance of its own, so that it changes nothing about the histories of older seeds.
 
-use crate::node::VOLUME;
 use crate::random::Random;
 use crate::world::{note, World, SECOND};
 use weft_engine::event::Event;
@@ -60,7 +59,7 @@ impl World {
         let promotes = !this.is_primary() && is_free && self.opens.percent(OPEN_PERCENT);
         if promotes || (this.is_primary() && !this.app.is_leaving) {
             self.nodes[node].app.handle = Handle::Opening { since: self.now };
-            let volume = VOLUME;
+            let volume = self.at;
             note!(self, "n{node} is opened, to be promoted: {promotes}");
             self.feed(node, Event::Open { volume, promotes });
         }
@@ -86,7 +85,7 @@ impl World {
         if std::mem::take(&mut app.comes_back) {
             app.is_leaving = false;
         }
-        self.feed(node, Event::Close { volume: VOLUME });
+        self.feed(node, Event::Close { volume: self.at });
     }
 
     /// A program waits for the answer to its open or close.
@@ -98,7 +97,7 @@ impl World {
         }
         let is_opening = matches!(self.nodes[node].app.handle, Handle::Opening { .. });
         if is_opening && self.opens.percent(INTERRUPT_PERCENT) {
-            self.feed(node, Event::OpenInterrupted { volume: VOLUME });
+            self.feed(node, Event::OpenInterrupted { volume: self.at });
         }
     }
 

@@ -3,7 +3,7 @@
 //! What people order beside roles and connections: disks given up, resyncs and requests that wait, new disks that are
 //! equal. With chance of its own, so that it changes nothing about the histories of older seeds.
 
-use crate::node::{node_id, VOLUME};
+use crate::node::{node_id, Node};
 use crate::world::{note, World};
 use weft_engine::event::Command;
 use weft_engine::host::Time;
@@ -24,15 +24,15 @@ impl World {
     pub(crate) fn prepare_disks(&mut self) {
         self.are_equal = self.plan.seed >= ORDERS_FROM && self.orders.percent(EQUAL_PERCENT);
         if self.are_equal {
-            self.nodes
-                .iter_mut()
-                .for_each(|node| node.disk.fill_with(0));
+            let parts = self.nodes.iter_mut().flat_map(Node::parts_mut);
+            parts.for_each(|part| part.disk.fill_with(0));
         }
     }
 
     /// Whether all disks are new ones with the same content, and a person says so now.
     pub(crate) fn calls_disks_equal(&mut self) -> bool {
-        let is_new = self.nodes.iter().all(|node| node.is_blank());
+        let mut is_new = true;
+        self.on_each_volume(|world| is_new &= world.nodes.iter().all(|node| node.is_blank()));
         self.are_equal && is_new && self.orders.percent(70)
     }
 
@@ -41,7 +41,7 @@ impl World {
         if self.plan.seed < ORDERS_FROM || !self.orders.percent(ORDER_PERCENT) {
             return;
         }
-        let (volume, id) = (VOLUME, node_id(peer));
+        let (volume, id) = (self.at, node_id(peer));
         let from = self.orders.coin().then_some(id);
         let command = match self.orders.range(0..9) {
             0 | 1 => Command::Invalidate { volume, from },
@@ -58,10 +58,12 @@ impl World {
     /// Whether somebody ordered that the node's disk be given up, and has not been answered.
     pub(crate) fn is_being_given_up(&self, node: usize) -> bool {
         let is_meant = |at: usize, command: &Option<Command>| match command {
-            Some(Command::Invalidate { .. }) => at == node,
-            Some(Command::InvalidatePeer { peer, .. }) => peer.index() == node,
-            Some(Command::Repair { peer, from, .. }) => {
-                *from != node_id(node) && (at == node || peer.index() == node)
+            Some(Command::Invalidate { volume, .. }) => *volume == self.at && at == node,
+            Some(Command::InvalidatePeer { volume, peer }) => {
+                *volume == self.at && peer.index() == node
+            }
+            Some(Command::Repair { volume, peer, from }) => {
+                *volume == self.at && *from != node_id(node) && (at == node || peer.index() == node)
             }
             _ => false,
         };
@@ -101,8 +103,9 @@ impl World {
         let now = Time(self.now);
         let is_suspended = engine.resource_info(now).suspended & SUSPENDED_COMMAND != 0;
         let is_paused = |peer: &usize| {
-            let info = engine.peer_volume_info(node_id(*peer), VOLUME, now);
-            info.is_some_and(|info| info.paused & PAUSED_HERE != 0)
+            let infos = self.each_volume();
+            let mut infos = infos.filter_map(|it| engine.peer_volume_info(node_id(*peer), it, now));
+            infos.any(|info| info.paused & PAUSED_HERE != 0)
         };
         let paused: Vec<usize> = self.peers(node).filter(is_paused).collect();
         if is_suspended {

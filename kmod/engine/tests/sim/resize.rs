@@ -4,12 +4,13 @@
 //!
 //! Every disk has all the sectors from the beginning that it will ever have; how many of them its machine sees grows.
 
-use crate::node::{Node, VOLUME};
+use crate::node::Node;
 use crate::world::{note, Happening, World, MS, US};
 use weft_engine::event::{Command, Event, Growth};
 use weft_engine::host::Time;
 use weft_engine::room::Room;
 use weft_uapi::ondisk::Layout;
+use weft_uapi::units::VolumeId;
 
 /// Histories of seeds from here on have such orders; those of older seeds stay what they were.
 pub(crate) const RESIZES_FROM: u64 = 0x18ec_d000_0000_0000;
@@ -51,10 +52,10 @@ impl World {
 
     /// All is well: the same, on all nodes.
     pub(crate) fn resize_when_well(&mut self) {
-        if self.plan.seed < RESIZES_FROM || self.resizes_left == 0 || !self.resizes.coin() {
+        if self.plan.seed < RESIZES_FROM || self.volume.resizes_left == 0 || !self.resizes.coin() {
             return;
         }
-        self.resizes_left -= 1;
+        self.volume.resizes_left -= 1;
         (0..self.nodes.len()).for_each(|disk| self.enlarge(disk));
         let node = self.resizes.index(self.nodes.len());
         self.order_growth(node, false);
@@ -68,7 +69,7 @@ impl World {
             is_clean: self.is_rest_equal() && self.resizes.coin(),
             assumes_room,
         };
-        let volume = VOLUME;
+        let volume = self.at;
         self.command(node, Command::Resize { volume, growth });
     }
 
@@ -113,7 +114,7 @@ impl World {
         if self.plan.seed < RESIZES_FROM || !self.resizes.percent(40) {
             return None;
         }
-        let first = self.first_sectors;
+        let first = self.volume.first_sectors;
         let end = self.offered_sectors(node)?.checked_sub(REQUEST_MAX)?;
         (first < end).then(|| self.resizes.range(first..end) & !7)
     }
@@ -121,24 +122,32 @@ impl World {
     /// Sectors of the device of a machine that runs.
     pub(crate) fn offered_sectors(&self, node: usize) -> Option<u64> {
         let engine = self.nodes[node].engine.as_ref()?;
-        let info = engine.volume_info(VOLUME, Time(self.now))?;
+        let info = engine.volume_info(self.at, Time(self.now))?;
         Some(info.sectors)
     }
 
     /// The engine wants to know how large the disk is.
     pub(crate) fn measure(&mut self, node: usize, attach_id: u64, layout: Layout) {
-        let life = self.nodes[node].life;
+        let (life, volume) = (self.nodes[node].life, self.at);
         let delay = self.resizes.duration(US..100 * MS);
         let measured = Happening::Measured {
             node,
             life,
+            volume,
             attach_id,
             layout,
         };
         self.after(delay, measured);
     }
 
-    pub(crate) fn on_measured(&mut self, node: usize, life: u32, attach_id: u64, layout: &Layout) {
+    pub(crate) fn on_measured(
+        &mut self,
+        node: usize,
+        life: u32,
+        volume: VolumeId,
+        (attach_id, layout): (u64, &Layout),
+    ) {
+        self.turn_to(volume);
         let this = &self.nodes[node];
         if this.life != life || !this.is_attached {
             return;
@@ -146,7 +155,7 @@ impl World {
         let info = this.disk.info;
         let mut room = Room::find(layout, info.disk_sectors, info.meta_sectors);
         let measured = Event::Measured {
-            volume: VOLUME,
+            volume,
             attach_id,
             room: room.as_mut().map_err(|refusal| *refusal),
         };

@@ -3,7 +3,6 @@
 //! People who choose how resyncs run. With chance of its own, as for other orders.
 
 use crate::node::node_id;
-use crate::node::VOLUME;
 use crate::world::World;
 use weft_engine::event::{Command, Event, Options};
 use weft_engine::host::Time;
@@ -66,7 +65,7 @@ impl World {
         let info = engine.resource_info(Time(self.now));
         let speed = Speed::default();
         let waits = |peer: usize| {
-            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            let info = engine.peer_volume_info(node_id(peer), self.at, Time(self.now));
             info.is_some_and(|info| info.paused & PAUSED_AFTER != 0)
         };
         if self.peers(node).any(waits) {
@@ -83,7 +82,7 @@ impl World {
             for peer in self.peers(node) {
                 let engine = self.nodes[node].engine.as_ref();
                 let info = engine
-                    .and_then(|it| it.peer_volume_info(node_id(peer), VOLUME, Time(self.now)));
+                    .and_then(|it| it.peer_volume_info(node_id(peer), self.at, Time(self.now)));
                 let limit = info.and_then(|info| Limit::from_number(info.resync_limit));
                 if let Some(limit) = limit {
                     self.tally.reach.count("resync limit", limit.name());

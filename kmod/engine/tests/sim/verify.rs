@@ -8,7 +8,7 @@
 
 use crate::checkers;
 use crate::host::Content;
-use crate::node::{node_id, VOLUME};
+use crate::node::node_id;
 use crate::world::{note, World};
 use weft_engine::event::{Command, Wanted};
 use weft_engine::host::Time;
@@ -47,7 +47,7 @@ impl World {
         if self.plan.seed < VERIFIES_FROM || !self.verifies.percent(ORDER_PERCENT) {
             return;
         }
-        let (volume, id) = (VOLUME, node_id(peer));
+        let (volume, id) = (self.at, node_id(peer));
         let command = match self.verifies.range(0..10) {
             0..=2 => return self.spoil_sector(node),
             3..=5 => Command::Verify {
@@ -72,10 +72,10 @@ impl World {
 
     /// All is well: a disk goes bad, and somebody has copies compared.
     pub(crate) fn verify_when_well(&mut self) {
-        if self.plan.seed < VERIFIES_FROM || self.verifies_left == 0 {
+        if self.plan.seed < VERIFIES_FROM || self.volume.verifies_left == 0 {
             return;
         }
-        self.verifies_left -= 1;
+        self.volume.verifies_left -= 1;
         let disks = (0..self.nodes.len()).filter(|&node| !self.nodes[node].is_diskless);
         let disks: Vec<usize> = disks.collect();
         let bad = *self.verifies.pick(&disks);
@@ -84,7 +84,7 @@ impl World {
         let peer = *self.verifies.pick(&disks);
         let wanted = self.draw_range();
         if node != peer {
-            let (volume, peer) = (VOLUME, node_id(peer));
+            let (volume, peer) = (self.at, node_id(peer));
             self.command(
                 node,
                 Command::Verify {
@@ -102,13 +102,13 @@ impl World {
             let Some(engine) = &self.nodes[node].engine else {
                 continue;
             };
-            let info = engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now));
+            let info = engine.peer_volume_info(node_id(peer), self.at, Time(self.now));
             let has_found = info.is_some_and(|info| {
                 info.verify_ranges > 0 && info.verify == VerifyState::Finished.number()
             });
             if has_found && self.verifies.percent(30) {
                 let from = node_id(*self.verifies.pick(&[node, peer]));
-                let (volume, peer) = (VOLUME, node_id(peer));
+                let (volume, peer) = (self.at, node_id(peer));
                 return self.command(node, Command::Repair { volume, peer, from });
             }
         }
@@ -119,7 +119,7 @@ impl World {
         let sector = self.verifies.range(0..sectors);
         note!(self, "n{node} sector {sector} goes bad");
         self.nodes[node].disk.bad.insert(sector);
-        self.bad_ever.insert(sector / 8);
+        self.volume.bad_ever.insert(sector / 8);
     }
 
     fn draw_range(&mut self) -> Wanted {
@@ -141,7 +141,7 @@ impl World {
         for peer in self.peers(node) {
             let engine = self.nodes[node].engine.as_ref();
             let info = engine
-                .and_then(|engine| engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now)));
+                .and_then(|engine| engine.peer_volume_info(node_id(peer), self.at, Time(self.now)));
             let is_news = |info: &PeerVolumeInfo| {
                 let states = [info.verify, self.nodes[node].verify[peer].number()];
                 states != [VerifyState::Never.number(); 2]
@@ -183,7 +183,7 @@ impl World {
         let engine = self.nodes[node].engine.as_ref()?;
         let infos = self
             .peers(node)
-            .filter_map(|peer| engine.peer_volume_info(node_id(peer), VOLUME, Time(self.now)));
+            .filter_map(|peer| engine.peer_volume_info(node_id(peer), self.at, Time(self.now)));
         let is_repair = |info: &PeerVolumeInfo| {
             info.rule.starts_with(b"repair\0")
                 && info.replication == ReplicationState::BitmapTarget.number()

@@ -2,28 +2,26 @@
 
 //! Virtual time: what happens next, and the run from its seed to its verdict.
 
-use crate::app::WRITES_MAX;
 use crate::canary::Canary;
 use crate::checkers;
-use crate::history::History;
 use crate::life::Setup;
 use crate::link::{pair, Cable, Cables, Connection};
-use crate::node::{node_id, Node};
+use crate::node::{node_id, Node, Part};
 use crate::opening::draw_auto_promotion;
 use crate::random::Random;
 use crate::reach::Reach;
-use crate::resize::RESIZES_WHEN_WELL;
-use crate::verify::VERIFIES_WHEN_WELL;
+use crate::volumes::Volume;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
+use std::iter;
 use weft_engine::event::Kept;
 use weft_engine::quorum::{OnNoQuorum, Quorum};
 use weft_engine::AutoPromotion;
 use weft_uapi::ondisk::Layout;
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::state::Protocol;
-use weft_uapi::units::NodeSet;
+use weft_uapi::units::{NodeSet, VolumeId};
 
 pub(crate) const US: u64 = 1_000;
 pub(crate) const MS: u64 = 1_000_000;
@@ -52,6 +50,8 @@ const TWO_PRIMARIES_PERCENT: u64 = 15;
 pub(crate) struct Plan {
     pub seed: u64,
     pub nodes: usize,
+    /// One or two.
+    pub volumes: usize,
     pub canary: Option<Canary>,
     /// Print every step.
     pub verbose: bool,
@@ -121,11 +121,13 @@ pub(crate) enum Happening {
     OpDone {
         node: usize,
         life: u32,
+        volume: VolumeId,
         op: u64,
     },
     Late {
         node: usize,
         life: u32,
+        volume: VolumeId,
         op: crate::disk::Op,
     },
     Arrive {
@@ -152,6 +154,7 @@ pub(crate) enum Happening {
     App {
         node: usize,
         life: u32,
+        volume: VolumeId,
     },
     Boot {
         node: usize,
@@ -174,12 +177,14 @@ pub(crate) enum Happening {
     Memory {
         node: usize,
         life: u32,
+        volume: VolumeId,
         keep: Option<(u64, Kept)>,
     },
     /// The size of a disk is known.
     Measured {
         node: usize,
         life: u32,
+        volume: VolumeId,
         attach_id: u64,
         layout: Layout,
     },
@@ -238,31 +243,23 @@ pub(crate) struct World {
     pub speeds: Random,
     /// Chance of disks and devices that grow.
     pub resizes: Random,
-    /// So often the device is to grow when all is well.
-    pub resizes_left: u32,
-    /// Sectors that the device had at first.
-    pub first_sectors: u64,
-    /// So often something is to be compared when all is well.
-    pub verifies_left: u32,
-    /// Blocks of which a sector went bad on some disk at some time.
-    pub bad_ever: BTreeSet<u64>,
     /// All disks had the same content when they were new.
     pub are_equal: bool,
+    /// The volume that everything is about.
+    pub at: VolumeId,
+    pub volume: Volume,
+    /// The other one.
+    pub other: Option<Volume>,
+    /// Chance of the other volume.
+    pub volumes: Random,
     pub nodes: Vec<Node>,
     pub connections: Vec<Connection>,
     /// Numbers of those that are not over.
     pub live: BTreeSet<usize>,
     pub cables: Cables,
-    pub history: History,
-    /// What the checkers have read of each disk.
-    pub stable: Vec<Option<checkers::Stable>>,
     pub protocol: Protocol,
-    /// First sectors of the places that the applications like.
-    pub spots: Vec<u64>,
     /// Longest pause of an application.
     pub pace: u64,
-    /// When so many writes were submitted, there are no more.
-    pub writes_max: usize,
     pub faults_left: u32,
     /// Disk errors are among them.
     pub disks_fail: bool,
@@ -278,8 +275,6 @@ pub(crate) struct World {
     pub auto_promotion: AutoPromotion,
     /// Chance of who opens a device.
     pub opens: Random,
-    /// The newest generation that a majority knew.
-    pub tip: u64,
     /// Faults are over since this time.
     pub calm_since: Option<u64>,
     /// All was well since this time.
@@ -329,12 +324,13 @@ impl World {
             Protocol::A,
         ]);
         let nodes = (0..plan.nodes)
-            .map(|id| Node::new(id, plan.nodes, sectors, &mut random))
+            .map(|id| {
+                let part = Part::new(id, plan.nodes, VolumeId(0), sectors, &mut random);
+                Node::new(id, plan.nodes, part)
+            })
             .collect();
         let mut extra = Random::new(plan.seed.rotate_left(32));
-        let spots = (0..random.range(2..10))
-            .map(|_| random.range(0..sectors - 300) & !7)
-            .collect();
+        let volume = Volume::new(plan.nodes, VolumeId(0), sectors, &mut random);
         let pace = *random.pick(&[MS, 10 * MS, 300 * MS]);
         let faults = match plan.is_brisk() {
             true => 2..20,
@@ -354,21 +350,17 @@ impl World {
             verifies: Random::new(plan.seed.rotate_left(40)),
             speeds: Random::new(plan.seed.rotate_left(56)),
             resizes: Random::new(plan.seed.rotate_left(4)),
-            resizes_left: RESIZES_WHEN_WELL,
-            first_sectors: sectors,
-            verifies_left: VERIFIES_WHEN_WELL,
-            bad_ever: BTreeSet::new(),
             are_equal: false,
+            at: VolumeId(0),
+            volume,
+            other: None,
+            volumes: Random::new(plan.seed.rotate_left(12)),
             nodes,
             connections: Vec::new(),
             live: BTreeSet::new(),
             cables: Cables::default(),
-            history: History::new(plan.nodes),
-            stable: (0..plan.nodes).map(|_| None).collect(),
             protocol,
-            spots,
             pace,
-            writes_max: WRITES_MAX,
             faults_left,
             disks_fail,
             disks_roll_back,
@@ -377,7 +369,6 @@ impl World {
             two_primaries: Random::new(plan.seed.rotate_left(48)).percent(TWO_PRIMARIES_PERCENT),
             auto_promotion: draw_auto_promotion(plan.seed),
             opens: Random::new(plan.seed.rotate_left(8)),
-            tip: 0,
             calm_since: None,
             well_since: None,
             is_closing: false,
@@ -393,6 +384,7 @@ impl World {
             world.nodes[node].is_diskless = true;
         }
         world.quorum = world.draw_quorum();
+        world.add_volume();
         world.prepare_disks();
         for node in 0..world.nodes.len() {
             let delay = world.random.duration(MS..SECOND);
@@ -436,13 +428,15 @@ impl World {
             }
             self.happen(due.what);
             if self.moment >= self.next_inspection {
-                checkers::inspect(self);
+                self.on_each_volume(checkers::inspect);
                 self.next_inspection = self.moment + self.random.range(1..INSPECTION_GAP_MAX);
             }
         }
         self.tally.moments = self.moment;
-        self.tally.writes = self.history.len() as u64;
-        self.tally.generations = self.history.generations() as u64;
+        for volume in iter::once(&self.volume).chain(&self.other) {
+            self.tally.writes += volume.history.len() as u64;
+            self.tally.generations += volume.history.generations() as u64;
+        }
         self.violation.clone().map_or(Ok(self.tally.clone()), Err)
     }
 
@@ -493,9 +487,20 @@ impl World {
     }
 
     fn happen(&mut self, what: Happening) {
+        self.turn_to(VolumeId(0));
         match what {
-            Happening::OpDone { node, life, op } => self.on_op_done(node, life, op),
-            Happening::Late { node, life, op } => self.on_late(node, life, &op),
+            Happening::OpDone {
+                node,
+                life,
+                volume,
+                op,
+            } => self.on_op_done(node, life, volume, op),
+            Happening::Late {
+                node,
+                life,
+                volume,
+                op,
+            } => self.on_late(node, life, volume, &op),
             Happening::Arrive {
                 connection,
                 side,
@@ -509,18 +514,24 @@ impl World {
             } => self.on_down(connection, side, reason),
             Happening::Meet { nodes } => self.on_meet(nodes),
             Happening::Timer { node, life } => self.on_timer(node, life),
-            Happening::App { node, life } => self.on_app(node, life),
+            Happening::App { node, life, volume } => self.on_app(node, life, volume),
             Happening::Boot { node } => self.boot(node),
             Happening::Setup { node, life, step } => self.on_setup(node, life, step),
             Happening::Daemon { node, life, serves } => self.on_daemon(node, life, serves),
             Happening::Cable { nodes, cable } => self.on_cable(nodes, cable),
-            Happening::Memory { node, life, keep } => self.on_memory(node, life, keep),
+            Happening::Memory {
+                node,
+                life,
+                volume,
+                keep,
+            } => self.on_memory(node, life, volume, keep),
             Happening::Measured {
                 node,
                 life,
+                volume,
                 attach_id,
                 layout,
-            } => self.on_measured(node, life, attach_id, &layout),
+            } => self.on_measured(node, life, volume, (attach_id, &layout)),
             Happening::Overtake { leader, heir } => self.on_overtake(leader, heir),
             Happening::Lead { node } => self.on_lead(node),
             Happening::Fault => self.on_fault(),

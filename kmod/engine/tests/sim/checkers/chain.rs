@@ -18,11 +18,17 @@ pub(crate) fn one_chain(world: &mut World, node: usize) {
     if !world.quorum.is_on() {
         return;
     }
-    world.history.write_in(world.nodes[node].written());
+    world.volume.history.write_in(world.nodes[node].written());
     let lines = lines_of(world);
-    let result = advance(&mut world.history, world.quorum, world.tip, &lines, node);
+    let result = advance(
+        &mut world.volume.history,
+        world.quorum,
+        world.volume.tip,
+        &lines,
+        node,
+    );
     match result {
-        Ok(tip) => world.tip = tip,
+        Ok(tip) => world.volume.tip = tip,
         Err(text) => world.fail("chain", text),
     }
 }
@@ -30,7 +36,9 @@ pub(crate) fn one_chain(world: &mut World, node: usize) {
 /// The lines of all nodes.
 fn lines_of(world: &World) -> Vec<BTreeSet<u64>> {
     let nodes = world.nodes.iter();
-    nodes.map(|node| world.history.line(node.known())).collect()
+    nodes
+        .map(|node| world.volume.history.line(node.known()))
+        .collect()
 }
 
 /// The newest generation with data that a majority knew at some time, now that the line of a node has changed; `lines`
@@ -116,10 +124,10 @@ fn follows(history: &History, generation: u64, tip: u64) -> bool {
 
 /// The application on `node` was told that something written in `generation` is done.
 pub(crate) fn acknowledged_in(world: &mut World, node: usize, generation: u64) {
-    let history = &world.history;
+    let history = &world.volume.history;
     // What a person gave up or broke with may be in force all the same, where that came to nothing or is not known yet.
     let is_outside = history.is_overruled(generation) && history.is_known(generation);
-    let is_in_chain = history.line(world.tip).contains(&generation);
+    let is_in_chain = history.line(world.volume.tip).contains(&generation);
     let is_expected = is_in_chain || is_outside || is_of_the_other_chain(world, generation);
     if world.quorum.is_on() && !is_expected {
         let text = format!(
@@ -131,23 +139,27 @@ pub(crate) fn acknowledged_in(world: &mut World, node: usize, generation: u64) {
 
 /// See [`is_beside`].
 fn is_of_the_other_chain(world: &World, generation: u64) -> bool {
-    let history = &world.history;
+    let history = &world.volume.history;
     history.has_come_into_force(generation)
-        && is_beside(history, &lines_of(world), generation, world.tip)
+        && is_beside(history, &lines_of(world), generation, world.volume.tip)
 }
 
 /// `node` became primary.
 pub(crate) fn elected(world: &mut World, node: usize) {
     let generation = world.nodes[node].generation();
     // A majority may have gone on before it heard of its own election: then it is one that was overtaken.
-    let was_overtaken = world.history.line(world.tip).contains(&generation);
+    let was_overtaken = world
+        .volume
+        .history
+        .line(world.volume.tip)
+        .contains(&generation);
     let is_next = was_overtaken
-        || follows(&world.history, generation, world.tip)
+        || follows(&world.volume.history, generation, world.volume.tip)
         || is_of_the_other_chain(world, generation);
     if world.quorum.is_on() && !is_next {
         let text = format!(
             "n{node} became primary in generation {generation:016x}, though a majority knows {:016x}",
-            world.tip
+            world.volume.tip
         );
         world.fail("chain", text);
     }
@@ -156,11 +168,11 @@ pub(crate) fn elected(world: &mut World, node: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_uapi::units::GenerationId;
+    use weft_uapi::units::{GenerationId, VolumeId};
 
     /// 1, with the children 2 and 3.
     fn forked(written: &[u64]) -> History {
-        let mut history = History::new(3);
+        let mut history = History::new(3, VolumeId(0));
         for (id, parent) in [(1, 0), (2, 1), (3, 1)] {
             history.record(Generation {
                 id: GenerationId(id),

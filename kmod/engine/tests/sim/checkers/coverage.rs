@@ -14,7 +14,7 @@ use weft_engine::decide::{decide, Decision, Outcome};
 const STRIDE: usize = 1024;
 
 pub(crate) fn coverage(world: &mut World) {
-    let known = std::mem::take(&mut world.stable).into_iter();
+    let known = std::mem::take(&mut world.volume.stable).into_iter();
     let disks: Vec<Option<Stable>> = known
         .zip(&mut world.nodes)
         .map(|(known, node)| Stable::refresh(known, &mut node.disk))
@@ -33,7 +33,7 @@ pub(crate) fn coverage(world: &mut World) {
             uncovered(world, [a, b], decision, is_covered)
         })
     });
-    world.stable = disks;
+    world.volume.stable = disks;
     if let Some(text) = found {
         world.fail("coverage", text);
     }
@@ -47,10 +47,11 @@ fn overwritten(world: &World, [a, b]: [usize; 2], outcome: Outcome) -> Option<St
         _ => return None,
     };
     // What the source only knows to be on record has left nothing out that came before.
-    let to = world.history.line(world.nodes[target].written());
-    let from = world.history.line(world.nodes[source].generation());
+    let to = world.volume.history.line(world.nodes[target].written());
+    let from = world.volume.history.line(world.nodes[source].generation());
     let lost: BTreeSet<u64> = to.difference(&from).copied().collect();
-    let is_lost = world.history.has_acknowledged(&lost) && !world.nodes[target].may_lose_line;
+    let is_lost =
+        world.volume.history.has_acknowledged(&lost) && !world.nodes[target].may_lose_line;
     is_lost
         .then(|| format!("after a power cut n{target} would lose acknowledged writes to n{source}"))
 }

@@ -39,9 +39,9 @@ pub(crate) fn generation_of(world: &World, node: usize) -> Generation {
 pub(super) fn generation_on(world: &World, node: usize) -> Generation {
     let superblock = world.nodes[node].superblock();
     let written = superblock.map_or(0, |block| written_on(block));
-    let mut generation = world.history.generation(written).unwrap_or_default();
-    while !world.history.is_in_force(generation.id.0) {
-        match world.history.generation(generation.parent.0) {
+    let mut generation = world.volume.history.generation(written).unwrap_or_default();
+    while !world.volume.history.is_in_force(generation.id.0) {
+        match world.volume.history.generation(generation.parent.0) {
             Some(parent) => generation = parent,
             None => break,
         }
@@ -52,8 +52,8 @@ pub(super) fn generation_on(world: &World, node: usize) -> Generation {
 /// The durable superblock of `node` changed: what each member had at some time is in force, and stays so whatever
 /// becomes of their disks; one may be exchanged while its acknowledgement is on the way.
 pub(crate) fn enforce(world: &mut World, node: usize) {
-    for id in world.history.line(world.nodes[node].generation()) {
-        world.history.hold(id, node_id(node));
+    for id in world.volume.history.line(world.nodes[node].generation()) {
+        world.volume.history.hold(id, node_id(node));
     }
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn enforce(world: &mut World, node: usize) {
 pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, promised: bool, fua: bool) {
     let generation = generation_of(world, node);
     acknowledged_in(world, node, generation.id.0);
-    world.history.acknowledge(
+    world.volume.history.acknowledge(
         stamp,
         world.moment,
         generation.id.0,
@@ -78,7 +78,7 @@ pub(crate) fn write_done(world: &mut World, node: usize, stamp: Stamp, promised:
 pub(crate) fn flush_done(world: &mut World, node: usize, moment: u64) {
     let generation = generation_of(world, node);
     let writer = world.nodes[node].writer();
-    for stamp in world.history.flush(writer, moment, generation.id.0) {
+    for stamp in world.volume.history.flush(writer, moment, generation.id.0) {
         check_members(world, node, generation, stamp, true);
     }
 }
@@ -91,7 +91,7 @@ fn check_members(
     stamp: Stamp,
     stable: bool,
 ) {
-    let Some(write) = world.history.write(stamp) else {
+    let Some(write) = world.volume.history.write(stamp) else {
         return;
     };
     let range = write.sector..write.sector + write.sectors;
@@ -113,6 +113,7 @@ fn check_members(
         };
         let promise = |sector| {
             world
+                .volume
                 .history
                 .promises(sector)
                 .iter()
@@ -124,8 +125,14 @@ fn check_members(
             .filter(|&sector| view[sector as usize] != stamp);
         let lacks = others.find(|&sector| {
             promise(sector).is_some_and(|promise| {
-                world.history.breaks(sector, view[sector as usize], promise)
-                    && !world.history.is_excused(member.index(), sector, stamp)
+                world
+                    .volume
+                    .history
+                    .breaks(sector, view[sector as usize], promise)
+                    && !world
+                        .volume
+                        .history
+                        .is_excused(member.index(), sector, stamp)
             })
         });
         if let Some(sector) = lacks {
@@ -158,17 +165,21 @@ pub(crate) fn claims(world: &mut World, node: usize) {
         return;
     }
     let current = superblock.generation.id.0;
-    let generation = if world.history.is_forgiven(current) {
+    let generation = if world.volume.history.is_forgiven(current) {
         // Made by force: nothing is owed from before it.
         current
     } else {
         written_on(superblock)
     };
-    let duties = world.history.duties(generation);
+    let duties = world.volume.history.duties(generation);
     let now = world
+        .volume
         .history
         .broken(node, &this.disk.current, &duties, false);
-    let later = world.history.broken(node, &this.disk.stable, &duties, true);
+    let later = world
+        .volume
+        .history
+        .broken(node, &this.disk.stable, &duties, true);
     for (broken, when) in [(now, "lacks"), (later, "would lack after a power cut")] {
         if let Some((sector, value, promise)) = broken {
             let text = format!(

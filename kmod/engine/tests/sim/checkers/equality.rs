@@ -5,6 +5,7 @@
 use crate::link::Connection;
 use crate::node::Node;
 use crate::world::World;
+use weft_uapi::ondisk::FLAG_LEFT;
 
 /// Checks every pair of disks that is idle; says whether all were.
 pub(crate) fn equality(world: &mut World) -> bool {
@@ -31,12 +32,17 @@ fn is_well(world: &World, node: usize, peer: usize) -> bool {
     let sessions = world.nodes.iter().flat_map(|node| node.sessions.values());
     let mut connections = sessions.map(|&(number, _)| &world.connections[number]);
     let has_noticed = connections.all(|it| it.is_whole() || !it.has(node));
+    // Who is leaving may be left out of the record of this volume already, and waits for that of the other one.
+    let stays = |node: usize| {
+        let block = world.nodes[node].superblock();
+        block.is_some_and(|block| block.flags & FLAG_LEFT == 0)
+    };
     let is_idle = this.is_attached && this.ops.is_empty() && has_noticed;
     let is_quiet = |connection: &Connection| !connection.has(node) || connection.is_quiet();
     let mut connections = world.live.iter().map(|&number| &world.connections[number]);
     let view = world.view(node, peer);
     let is_well = view.is_some_and(|view| view.is_well() && view.unacked == 0);
-    is_idle && is_well && connections.all(is_quiet)
+    is_idle && is_well && stays(node) && connections.all(is_quiet)
 }
 
 fn compare(world: &mut World, a: usize, b: usize) {

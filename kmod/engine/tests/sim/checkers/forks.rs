@@ -10,15 +10,15 @@ use weft_uapi::ondisk::Superblock;
 /// The durable superblock of `node` changed.
 pub(crate) fn line_changed(world: &mut World, node: usize, old: &Superblock, new: &Superblock) {
     let (was, is) = (
-        world.history.line(written_on(old)),
-        world.history.line(new.generation.id.0),
+        world.volume.history.line(written_on(old)),
+        world.volume.history.line(new.generation.id.0),
     );
     let lost: BTreeSet<u64> = was.difference(&is).copied().collect();
     if lost.is_empty() {
         return;
     }
     let is_allowed = std::mem::take(&mut world.nodes[node].may_lose_line);
-    if !is_allowed && world.history.has_acknowledged(&lost) {
+    if !is_allowed && world.volume.history.has_acknowledged(&lost) {
         let text = format!(
             "n{node} left generation {} for {} though writes were acknowledged in it and nobody gave them up",
             old.generation.id, new.generation.id

@@ -25,10 +25,10 @@ pub(crate) fn read_done(
         return;
     }
     let generation = generation_on(world, disk).id.0;
-    let duties = world.history.duties(generation);
+    let duties = world.volume.history.duties(generation);
     let writer = world.nodes[node].writer();
     for (sector, &value) in (sector..).zip(content) {
-        let history = &world.history;
+        let history = &world.volume.history;
         if value >= FIRST_WRITE {
             let write = history.write(value);
             if !write
@@ -61,7 +61,7 @@ pub(crate) fn read_done(
                 && write.ended.is_some_and(|ended| ended <= moment)
         });
         if has_surfaced {
-            world.history.observe(sector, value, generation);
+            world.volume.history.observe(sector, value, generation);
         }
     }
 }

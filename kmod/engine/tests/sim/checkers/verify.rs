@@ -18,7 +18,7 @@ pub(crate) fn no_false_difference(
     peer: usize,
     info: &PeerVolumeInfo,
 ) {
-    if let Some(block) = blocks(info).find(|block| !world.bad_ever.contains(block)) {
+    if let Some(block) = blocks(info).find(|block| !world.volume.bad_ever.contains(block)) {
         let text = format!(
             "n{node} takes block {block} for one that differs on n{peer}, and it never went bad"
         );
