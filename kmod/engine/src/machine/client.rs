@@ -307,8 +307,7 @@ impl<H: Host> Engine<H> {
         if self.is_displaced(&client) {
             return self.lose_application(cx, "another application took its place");
         }
-        let node = self.config.node;
-        if self.each_volume().any(|volume| volume.is_bereft(node)) {
+        if self.is_bereft() {
             return self.lose_application(cx, "no copy has all that was not flushed");
         }
         if self.each_volume().any(|volume| volume.is_negotiating()) && again > cx.now {
@@ -339,6 +338,16 @@ impl<H: Host> Engine<H> {
                 ..client
             });
         }
+    }
+
+    /// Whether nobody has all that the application was shown any more: of some volume, or of all of them together.
+    fn is_bereft(&self) -> bool {
+        let node = self.config.node;
+        let keepers = self.each_volume().filter_map(|volume| volume.keepers(node));
+        self.each_volume().any(|volume| volume.is_bereft(node))
+            || keepers
+                .reduce(NodeSet::intersection)
+                .is_some_and(NodeSet::is_empty)
     }
 
     /// Whether this node's own disks have become good enough for its application, and have all that it was shown.

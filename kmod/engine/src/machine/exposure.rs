@@ -173,21 +173,37 @@ impl<H: Host> Volume<H> {
     /// given its data up.
     pub(super) fn is_bereft(&self, node: NodeId) -> bool {
         let shown = &self.exposure;
-        let has_lost = |holder: NodeId| {
-            if holder == node {
-                return !self.keeps_exposure(node);
-            }
-            let said = self
-                .replica(holder)
-                .filter(|replica| replica.session.is_some() && !replica.round.is_open())
-                .and_then(|replica| replica.round.peer);
-            said.is_some_and(|said| {
-                let side = &said.side;
-                said.disk != DiskState::Diskless
-                    && !shown.is_in(holder, &side.ancestry, side.attach_id, said.joined)
-            })
-        };
-        shown.generation != GenerationId::NONE && shown.holders.iter().all(has_lost)
+        let mut holders = shown.holders.iter();
+        shown.generation != GenerationId::NONE && holders.all(|it| self.has_lost(node, it))
+    }
+
+    /// Who may have all that the application was shown; `None`: anybody, since a flush covers it.
+    pub(super) fn keepers(&self, node: NodeId) -> Option<NodeSet> {
+        let shown = &self.exposure;
+        let is_bound = shown.generation != GenerationId::NONE && shown.flushed != shown.answered;
+        is_bound.then(|| {
+            let holders = shown.holders.iter();
+            let keepers = holders.filter(|&holder| !self.has_lost(node, holder));
+            keepers.fold(NodeSet::EMPTY, NodeSet::with)
+        })
+    }
+
+    /// Whether a holder has lost its cache, its disk, or has given its data up, as far as this node knows.
+    fn has_lost(&self, node: NodeId, holder: NodeId) -> bool {
+        if holder == node {
+            return !self.keeps_exposure(node);
+        }
+        let said = self
+            .replica(holder)
+            .filter(|replica| replica.session.is_some() && !replica.round.is_open())
+            .and_then(|replica| replica.round.peer);
+        said.is_some_and(|said| {
+            let side = &said.side;
+            let is_in = self
+                .exposure
+                .is_in(holder, &side.ancestry, side.attach_id, said.joined);
+            said.disk != DiskState::Diskless && !is_in
+        })
     }
 
     /// Whether the peer that was asked to serve has said what it would show.

@@ -388,3 +388,33 @@ fn a_cut_at_any_step_of_a_leave_leaves_both_volumes_whole_in_the_end() {
         assert_whole(&mut rig, 0);
     }
 }
+
+/// Each of two disks that were replaced has all of its volume again, but nobody can say so of what was not flushed.
+#[test]
+fn a_client_ends_when_no_node_has_all_that_it_was_answered_on_both_volumes() {
+    let mut rig = Rig::of_two_volumes(3, Quorum::default());
+    for volume in 0..2 {
+        rig.on(volume).detach(0);
+        assert_eq!(rig.on(volume).write(0, 0, 1, 4096), Ok(()));
+    }
+    let server = rig.resource(0).server as usize - 1;
+    rig.isolate(0);
+    let waiting = [0, 1].map(|volume| rig.on(volume).begin_write(0, 8, 2, 4096));
+    for (volume, number) in [(0, server), (1, 3 - server)] {
+        rig.on(volume).detach(number);
+        rig.on(volume).replace_disk(number);
+        rig.on(volume).attach_with_blocks(number, 512);
+        rig.idle();
+        assert_eq!(rig.on(volume).disk_state(number), DiskState::UpToDate);
+    }
+    rig.heal();
+    for request in waiting {
+        assert_eq!(rig.result(request), Some(Err(IoError::NoData)));
+    }
+    assert_eq!(rig.primaries(), []);
+    // A new application begins with what they have.
+    assert_eq!(rig.promote(0), Ok(()));
+    for volume in 0..2 {
+        assert_eq!(rig.on(volume).read(0, 0, 4096), Ok(vec![1; 4096]));
+    }
+}
