@@ -18,6 +18,8 @@
 //! of queued work. Removing it drops the first; the others belong to things that were removed before.
 
 mod down;
+mod freeze;
+mod memory;
 mod opening;
 mod orders;
 mod session;
@@ -38,8 +40,9 @@ use crate::sys::bio::{Bio, BioStack};
 use crate::sys::gendisk::Gendisk;
 use crate::sys::memory::Pool;
 use crate::sys::module::ModuleRef;
-use crate::sys::pages::PageReserve;
 use crate::sys::work::OrderedQueue;
+use freeze::Freezer;
+use memory::{Memory, VOLUME_BLOCKS};
 use kernel::{
     new_condvar, new_delayed_work, new_mutex, new_work,
     prelude::*,
@@ -83,10 +86,6 @@ pub(crate) const RETRY_MS: u32 = 100;
 /// Operations of a volume that the engine has in flight at most besides those of applications here: of peers (256), of
 /// clients (128), flushes and metadata.
 const VOLUME_OPS: usize = 448;
-
-/// Blocks of metadata of a volume that the engine writes at the same time at most: bitmap (16), and while the metadata move
-/// the whole log (16), the superblock and what is zeroed.
-const VOLUME_BLOCKS: u16 = 36;
 
 /// A resource on this node.
 #[pin_data]
@@ -141,6 +140,10 @@ pub(crate) struct Resource {
     slow_work: Work<Resource, SLOW>,
     #[pin]
     turn_work: Work<Resource, TURN>,
+    #[pin]
+    freezer: Mutex<Freezer>,
+    #[pin]
+    freeze_work: Work<Resource, FREEZE>,
 }
 
 /// Number of the work item for ends of disk requests.
@@ -155,37 +158,19 @@ const ISSUE: u64 = 3;
 const RETRY: u64 = 4;
 /// Number of the work item for whose resyncs come first.
 const TURN: u64 = 5;
+/// Number of the work item for file systems that are frozen.
+const FREEZE: u64 = 6;
 
 kernel::impl_has_work! {
     impl HasWork<Self, WORK> for Resource { self.work }
     impl HasWork<Self, SLOW> for Resource { self.slow_work }
     impl HasWork<Self, ISSUE> for Resource { self.issue_work }
     impl HasWork<Self, TURN> for Resource { self.turn_work }
+    impl HasWork<Self, FREEZE> for Resource { self.freeze_work }
 }
 kernel::impl_has_delayed_work! {
     impl HasDelayedWork<Self, TIMER> for Resource { self.timer }
     impl HasDelayedWork<Self, RETRY> for Resource { self.retry }
-}
-
-/// Memory for data. Each purpose has its own reserve, since one may wait for another.
-pub(crate) struct Memory {
-    /// Writes of applications.
-    pub(crate) writes: Arc<PageReserve>,
-    /// Blocks of metadata.
-    pub(crate) meta: Arc<PageReserve>,
-    /// Reads of the disk for peers.
-    pub(crate) reads: Arc<PageReserve>,
-}
-
-impl Memory {
-    fn new() -> Result<Self> {
-        let reserve = || PageReserve::new(2);
-        Ok(Self {
-            writes: reserve()?,
-            meta: PageReserve::of_single_pages(VOLUME_BLOCKS)?,
-            reads: reserve()?,
-        })
-    }
 }
 
 /// What is serialised by the engine's lock.
@@ -349,6 +334,8 @@ impl Resource {
             timer <- new_delayed_work!("weft_timer"),
             slow_work <- new_work!("weft_slow_work"),
             turn_work <- new_work!("weft_turn_work"),
+            freezer <- new_mutex!(Freezer::new()),
+            freeze_work <- new_work!("weft_freeze_work"),
         }? Error);
         Arc::pin_init(resource, GFP_KERNEL)
     }

@@ -72,8 +72,8 @@ pub(crate) enum Action {
     },
     /// Makes the device larger.
     Resize { volume: VolumeId, growth: Growth },
-    /// Lets the application's requests wait.
-    SuspendIo,
+    /// Lets the application's requests wait, perhaps with its file systems frozen first.
+    SuspendIo { freezes: bool },
     /// Lets them go on.
     ResumeIo,
     /// Changes options.
@@ -168,7 +168,9 @@ impl Action {
                     assumes_room: arguments.flag(Attribute::AssumePeerHasSpace),
                 },
             },
-            Command::SuspendIo => Self::SuspendIo,
+            Command::SuspendIo => Self::SuspendIo {
+                freezes: arguments.flag(Attribute::Freeze),
+            },
             Command::ResumeIo => Self::ResumeIo,
             Command::Options => Self::Options {
                 options: options(arguments)?,

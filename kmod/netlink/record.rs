@@ -31,6 +31,7 @@ impl Record {
                 if let Some(other) = resource.host.registry.after(resource.padded_name()) {
                     info.resync_after = other;
                 }
+                resource.describe_freeze(&mut info);
                 Self::Resource(info)
             }
             Object::Volume(volume) => {

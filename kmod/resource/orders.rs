@@ -129,6 +129,12 @@ pub(super) enum Purpose {
     Down(Down),
     /// As the first; this resource's resyncs are to wait for those of another one as well.
     After(Answer, Option<Name>),
+    /// File systems are frozen for it.
+    Freeze,
+    /// It is the action, and ends that.
+    Resume(Answer),
+    /// Nobody waits for it.
+    Nobody,
 }
 
 impl Orders {
@@ -314,8 +320,8 @@ impl Resource {
             Action::VerifyStop { volume, peer } => Command::VerifyStop { volume, peer },
             Action::Repair { volume, peer, from } => Command::Repair { volume, peer, from },
             Action::Resize { volume, growth } => Command::Resize { volume, growth },
-            Action::SuspendIo => Command::SuspendIo,
-            Action::ResumeIo => Command::ResumeIo,
+            Action::SuspendIo { freezes } => return self.suspend(freezes, answer),
+            Action::ResumeIo => return self.command(Command::ResumeIo, Purpose::Resume(answer)),
         };
         self.command(command, Purpose::Itself(answer));
     }
@@ -348,6 +354,9 @@ impl Resource {
             }
             (Purpose::After(answer, other), Ok(())) => self.let_wait(answer, other),
             (Purpose::Down(down), result) => self.went_down(down, result),
+            (Purpose::Freeze, result) => self.on_suspended(result),
+            (Purpose::Resume(answer), result) => self.on_resumed(answer, result),
+            (Purpose::Nobody, _) => {}
         }
     }
 
@@ -395,6 +404,7 @@ impl Resource {
     }
 
     fn drop_volume(&self, id: VolumeId) {
+        self.thaw_volume(id);
         let mut state = self.state.lock();
         let index = state.rest.volumes.iter().position(|volume| volume.id == id);
         let volume = index.and_then(|index| state.rest.volumes.remove(index).ok());

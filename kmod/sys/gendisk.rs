@@ -157,6 +157,19 @@ impl<T: BlockDevice> Gendisk<T> {
         unsafe { (*(*bio.as_ptr()).bi_bdev).bd_disk == self.disk.as_ptr() }
     }
 
+    /// Freezes the file system that is mounted on it, which writes out all that it has; one that is not mounted cannot be until
+    /// [`Self::thaw`]. It nests. May sleep for as long as the requests take that come of it.
+    pub(crate) fn freeze(&self) -> Result {
+        // SAFETY: The disk was added, by the type's invariant, and its block device lives as long.
+        to_result(unsafe { bindings::bdev_freeze((*self.disk.as_ptr()).part0) })
+    }
+
+    /// Takes one [`Self::freeze`] back. May sleep likewise.
+    pub(crate) fn thaw(&self) {
+        // SAFETY: As above. The only error is that it was not frozen, or that its file system cannot go on, which says so.
+        unsafe { bindings::bdev_thaw((*self.disk.as_ptr()).part0) };
+    }
+
     /// Changes the size and tells the world. May sleep.
     pub(crate) fn set_sectors(&self, sectors: u64) {
         // SAFETY: The disk was added, by the type's invariant.

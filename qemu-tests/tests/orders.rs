@@ -150,3 +150,62 @@ fn a_suspended_writer_stands_still_until_it_is_resumed() {
         ensure_equal_disks(cluster)
     });
 }
+
+/// Whether the file system on the disk of a node would have to replay its journal.
+fn needs_recovery(node: &Machine) -> Result<bool> {
+    // The flag EXT4_FEATURE_INCOMPAT_RECOVER of the superblock, past the cache.
+    let script = "dd if=/dev/vdb iflag=direct bs=4096 count=1 2>/dev/null | od -An -tu4 -j1120 -N4";
+    let features: u32 = node.sh(script)?.trim().parse()?;
+    Ok(features & 4 != 0)
+}
+
+#[test]
+fn a_frozen_file_system_is_clean_on_all_disks_until_it_is_resumed() {
+    mirror::pair(64).test(|cluster| {
+        let (alpha, beta) = (cluster.node(0), cluster.node(1));
+        mirror::weave_and_mount(cluster)?;
+        let mut scribe = Scribe::start(alpha, "/mnt/records")?;
+        scribe.wait_for(20)?;
+        alpha.sh("weft suspend-io r0")?;
+        ensure!(needs_recovery(beta)?, "it is mounted, and not frozen");
+        // What waits already would hold a freeze up.
+        ensure_refused(alpha, "weft suspend-io --freeze r0", &["io-suspended"])?;
+        alpha.sh("weft resume-io r0")?;
+
+        alpha.sh("weft suspend-io --freeze r0")?;
+        ensure_equal_disks(cluster)?;
+        ensure!(!needs_recovery(alpha)? && !needs_recovery(beta)?);
+        let told = alpha.sh("weft status r0")?;
+        ensure!(
+            told.contains("a person had its file systems frozen; weft resume-io r0"),
+            "{told}"
+        );
+        ensure_refused(alpha, "weft suspend-io --freeze r0", &["io-suspended"])?;
+        let acknowledged = scribe.acknowledged();
+        alpha.sh("weft resume-io r0")?;
+        scribe.wait_for(acknowledged + 20)?;
+
+        // Who ordered it dies at some moment: either nothing was frozen, or the status says so, and how it ends.
+        alpha.sh("timeout --signal=KILL 0.05 weft suspend-io --freeze r0; true")?;
+        alpha.sh("timeout --signal=KILL 0.5 weft suspend-io --freeze r0; true")?;
+        wait_for(alpha, "the freeze to be shown", |view| {
+            view.waits_for("freeze")
+        })?;
+        let acknowledged = scribe.acknowledged();
+        alpha.sh("weft resume-io r0")?;
+        scribe.wait_for(acknowledged + 20)?;
+        let told = alpha.sh("weft status r0")?;
+        ensure!(!told.contains("frozen"), "{told}");
+
+        let last = scribe.stop()?;
+        alpha.sh("umount /mnt")?;
+        ensure_records(alpha, "/mnt/records", last)?;
+        // Nothing is mounted: it is as with suspend-io, and nothing can be mounted.
+        alpha.sh("weft suspend-io --freeze r0")?;
+        ensure!(alpha.sh(&format!("mount {DEVICE} /mnt")).is_err());
+        alpha.sh("weft resume-io r0")?;
+        alpha.sh(&format!("mount {DEVICE} /mnt && umount /mnt"))?;
+        wait_uptodate(cluster)?;
+        ensure_equal_disks(cluster)
+    });
+}

@@ -174,6 +174,8 @@ states! {
         ResyncAfter = 43 "resync-after",
         /// Whether ranges are asked for by digest, see [`crate::resync::Csums`].
         CsumsResync = 44 "csums-resync",
+        /// Freeze what is mounted on the devices first.
+        Freeze = 45 "freeze",
     }
 }
 
@@ -181,7 +183,7 @@ states! {
 pub const NO_RESOURCE: &str = "none";
 
 /// Largest attribute number.
-pub const ATTRIBUTE_MAX: u32 = Attribute::CsumsResync.number();
+pub const ATTRIBUTE_MAX: u32 = Attribute::Freeze.number();
 
 /// Type and bound of an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,7 +234,8 @@ impl Attribute {
             | Self::TieBreaker
             | Self::Resume
             | Self::AssumeClean
-            | Self::AssumePeerHasSpace => AttributeKind::Flag,
+            | Self::AssumePeerHasSpace
+            | Self::Freeze => AttributeKind::Flag,
             Self::Code | Self::RecordKind | Self::EventKind => AttributeKind::U32(u32::MAX),
             Self::Start
             | Self::Stop
@@ -624,7 +627,13 @@ pub const COMMANDS: &[CommandSpec] = &[
     ),
     mutation(
         Command::SuspendIo,
-        &[RESOURCE],
+        &[
+            RESOURCE,
+            may(
+                Attribute::Freeze,
+                "freeze what is mounted on the devices of this node first; resume-io thaws it",
+            ),
+        ],
         "Let the application's requests wait; done when none is under way any more, on no node.",
     ),
     mutation(

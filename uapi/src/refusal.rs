@@ -193,6 +193,8 @@ refusals! {
     NoShrink = 120 "no-shrink", "The device is larger than that, and this version does not make devices smaller.", "lsblk; ask for a larger size, or make a new, smaller resource and copy the data";
     /// Resources would wait for each other.
     AfterCircle = 130 "resync-after-circle", "Resyncs would wait for each other in a circle.", "weft status; weftsetup options RES --resync-after none";
+    /// A file system could not be frozen.
+    CannotFreeze = 131 "cannot-freeze", "What is mounted on the devices could not be frozen, and nothing is suspended.", "weft status RES; without --freeze the requests only wait";
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub const SUSPENDED_FENCING: u32 = 1 << 4;
 pub const SUSPENDED_NO_SERVER: u32 = 1 << 5;
 /// Bit of [`ResourceInfo::suspended`]: a person said so.
 pub const SUSPENDED_COMMAND: u32 = 1 << 6;
+/// Bit of [`ResourceInfo::suspended`]: file systems are frozen, or about to be, so that programs cannot write to them.
+pub const SUSPENDED_FREEZE: u32 = 1 << 7;
 
 /// A resource on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

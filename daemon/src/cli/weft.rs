@@ -198,6 +198,9 @@ enum Verb {
     SuspendIo {
         /// Name of the resource
         resource: String,
+        /// Freeze what is mounted on its devices here first, so that snapshots of the disks need no repair; resume-io thaws it
+        #[arg(long)]
+        freeze: bool,
     },
     /// Let the application's requests go on
     ResumeIo {
@@ -431,7 +434,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Verb::ResumeSync { resource, peer } => {
             order_peers(Command::ResumeSync, resource, peer.as_deref())
         }
-        Verb::SuspendIo { resource } => perform(&Request::about(Command::SuspendIo, resource)),
+        Verb::SuspendIo { resource, freeze } => {
+            perform(&Request::about(Command::SuspendIo, resource).flag(Attribute::Freeze, *freeze))
+        }
         Verb::ResumeIo { resource } => perform(&Request::about(Command::ResumeIo, resource)),
         Verb::Status { resource, show } => show::status(resource.as_deref(), show.json, show.watch),
         Verb::Events { resource, json } => events::follow(resource.as_deref(), *json),

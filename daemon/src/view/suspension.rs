@@ -4,8 +4,8 @@
 
 use super::model::Quorum;
 use weft_uapi::status::{
-    SUSPENDED_BROKEN, SUSPENDED_COMMAND, SUSPENDED_FENCING, SUSPENDED_NO_DATA, SUSPENDED_NO_SERVER,
-    SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
+    SUSPENDED_BROKEN, SUSPENDED_COMMAND, SUSPENDED_FENCING, SUSPENDED_FREEZE, SUSPENDED_NO_DATA,
+    SUSPENDED_NO_SERVER, SUSPENDED_QUORUM, SUSPENDED_TRANSITION,
 };
 
 const REASONS: &[(u32, &str)] = &[
@@ -16,6 +16,7 @@ const REASONS: &[(u32, &str)] = &[
     (SUSPENDED_FENCING, "fencing"),
     (SUSPENDED_NO_SERVER, "no-server"),
     (SUSPENDED_COMMAND, "command"),
+    (SUSPENDED_FREEZE, "freeze"),
 ];
 
 /// The reasons that these bits stand for, as the JSON of `weft status` names them.
@@ -36,6 +37,7 @@ pub(super) fn why(reason: &str) -> &'static str {
             "this node has no good data of its own, and no connected peer that has all that was shown to its users"
         }
         "command" => "a person suspended it",
+        "freeze" => "a person had its file systems frozen",
         _ => "for a reason that this version does not know",
     }
 }
@@ -67,7 +69,7 @@ pub(super) fn way_out(reason: &str, resource: &str, quorum: &Quorum) -> String {
              weft status {resource} there tells whether they are up to date; \
              to have the requests fail instead: weft secondary {resource} --force"
         ),
-        "command" => format!("weft resume-io {resource}"),
+        "command" | "freeze" => format!("weft resume-io {resource}"),
         _ => "dmesg | grep weft".to_owned(),
     }
 }
