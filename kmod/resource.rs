@@ -42,7 +42,6 @@ use crate::sys::memory::Pool;
 use crate::sys::module::ModuleRef;
 use crate::sys::work::OrderedQueue;
 use freeze::Freezer;
-use memory::{Memory, VOLUME_BLOCKS};
 use kernel::{
     new_condvar, new_delayed_work, new_mutex, new_work,
     prelude::*,
@@ -54,6 +53,7 @@ use kernel::{
     time::{ClockSource, Monotonic},
     workqueue::{DelayedWork, Work, WorkItem},
 };
+use memory::{Memory, VOLUME_BLOCKS};
 pub(crate) use orders::Order;
 use orders::Orders;
 pub(crate) use session::SessionEnd;

@@ -99,13 +99,23 @@ impl Resource {
                 return Err(Refusal::Interrupted.into());
             }
             let mut freezer = self.freezer.lock();
-            freezer.frozen.reserve(1, GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+            freezer
+                .frozen
+                .reserve(1, GFP_KERNEL)
+                .map_err(|_| Refusal::NoMemory)?;
             drop(freezer);
             gendisk.freeze().map_err(|error| {
                 let errno = error.to_errno();
-                Failure::new(Refusal::CannotFreeze, format_args!("Volume {id}: error {errno}."))
+                Failure::new(
+                    Refusal::CannotFreeze,
+                    format_args!("Volume {id}: error {errno}."),
+                )
             })?;
-            let kept = self.freezer.lock().frozen.push_within_capacity((id, gendisk));
+            let kept = self
+                .freezer
+                .lock()
+                .frozen
+                .push_within_capacity((id, gendisk));
             if let Err(error) = kept {
                 error.0 .1.thaw();
             }

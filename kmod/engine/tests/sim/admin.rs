@@ -198,11 +198,19 @@ impl World {
         (!force || !lacks_data).then_some(force)
     }
 
+    /// Whether a volume of `node` never held data: to be promoted by force is to begin anew.
+    pub(crate) fn lacks_data(&mut self, node: usize) -> bool {
+        let mut lacks_data = false;
+        self.on_each_volume(|world| lacks_data |= world.nodes[node].is_blank());
+        lacks_data
+    }
+
     /// A person who has tried everything else takes it that what no disk has is lost.
     fn insist(&mut self) {
         let newest = (0..self.nodes.len())
             .filter(|&node| !self.nodes[node].is_diskless)
             .max_by_key(|&node| self.nodes[node].superblock().map(|it| it.generation.term));
+        let newest = newest.filter(|&node| self.other.is_none() || !self.lacks_data(node));
         if let Some(node) = newest.filter(|_| !self.nodes.iter().any(|node| node.is_forcing)) {
             self.nodes[node].set_leaving(false);
             self.command(node, Command::Primary { force: true });
@@ -458,6 +466,40 @@ impl World {
         }
     }
 
+    /// Gives `node` a new disk for a volume of which it has nothing in common with `peer`, if that is worth more.
+    fn replace_unrelated(&mut self, node: usize, peer: usize) -> bool {
+        let is_late = self
+            .calm_since
+            .is_some_and(|since| self.now > since + GIVE_UP_AFTER);
+        let [here, there] = [node, peer].map(|it| self.nodes[it].is_primary());
+        // Either has data: those of an application are kept.
+        let is_less = is_late && !here && (there || node > peer);
+        if self.other.is_none() {
+            let is_useless = !self.nodes[node].has_good_disk();
+            if is_useless {
+                self.replace_disk(node);
+            }
+            return is_useless;
+        }
+        let life = self.nodes[node].life;
+        self.on_each_volume(|world| {
+            if world.is_unrelated(node, peer) && (is_less || !world.nodes[node].has_good_disk()) {
+                world.replace_disk(node);
+            }
+        });
+        self.nodes[node].life != life
+    }
+
+    /// Whether the two have nothing in common of this volume.
+    fn is_unrelated(&self, node: usize, peer: usize) -> bool {
+        let engine = self.nodes[node].engine.as_ref();
+        let info = engine
+            .and_then(|engine| engine.peer_volume_info(node_id(peer), self.at, Time(self.now)));
+        info.is_some_and(|info| {
+            info.rule.starts_with(b"unrelated") || info.rule.starts_with(b"rolled-back")
+        })
+    }
+
     /// Connects a node that stands alone: first as it is, and after a split brain with the other side's data.
     fn reconnect(&mut self, node: usize, peer: usize) {
         let engine = self.nodes[node].engine.as_ref();
@@ -468,9 +510,8 @@ impl World {
         // Of two primaries out of each other's reach one may be a client that has to hear that others went on.
         if reason.contains("split brain") {
             self.resolve_split_brain();
-        } else if reason.contains("unrelated") && !self.nodes[node].has_good_disk() {
-            // It lagged until nobody remembers where it stopped.
-            self.replace_disk(node);
+        } else if reason.contains("unrelated") && self.replace_unrelated(node, peer) {
+            // It lagged until nobody remembers where it stopped, or began anew beside others.
         } else {
             self.connect(node, peer, false);
         }

@@ -61,7 +61,7 @@ impl World {
             12..=14 => self.switch_over(node),
             15 => self.demote(node),
             16 => self.command(node, Command::Primary { force: false }),
-            17 if self.random.percent(30) && !self.nodes[node].is_blank() => {
+            17 if self.random.percent(30) && !self.lacks_data(node) => {
                 self.command(node, Command::Primary { force: true });
             }
             18 => self.disconnect(node, peer),
