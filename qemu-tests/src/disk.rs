@@ -98,6 +98,7 @@ struct State {
     media: File,
     cache: WriteCache,
     faults: Vec<(Operation, Range<u64>)>,
+    lost: Vec<Range<u64>>,
     hangs: bool,
     counters: Counters,
 }
@@ -146,6 +147,7 @@ impl Disk {
                     media,
                     cache: WriteCache::default(),
                     faults: Vec::new(),
+                    lost: Vec::new(),
                     hangs: false,
                     counters: Counters::default(),
                 }),
@@ -185,6 +187,17 @@ impl Disk {
         self.state().faults.push((operation, range));
     }
 
+    /// Fails every read that touches `range` (in bytes) until all of it was written in
+    /// one go, or until [`Self::repair`].
+    pub fn lose(&self, range: Range<u64>) {
+        self.state().lost.push(range);
+    }
+
+    /// How many ranges are lost and were not written since.
+    pub fn lost(&self) -> usize {
+        self.state().lost.len()
+    }
+
     /// Fails everything, as a disk does that was pulled out.
     pub fn fail_all(&self) {
         for operation in [Operation::Read, Operation::Write, Operation::Flush] {
@@ -194,7 +207,9 @@ impl Disk {
 
     /// Takes all faults back.
     pub fn repair(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.lost.clear();
     }
 
     /// Leaves every request unanswered until [`Self::go_on`].
@@ -356,9 +371,10 @@ impl State {
     }
 
     fn has_fault(&self, operation: Operation, range: Range<u64>) -> bool {
-        self.faults.iter().any(|(faulty, broken)| {
-            *faulty == operation && broken.start < range.end && range.start < broken.end
-        })
+        let touches = |broken: &Range<u64>| broken.start < range.end && range.start < broken.end;
+        let mut faults = self.faults.iter();
+        faults.any(|(faulty, broken)| *faulty == operation && touches(broken))
+            || operation == Operation::Read && self.lost.iter().any(touches)
     }
 
     fn perform(&mut self, request: Request) -> io::Result<Vec<u8>> {
@@ -378,6 +394,9 @@ impl State {
     }
 
     fn settle(&mut self, offset: u64, len: u64, fua: bool) -> io::Result<()> {
+        let end = offset + len;
+        self.lost
+            .retain(|lost| lost.start < offset || end < lost.end);
         if fua {
             self.cache.commit(offset, len, &self.media)
         } else if self.cache.size() > CACHE_LEN_MAX {

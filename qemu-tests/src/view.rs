@@ -58,6 +58,11 @@ impl View {
         number(&self.0, "/devices/0/written_bytes").unwrap_or(0)
     }
 
+    /// Blocks of its disk that it has written anew.
+    pub fn healed(&self) -> u64 {
+        number(&self.0, "/devices/0/healed_blocks").unwrap_or(0)
+    }
+
     /// What it says of another machine.
     pub fn peer(&self, machine: &Machine) -> PeerView<'_> {
         let is_it = |peer: &PeerView<'_>| text(peer.0, "/name") == machine.name();

@@ -7,6 +7,7 @@ mod failover;
 mod fencing;
 mod handover;
 mod harness;
+mod heal;
 mod leave;
 mod mirror;
 mod module;

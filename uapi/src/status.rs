@@ -165,8 +165,8 @@ pub struct VolumeInfo {
     pub meta: [u8; PATH_MAX + 1],
     /// Logical block size of the device in bytes; 0: no disk.
     pub block_bytes: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// Blocks of 4 KiB that the disk could not read and that were written anew with a peer's data, since the volume was made.
+    pub healed_blocks: u32,
     /// This node left in order, and this is the newest record that it knew then; 0: it did not, or was taken in since.
     pub left_at: u64,
 }

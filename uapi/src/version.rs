@@ -63,6 +63,9 @@ pub const FEATURE_RESIZE: u64 = 1 << 8;
 /// Feature bit: a target may say by digests which ranges it need not be sent.
 pub const FEATURE_CSUMS: u64 = 1 << 9;
 
+/// Feature bit: gives a peer what that one's disk cannot read any more.
+pub const FEATURE_HEAL: u64 = 1 << 10;
+
 /// All features that this build knows.
 pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_SPLIT_BRAIN
@@ -73,4 +76,5 @@ pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_VERIFY
     | FEATURE_ZEROES
     | FEATURE_RESIZE
-    | FEATURE_CSUMS;
+    | FEATURE_CSUMS
+    | FEATURE_HEAL;

@@ -63,6 +63,10 @@ states! {
         Flush = 19 "flush",
         /// Everything up to `seq` is stable on all members: forget it. With the ages that their disks have reached ([`AgeBody`]).
         Trim = 20 "trim",
+        /// The sender's disk cannot read a block any more: what is in it? `seq` is its own number of the question.
+        HealRequest = 21 "heal-request",
+        /// Answer to that, with its `seq`; without payload the sender cannot tell, and `arg` is a [`RequestError`].
+        HealData = 22 "heal-data",
         /// Read for a node without good local data; `seq` is its own number of the request.
         ReadRequest = 24 "read-request",
         /// Answer to a read request, with its `seq`; without payload it failed, and `arg` is a [`RequestError`].
@@ -266,7 +270,7 @@ impl PacketKind {
     pub const fn carries_data(self) -> bool {
         matches!(
             self,
-            Self::Write | Self::ReadReply | Self::ClientWrite | Self::ResyncData
+            Self::Write | Self::HealData | Self::ReadReply | Self::ClientWrite | Self::ResyncData
         )
     }
 

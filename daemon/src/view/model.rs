@@ -233,6 +233,9 @@ pub struct Device {
     pub al_writes: u32,
     /// Logical block size; 0 when there is no disk.
     pub block_bytes: u32,
+    /// Blocks of 4 KiB that the disk could not read and that were written anew with a peer's data.
+    #[serde(default)]
+    pub healed_blocks: u32,
     /// This node left in order and was not taken in since: the newest generation that it knew then, hexadecimal.
     #[serde(default)]
     pub left_at: Option<String>,
@@ -507,6 +510,7 @@ impl From<&VolumeInfo> for Device {
             al_size: info.al_size,
             al_writes: info.al_writes,
             block_bytes: info.block_bytes,
+            healed_blocks: info.healed_blocks,
             left_at: record_id(info.left_at),
         }
     }

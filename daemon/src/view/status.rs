@@ -81,6 +81,13 @@ fn resource(resource: &Resource) -> String {
         if let Some(hint) = hint.filter(|_| !resource.tie_breaker) {
             line(&mut out, 2, hint.as_str());
         }
+        if device.healed_blocks > 0 {
+            let text = format!(
+                "{} blocks of 4 KiB could not be read and were written anew with a peer's data: look after the disk",
+                device.healed_blocks
+            );
+            line(&mut out, 2, &text);
+        }
         if let Some(id) = &device.left_at {
             let text = format!(
                 "this node left in order at generation {id}; its vote does not count before a primary has taken it in"
@@ -350,6 +357,7 @@ mod tests {
             al_size: 1024,
             al_writes: 0,
             block_bytes: 512,
+            healed_blocks: 0,
             left_at: None,
         };
         Resource {
@@ -540,6 +548,18 @@ mod tests {
         resource.devices[0].block_bytes = 4096;
         let text = text(&[resource]);
         assert!(text.contains("4.0 GiB in blocks of 4096  on"), "{text}");
+    }
+
+    #[test]
+    fn blocks_that_were_written_anew_are_counted() {
+        let mut resource = sample();
+        assert!(!text(&[resource.clone()]).contains("written anew"));
+        resource.devices[0].healed_blocks = 3;
+        let text = text(&[resource]);
+        assert!(
+            text.contains("3 blocks of 4 KiB could not be read"),
+            "{text}"
+        );
     }
 
     #[test]

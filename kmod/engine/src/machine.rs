@@ -19,6 +19,7 @@
 //! | `handover` | a primary that loses its disk becomes such a one |
 //! | `prospect`, `outdate`, `leave` | whether a promotion would work; a person's word that it must not; a secondary goes in order |
 //! | `invalidate`, `pause`, `suspend`, `unite` | what else a person orders: disks given up, resyncs or requests that wait, new disks that are equal |
+//! | `heal`, `lend` | blocks that a disk cannot read; blocks that are read for a peer |
 //! | `fencing` | peers out of reach |
 //! | `verify`, `verify_run`, `compare` | copies that are compared while they are in use |
 //! | `resize`, `relocate` | the size of the device; metadata move to the end of a larger disk |
@@ -43,9 +44,11 @@ mod exchange;
 mod exposure;
 mod fencing;
 mod handover;
+mod heal;
 mod hold;
 mod invalidate;
 mod leave;
+mod lend;
 mod mirror;
 mod negotiate;
 mod newcomer;
@@ -322,11 +325,11 @@ impl<H: Host> Engine<H> {
     /// Does all that has become possible.
     #[inline(never)]
     fn settle<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
-        self.run_failures(cx);
         self.run_speed(cx.now);
         // A volume's step may let the role go on, and the other way round; a handful of turns suffices.
         for _ in 0..4 {
             cx.facts = self.facts();
+            self.run_failures(cx);
             for volume in self.each_volume_mut() {
                 volume.run(cx);
             }
@@ -342,7 +345,9 @@ impl<H: Host> Engine<H> {
             self.run_leave(cx);
             self.run_suspension(cx);
             self.run_openings(cx);
-            if self.transition == transition && !self.each_volume().any(|volume| volume.recheck) {
+            let is_unsettled =
+                |volume: &volume::Volume<H>| volume.recheck || volume.healing.is_hopeless();
+            if self.transition == transition && !self.each_volume().any(is_unsettled) {
                 break;
             }
         }
@@ -411,6 +416,7 @@ impl<H: Host> Engine<H> {
             Work::TailFlush => volume.on_tail_flushed(cx, result.map(|_| ())),
             Work::ReceivedFlush(peer) => volume.on_received_flushed(cx, peer, result.map(|_| ())),
             Work::Erase => volume.on_erased(cx, result.map(|_| ())),
+            Work::Heal => volume.on_heal_done(cx, result.map(|_| ())),
             Work::Superblock | Work::Log | Work::Bitmap(_) | Work::Copy => {}
         }
     }

@@ -214,9 +214,9 @@ impl<H: Host> Volume<H> {
     /// Turns what is not known to be stable everywhere into bits and gives the references to the log back.
     fn forget_tails(&mut self) {
         for node in NodeId::all() {
-            self.lose_tail(node);
+            // Acknowledgements that are on their way are of no disk any more.
+            self.void_sent(node);
             self.lose_received(node);
         }
-        self.trim_tail();
     }
 }

@@ -68,7 +68,8 @@ impl<H: Host> Volume<H> {
             | Kind::ResyncWrite
             | Kind::ResyncRead
             | Kind::ResyncCheck(_)
-            | Kind::Ask => return false,
+            | Kind::Ask
+            | Kind::Heal => return false,
         };
         !self.verify(peer).is_some_and(|it| it.is_run(part, run))
     }
@@ -86,10 +87,10 @@ impl<H: Host> Volume<H> {
         match op.kind {
             Kind::Tell => self.tell(cx, op, digest),
             Kind::Compare => self.compare(cx, op, digest),
-            Kind::Ask => self.ask_by_digest(cx, op, digest),
+            Kind::Ask => self.ask_by_digest(cx, op, Some(digest)),
             Kind::ResyncCheck(told) if told == digest => self.send_resync_equal(cx, op),
             Kind::ResyncCheck(_) => self.send_resync_data(cx, op, Some(data)),
-            Kind::Write | Kind::ResyncWrite | Kind::ResyncRead => {
+            Kind::Write | Kind::ResyncWrite | Kind::ResyncRead | Kind::Heal => {
                 self.break_down(cx, "a digest came for no range");
             }
         }

@@ -26,6 +26,8 @@ pub(super) enum Work {
     Copy,
     /// Zeros where the metadata were before.
     Erase,
+    /// A block that could not be read.
+    Heal,
 }
 
 impl Work {
@@ -41,6 +43,7 @@ impl Work {
             Self::Bitmap(place) => (7, place),
             Self::Copy => (8, 0),
             Self::Erase => (9, 0),
+            Self::Heal => (10, 0),
         };
         Cookie((u64::from(volume.0) << 48) | (kind << 32) | u64::from(index))
     }
@@ -58,6 +61,7 @@ impl Work {
             7 => Self::Bitmap(index),
             8 => Self::Copy,
             9 => Self::Erase,
+            10 => Self::Heal,
             _ => return None,
         };
         Some((VolumeId((cookie.0 >> 48) as u16), work))
@@ -78,6 +82,7 @@ mod tests {
             Work::Log,
             Work::Copy,
             Work::Erase,
+            Work::Heal,
         ] {
             assert_eq!(
                 Work::of(work.cookie(VolumeId(254))),

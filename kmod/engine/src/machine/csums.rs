@@ -42,12 +42,12 @@ impl<H: Host> Volume<H> {
         }
     }
 
-    /// That is done.
+    /// That is done; without a digest this disk cannot read what it has there, and is about to get anyway.
     pub(super) fn ask_by_digest<O: Output<H>>(
         &mut self,
         cx: &mut Context<'_, H, O>,
         op: &PeerOp<H>,
-        digest: Digest,
+        digest: Option<Digest>,
     ) {
         let span = span_of(&op.io);
         let is_wanted = self.replica(op.peer).is_some_and(|replica| {
@@ -59,9 +59,13 @@ impl<H: Host> Volume<H> {
         let Some(line) = self.line(op.peer).filter(|_| is_wanted) else {
             return;
         };
-        let mut header = Header::new(PacketKind::ResyncDigest, Some(self.id));
+        let kind = match digest {
+            Some(_) => PacketKind::ResyncDigest,
+            None => PacketKind::ResyncRequest,
+        };
+        let mut header = Header::new(kind, Some(self.id));
         (header.sector, header.bytes, header.arg) = (span.sector, span.bytes, op.arg);
-        cx.send(line, header, &digest);
+        cx.send(line, header, digest.as_ref().map_or(&[], |digest| digest));
     }
 
     /// The peer, a sync target, wants a range unless it has this digest.

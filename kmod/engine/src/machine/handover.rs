@@ -45,8 +45,11 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// A disk of this primary may just have failed.
+    /// A disk of this primary may just have failed, or may have to go.
     pub(super) fn run_failures<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
+        for volume in self.each_volume_mut() {
+            volume.end_hopeless(cx);
+        }
         let has_failed = |volume: &Volume<H>| volume.hands_over;
         if !self.each_volume().any(has_failed) || self.hand_over(cx) {
             return;

@@ -64,6 +64,8 @@ pub(super) struct Round {
     pub(super) knows_zeroes: bool,
     /// The peer may be asked by digest.
     pub(super) knows_csums: bool,
+    /// The peer may be asked for what this disk cannot read.
+    pub(super) knows_heal: bool,
     /// The peer knows how to agree on the size.
     pub(super) knows_resize: bool,
     /// One of the two disks is to be given up; to be told in the next state.

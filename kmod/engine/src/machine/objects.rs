@@ -332,6 +332,8 @@ impl<H: Host> Volume<H> {
             | PacketKind::ClientDiscard
             | PacketKind::ClientWriteZeroes
             | PacketKind::ClientFlush => self.on_client_request(cx, peer, header, data),
+            PacketKind::HealRequest => self.on_heal_request(cx, peer, header),
+            PacketKind::HealData => self.on_heal_data(cx, peer, header, data),
             PacketKind::Flush => self.on_flush(peer, header.seq),
             PacketKind::Trim => self.on_trim(cx, peer, header, body),
             PacketKind::ResyncRequest => self.on_resync_request(cx, peer, header, None),

@@ -41,12 +41,19 @@ pub(super) enum Kind {
     Tell,
     /// A range to be compared with what the peer told.
     Compare,
+    /// A block that the peer's disk cannot read any more.
+    Heal,
 }
 
 impl Kind {
     /// Whether the peer fetches a range.
     pub(super) fn is_fetched(self) -> bool {
         matches!(self, Self::ResyncRead | Self::ResyncCheck(_))
+    }
+
+    /// Whether nothing is changed.
+    fn is_read(self) -> bool {
+        !matches!(self, Self::Write | Self::ResyncWrite)
     }
 }
 
@@ -62,6 +69,8 @@ pub(super) struct PeerOp<H: Host> {
     pub(super) arg: u64,
     pub(super) data: Data<H>,
     pub(super) is_running: bool,
+    /// The disk could not read it, and is being given what a peer has (see `heal`).
+    pub(super) is_healing: bool,
     pub(super) range: Option<RangeId>,
     pub(super) is_range_free: bool,
     pub(super) log: Hold,
@@ -239,6 +248,7 @@ impl<H: Host> Volume<H> {
             arg: header.arg,
             data,
             is_running: false,
+            is_healing: false,
             range: None,
             is_range_free: false,
             log: Hold::default(),
@@ -251,6 +261,7 @@ impl<H: Host> Volume<H> {
         match kind {
             // Once it is its turn: an application must not wait for what waits for applications.
             kind if kind.is_fetched() => self.serve(cx, peer),
+            Kind::Heal if self.orders_writes(&cx.facts) => self.lend(cx, number),
             _ => self.enter_op(cx, number),
         }
         Ok(())
@@ -284,11 +295,12 @@ impl<H: Host> Volume<H> {
         let Some(op) = self.ops.get(number).filter(|op| !op.is_running) else {
             return;
         };
-        let (peer, kind, io, seq, is_free) = (op.peer, op.kind, op.io, op.seq, op.is_range_free);
-        let is_current = self
-            .line(peer)
-            .is_some_and(|line| line.session == op.session);
-        let is_void = !is_current || self.is_void_digest(peer, kind, seq) || self.is_void_read(op);
+        let (peer, kind, io, seq) = (op.peer, op.kind, op.io, op.seq);
+        let is_void = self.is_op_void(op);
+        let is_free = match op.is_lent() {
+            true => !self.is_being_written(span_of(&io)),
+            false => op.is_range_free,
+        };
         if is_void || self.disk.is_none() || self.disk_state() == DiskState::Failed {
             self.drop_op(number);
             return;
@@ -297,7 +309,7 @@ impl<H: Host> Volume<H> {
             && !self.is_broken
             && match kind {
                 Kind::Write => self.may_run_write(number, peer),
-                Kind::ResyncWrite | Kind::Ask | Kind::Tell | Kind::Compare => true,
+                Kind::ResyncWrite | Kind::Ask | Kind::Tell | Kind::Compare | Kind::Heal => true,
                 Kind::ResyncRead | Kind::ResyncCheck(_) => self.has_tail_room(),
             };
         if !may_run {
@@ -307,7 +319,12 @@ impl<H: Host> Volume<H> {
             Kind::Write => self.prepare_write(cx, peer, &io, seq),
             // Nobody else gets this (G4); a record that makes all equal clears these bits again.
             Kind::ResyncWrite => self.mark_others(NodeSet::of(peer), span_of(&io)),
-            Kind::ResyncRead | Kind::ResyncCheck(_) | Kind::Ask | Kind::Tell | Kind::Compare => {}
+            Kind::ResyncRead
+            | Kind::ResyncCheck(_)
+            | Kind::Ask
+            | Kind::Tell
+            | Kind::Compare
+            | Kind::Heal => {}
         }
         let volume = self.id;
         let (Some(disk), Some(op)) = (self.disk.as_mut(), self.ops.get_mut(number)) else {
@@ -387,12 +404,18 @@ impl<H: Host> Volume<H> {
     }
 
     /// Forgets an operation that never ran.
-    fn drop_op(&mut self, number: u32) {
-        if let Some(mut op) = self.ops.remove(number) {
-            self.leave(op.range.take());
-            self.cool(span_of(&op.io), &mut op.log);
+    pub(super) fn drop_op(&mut self, number: u32) {
+        if let Some(op) = self.ops.remove(number) {
+            self.end_op(op);
             self.recheck = true;
         }
+    }
+
+    fn end_op(&mut self, mut op: PeerOp<H>) {
+        self.recheck |= self.healing.lends();
+        self.healing.take_back(&op);
+        self.leave(op.range.take());
+        self.cool(span_of(&op.io), &mut op.log);
     }
 
     /// Forgets everything of a peer that has not begun and never will: nothing may wait for it.
@@ -434,7 +457,10 @@ impl<H: Host> Volume<H> {
         result: Result<T, DiskError>,
         answer: impl FnOnce(&mut Self, &mut Context<'_, H, O>, &PeerOp<H>, T),
     ) {
-        let Some(mut op) = self.ops.remove(number) else {
+        if result.is_err() && self.heal_op(cx, number) {
+            return;
+        }
+        let Some(op) = self.ops.remove(number) else {
             self.break_down(cx, "the disk answered for no operation");
             return;
         };
@@ -442,12 +468,16 @@ impl<H: Host> Volume<H> {
             .line(op.peer)
             .is_some_and(|line| line.session == op.session);
         match result {
+            Err(DiskError) if op.kind.is_read() && self.is_op_void(&op) => {}
+            Err(DiskError) if op.kind == Kind::Heal => self.answer_heal(cx, &op, None),
+            Err(DiskError) if op.kind == Kind::Ask && self.may_pass_over(cx.now) => {
+                self.ask_by_digest(cx, &op, None);
+            }
             Err(DiskError) => self.fail_disk(cx, "the disk reported an error"),
             Ok(_) if !is_current => {}
             Ok(yielded) => answer(self, cx, &op, yielded),
         }
-        self.leave(op.range.take());
-        self.cool(span_of(&op.io), &mut op.log);
+        self.end_op(op);
     }
 
     fn answer_op<O: Output<H>>(
@@ -456,9 +486,10 @@ impl<H: Host> Volume<H> {
         op: &PeerOp<H>,
         buffer: Option<H::Buffer>,
     ) {
-        if op.kind == Kind::ResyncRead {
-            self.send_resync_data(cx, op, buffer);
-            return;
+        match op.kind {
+            Kind::ResyncRead => return self.send_resync_data(cx, op, buffer),
+            Kind::Heal => return self.answer_heal(cx, op, buffer),
+            _ => {}
         }
         if let Some(replica) = self.replica_mut(op.peer) {
             replica.received.on_done(op.seq);
@@ -548,7 +579,7 @@ impl<H: Host> Volume<H> {
         )
     }
 
-    fn forget_entry(&mut self, entry: &Entry) {
+    pub(super) fn forget_entry(&mut self, entry: &Entry) {
         self.cool(
             entry.span(),
             &mut Hold {
@@ -622,34 +653,6 @@ impl<H: Host> Volume<H> {
                 io: FLUSH,
                 data: Data::None,
             });
-        }
-    }
-
-    /// Makes room in the log: bits take the place of what is on disk. Without it a write could wait for an extent
-    /// that later writes hold, which the peer forgets only after this one.
-    fn yield_log(&mut self, peer: NodeId) {
-        let mut from = 0;
-        while let Some((entry, next)) = self
-            .replica_mut(peer)
-            .and_then(|replica| replica.received.take_log(from))
-        {
-            from = next;
-            self.mark_others(NodeSet::EMPTY, entry.span());
-            self.forget_entry(&entry);
-        }
-    }
-
-    /// Sets the bits of received writes that no hot extent speaks for.
-    pub(super) fn mark_unlogged(&mut self) {
-        let Some(disk) = self.disk.as_mut() else {
-            return;
-        };
-        for replica in self.replicas.iter().flatten() {
-            for span in replica.received.unlogged() {
-                for node in NodeId::all() {
-                    disk.mark(node, span);
-                }
-            }
         }
     }
 

@@ -6,9 +6,10 @@
 //! push (arrived) -> done (on disk) -> stable (after a flush) -> gone (the peer's trim covers it)
 //! ```
 
+use super::volume::Volume;
 use crate::host::{Host, NoMemory};
 use crate::ranges::Span;
-use weft_uapi::units::{Sector, Seq};
+use weft_uapi::units::{NodeId, NodeSet, Sector, Seq};
 
 /// Entries at most; more than a sender keeps before it trims.
 pub(super) const RECEIVED_MAX: usize = 4096;
@@ -213,5 +214,35 @@ impl<H: Host> Received<H> {
             .wrapping_add(index)
             .checked_rem(self.ring.len())
             .unwrap_or(0)
+    }
+}
+
+impl<H: Host> Volume<H> {
+    /// Makes room in the log: bits take the place of what is on disk. Without it a write could wait for an extent
+    /// that later writes hold, which the peer forgets only after this one.
+    pub(super) fn yield_log(&mut self, peer: NodeId) {
+        let mut from = 0;
+        while let Some((entry, next)) = self
+            .replica_mut(peer)
+            .and_then(|replica| replica.received.take_log(from))
+        {
+            from = next;
+            self.mark_others(NodeSet::EMPTY, entry.span());
+            self.forget_entry(&entry);
+        }
+    }
+
+    /// Sets the bits of received writes that no hot extent speaks for.
+    pub(super) fn mark_unlogged(&mut self) {
+        let Some(disk) = self.disk.as_mut() else {
+            return;
+        };
+        for replica in self.replicas.iter().flatten() {
+            for span in replica.received.unlogged() {
+                for node in NodeId::all() {
+                    disk.mark(node, span);
+                }
+            }
+        }
     }
 }

@@ -9,6 +9,8 @@
 //!   +--------------------------------------------> Writing --------------------------------> complete
 //!   |  read                        local disk, else a peer, has answered
 //!   +----------------------------> Reading --------------------------------> complete
+//!   ^                                 | the disk cannot read it
+//!   +--------------------------- Healing
 //! ```
 
 use super::context::{Context, Line};
@@ -40,6 +42,8 @@ pub(super) enum Stage {
     Writing,
     /// The read is under way.
     Reading,
+    /// The disk could not read it, and is being given what a peer has (see `heal`).
+    Healing,
     /// The server has it.
     Carried,
 }
@@ -248,7 +252,7 @@ impl<H: Host> Volume<H> {
                 Stage::Flushing => self.advance_flushing(cx, number),
                 Stage::Writing => self.advance_writing(cx, number),
                 Stage::Reading => self.advance_reading(cx, number),
-                Stage::Carried => {}
+                Stage::Healing | Stage::Carried => {}
             }
             if self
                 .requests
@@ -373,7 +377,7 @@ impl<H: Host> Volume<H> {
             .requests
             .get(number)
             .is_some_and(|request| request.is_range_free);
-        is_free && self.heat_request(number) && self.has_tail_room()
+        is_free && !self.is_lent(number) && self.heat_request(number) && self.has_tail_room()
     }
 
     /// Whether the state of the volume lets writes start at all.
@@ -518,6 +522,9 @@ impl<H: Host> Volume<H> {
         number: u32,
         result: Result<Option<H::Buffer>, DiskError>,
     ) {
+        if result.is_err() && self.heal_request(cx, number) {
+            return;
+        }
         let Some(request) = self.requests.get_mut(number) else {
             self.break_down(cx, "the disk answered for no request");
             return;
@@ -540,6 +547,7 @@ impl<H: Host> Volume<H> {
                     .get_mut(number)
                     .and_then(|request| request.range.take());
                 self.leave(range);
+                self.recheck |= self.healing.lends();
                 if seq != Seq(0) && result.is_ok() {
                     let stable = io.fua;
                     // Not in the tail any more: every peer was lost meanwhile.

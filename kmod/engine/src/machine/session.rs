@@ -26,9 +26,9 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::version::{
-    FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_CSUMS, FEATURE_LEAVE, FEATURE_ORDERS,
-    FEATURE_RESIZE, FEATURE_SPLIT_BRAIN, FEATURE_VERIFY, FEATURE_ZEROES, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN,
+    FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_CSUMS, FEATURE_HEAL, FEATURE_LEAVE,
+    FEATURE_ORDERS, FEATURE_RESIZE, FEATURE_SPLIT_BRAIN, FEATURE_VERIFY, FEATURE_ZEROES,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -367,6 +367,7 @@ impl<H: Host> Engine<H> {
                 knows_verify: body.features.get() & FEATURE_VERIFY != 0,
                 knows_zeroes: body.features.get() & FEATURE_ZEROES != 0,
                 knows_csums: body.features.get() & FEATURE_CSUMS != 0,
+                knows_heal: body.features.get() & FEATURE_HEAL != 0,
                 knows_resize: body.features.get() & FEATURE_RESIZE != 0,
                 ..Round::default()
             };

@@ -131,6 +131,7 @@ impl<H: Host> Engine<H> {
         info.sectors = volume.sectors();
         info.read_sectors = volume.read_sectors;
         info.written_sectors = volume.written_sectors;
+        info.healed_blocks = volume.healing.blocks;
         info.in_flight = u32::try_from(volume.requests.used()).unwrap_or(u32::MAX);
         info.al_size = volume.al_extents.into();
         if volume.sectors() > 0 {

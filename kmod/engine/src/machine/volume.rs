@@ -10,6 +10,7 @@ use super::change::{Change, Promotion};
 use super::context::{Context, Line};
 use super::disk::Disk;
 use super::exposure::Exposure;
+use super::heal::Healing;
 use super::invalidate::Invalidation;
 use super::opening::Door;
 use super::peer_op::PeerOp;
@@ -45,6 +46,8 @@ pub(super) enum Owner {
     Request(u32),
     /// Something a peer asked for.
     Op(u32),
+    /// Blocks that could not be read.
+    Heal,
 }
 
 /// A flush of this node's own, to make the tail shorter.
@@ -128,6 +131,8 @@ pub(super) struct Volume<H: Host> {
     pub(super) is_starved: bool,
     /// An internal rule was broken: no I/O any more.
     pub(super) is_broken: bool,
+    /// What is done about blocks that this disk cannot read.
+    pub(super) healing: Healing,
     /// What became of requests of applications since that was looked at last.
     pub(super) load: Load,
     pub(super) read_sectors: u64,
@@ -179,6 +184,7 @@ impl<H: Host> Volume<H> {
             recheck: false,
             is_starved: false,
             is_broken: false,
+            healing: Healing::default(),
             load: Load::default(),
             read_sectors: 0,
             written_sectors: 0,
@@ -331,6 +337,7 @@ impl<H: Host> Volume<H> {
         // Each step may make an earlier one possible; every turn but the last makes progress, and a handful suffices.
         for _ in 0..8 {
             let has_news = core::mem::take(&mut self.recheck);
+            self.run_heal(cx);
             self.run_disk(cx);
             self.run_resize(cx);
             self.run_change(cx);
@@ -366,6 +373,7 @@ impl<H: Host> Volume<H> {
                     }
                     self.advance_request(cx, number);
                 }
+                Owner::Heal => self.look(cx),
                 Owner::Op(number) => {
                     if let Some(op) = self.ops.get_mut(number) {
                         op.is_range_free = true;
@@ -393,6 +401,7 @@ impl<H: Host> Volume<H> {
         let witness = self.witness.as_ref().and_then(Witness::deadline);
         let ages = self.disk.as_ref().and_then(Disk::ages_deadline);
         let own = tail.into_iter().chain(change).chain(log).chain(ages);
+        let own = own.chain(self.heal_deadline());
         replicas.chain(own).chain(witness).min()
     }
 

@@ -12,6 +12,7 @@ mod demotion;
 mod diskless;
 mod fencing;
 mod handover;
+mod heal;
 mod host;
 mod hostile;
 mod invalidate;

@@ -362,6 +362,11 @@ impl Rig {
         request
     }
 
+    /// Whether the node's engine takes one more request.
+    pub(crate) fn has_room(&self, number: usize) -> bool {
+        self.nodes[number].engine.has_room()
+    }
+
     pub(crate) fn write(
         &mut self,
         number: usize,
@@ -488,7 +493,9 @@ impl Rig {
         };
         match act {
             act if self.nodes[number].sets_aside(&act) => self.nodes[number].late.push(act),
-            Act::Disk(volume, cookie, io, _) if io.op == Op::Digest => {
+            Act::Disk(volume, cookie, io, _)
+                if io.op == Op::Digest && !self.disk_of(number, volume).fails(io) =>
+            {
                 self.digest(number, volume, cookie, io);
             }
             Act::Disk(volume, cookie, io, data) => {

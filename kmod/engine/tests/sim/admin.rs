@@ -340,6 +340,9 @@ impl World {
             self.on_cable(nodes, Cable::default());
         }
         self.on_each_volume(Self::make_disks_equally_large);
+        if !self.is_well() {
+            self.on_each_volume(Self::recover_sectors);
+        }
         for node in 0..self.nodes.len() {
             self.repair(node);
         }
@@ -350,6 +353,7 @@ impl World {
             (true, None) => {
                 self.well_since = Some(self.now);
                 self.allow_writes(WRITES_WHEN_WELL);
+                self.on_each_volume(Self::lose_when_well);
                 self.on_each_volume(Self::verify_when_well);
             }
             (true, Some(_)) => {

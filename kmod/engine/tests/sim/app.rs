@@ -260,6 +260,8 @@ impl World {
                 let may_fail = match error {
                     IoError::NoData => true,
                     IoError::NoQuorum => self.quorum.is_on() || self.nodes[node].app.is_ended,
+                    // Perhaps all copies of it are lost.
+                    IoError::Disk if self.volume.has_lost => true,
                     _ => self.nodes[node].has_failed,
                 };
                 if !may_fail {

@@ -3,6 +3,7 @@
 //! Rules broken on purpose, by a host that does not do what the engine was promised. Each one stands for a mistake in
 //! the engine that would have the same consequence; the checkers have to see every one of them.
 
+use crate::heal::LOSSES_FROM;
 use crate::verify::VERIFIES_FROM;
 use crate::world::BRISK_FROM;
 
@@ -51,10 +52,12 @@ pub(crate) enum Canary {
     StaleDigest,
     /// Digests do not show that a disk went bad.
     BlindDigest,
+    /// Who cannot read a block is told what is in another one.
+    WrongBlock,
 }
 
 impl Canary {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::MetaWithoutFlush,
         Self::SwallowLog,
         Self::SwallowSuperblock,
@@ -76,6 +79,7 @@ impl Canary {
         Self::CountVanished,
         Self::StaleDigest,
         Self::BlindDigest,
+        Self::WrongBlock,
     ];
 
     /// The checker that has to see it; others may see it, too.
@@ -85,7 +89,7 @@ impl Canary {
             Self::FakeStable | Self::FakeWritten | Self::LoseWrite => "durability",
             Self::SwallowSuperblock | Self::NoMajority | Self::CountVanished => "chain",
             Self::FakeDurable | Self::MergeForks => "forks",
-            Self::LoseResync => "equality",
+            Self::LoseResync | Self::WrongBlock => "equality",
             Self::DropInconsistent => "claims",
             Self::DropBitmapPages | Self::ReorderSends | Self::LoseAcks => "progress",
             Self::ClaimHolders | Self::HideAge => "coverage",
@@ -98,6 +102,7 @@ impl Canary {
     pub(crate) fn first_seed(self) -> u64 {
         match self {
             Self::StaleDigest | Self::BlindDigest => VERIFIES_FROM,
+            Self::WrongBlock => LOSSES_FROM,
             _ => BRISK_FROM,
         }
     }

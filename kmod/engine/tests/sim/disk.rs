@@ -59,6 +59,8 @@ pub(crate) struct Disk {
     meta_stable: BTreeMap<u64, Rc<MetaBlock>>,
     /// Sectors that read wrong, for those who make digests only.
     pub bad: BTreeSet<u64>,
+    /// Sectors that cannot be read before they are written again.
+    pub lost: BTreeSet<u64>,
     cache: Vec<(u64, Cached)>,
     next: u64,
     /// The superblocks that would survive a power cut, by copy.
@@ -105,6 +107,7 @@ impl Disk {
             meta_current: meta.clone(),
             meta_stable: meta,
             bad: BTreeSet::new(),
+            lost: BTreeSet::new(),
             cache: Vec::new(),
             next: 0,
             superblocks: match superblock.sequence & 1 {
@@ -130,6 +133,11 @@ impl Disk {
     /// The sectors of a range that read wrong.
     pub(crate) fn bad_in(&self, sector: u64, sectors: u64) -> Vec<u64> {
         self.bad.range(sector..sector + sectors).copied().collect()
+    }
+
+    /// Whether a range can be read.
+    pub(crate) fn is_readable(&self, sector: u64, sectors: u64) -> bool {
+        self.lost.range(sector..sector + sectors).next().is_none()
     }
 
     /// Everything done before now, for a flush that begins now.
@@ -189,6 +197,7 @@ impl Disk {
                 put(&mut self.current, *sector, content);
                 let end = *sector + content.len() as u64;
                 self.bad.retain(|bad| !(*sector..end).contains(bad));
+                self.lost.retain(|lost| !(*sector..end).contains(lost));
                 if *fua {
                     put(&mut self.stable, *sector, content);
                 }

@@ -49,6 +49,7 @@ impl World {
         }
         self.order_something(node, peer);
         self.verify_something(node, peer);
+        self.lose_something(node);
         self.choose_speed(node);
         self.resize_something(node);
         match self.random.range(0..26) {

@@ -265,7 +265,14 @@ impl World {
         else {
             return;
         };
-        let is_error = this.is_failing && self.random.percent(60);
+        let is_lost = match doing {
+            Doing::Read {
+                sector, sectors, ..
+            }
+            | Doing::Digest { sector, sectors } => !this.disk.is_readable(sector, sectors),
+            Doing::Change(_) => false,
+        };
+        let is_error = is_lost || this.is_failing && self.random.percent(60);
         let event = match doing {
             Doing::Read { .. } | Doing::Digest { .. } if is_error => Event::DiskDone {
                 cookie,

@@ -6,7 +6,7 @@
 //! | what | how |
 //! |---|---|
 //! | power | cut at any effect: any part of what is cached or under way survives, metadata blocks are torn by sectors |
-//! | disks | slow, out of order; errors in a fifth of the histories; blank replacements, old images put back |
+//! | disks | slow, out of order; errors in a fifth of the histories; sectors that cannot be read any more; blank replacements, old images put back |
 //! | links | delays, stalls, cuts of one or both directions, deaths that one side sees seconds later, a part of the queue lost |
 //! | networks | single cables, whole nodes, two groups, all but a chain |
 //! | daemons | die and come back; their machines go on |
@@ -32,6 +32,7 @@ mod checkers;
 mod disk;
 mod drive;
 mod faults;
+mod heal;
 mod history;
 mod host;
 mod io;

@@ -91,6 +91,7 @@ impl World {
         data: Option<Content>,
     ) {
         self.forge(&header, &mut body);
+        let data = data.map(|content| self.forge_data(node, &header, content));
         header.payload_len = match &data {
             Some(content) => content.len() as u32 * SECTOR_BYTES,
             None => body.len() as u32,
@@ -156,6 +157,17 @@ impl World {
             channel.queue.swap(len - 1, len - 2);
         }
         self.poll(index, side, index_of(link), due - now);
+    }
+
+    /// What a canary makes of data that are to be sent.
+    fn forge_data(&self, node: usize, header: &Header, content: Content) -> Content {
+        match (self.plan.canary, header.kind) {
+            (Some(Canary::WrongBlock), PacketKind::HealData) => {
+                let disk = &self.nodes[node].disk;
+                disk.read(header.sector.0 / 2, content.len() as u64)
+            }
+            _ => content,
+        }
     }
 
     /// What a canary makes of a packet that is to be sent.

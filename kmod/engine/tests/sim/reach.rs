@@ -58,6 +58,10 @@ impl Reach {
             self.count("rule", format!("{rule}: {outcome}"));
         } else if let Some(change) = text.strip_prefix("disk ") {
             self.count("disk", change);
+        } else if text.contains("written anew with the data of") {
+            self.count("heal", "written anew");
+        } else if let Some((reason, _)) = text.split_once("; the disk is let go") {
+            self.count("disk lost", reason);
         } else if text.starts_with("another node is to carry out") {
             self.count("client", "handed over");
         } else if object.starts_with("peer ") && text.contains(" -> ") {

@@ -31,6 +31,8 @@ pub(crate) struct Volume {
     pub resizes_left: u32,
     /// So often something is to be compared when all is well.
     pub verifies_left: u32,
+    /// Some disk lost sectors.
+    pub has_lost: bool,
     /// Blocks of which a sector went bad on some disk at some time.
     pub bad_ever: BTreeSet<u64>,
     pub history: History,
@@ -59,6 +61,7 @@ impl Volume {
             first_sectors: sectors,
             resizes_left: RESIZES_WHEN_WELL,
             verifies_left: VERIFIES_WHEN_WELL,
+            has_lost: false,
             bad_ever: BTreeSet::new(),
             history: History::new(nodes, volume),
             stable: (0..nodes).map(|_| None).collect(),

@@ -243,6 +243,8 @@ pub(crate) struct World {
     pub speeds: Random,
     /// Chance of disks and devices that grow.
     pub resizes: Random,
+    /// Chance of disks that lose sectors.
+    pub losses: Random,
     /// All disks had the same content when they were new.
     pub are_equal: bool,
     /// The volume that everything is about.
@@ -350,6 +352,7 @@ impl World {
             verifies: Random::new(plan.seed.rotate_left(40)),
             speeds: Random::new(plan.seed.rotate_left(56)),
             resizes: Random::new(plan.seed.rotate_left(4)),
+            losses: Random::new(plan.seed.rotate_left(20)),
             are_equal: false,
             at: VolumeId(0),
             volume,

@@ -4,6 +4,7 @@
 
 use super::{layout, node, Rig};
 use crate::host::RigHost;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use weft_engine::effect::Data;
@@ -25,6 +26,8 @@ pub(super) struct Lower {
     pub(super) zeroed: u64,
     /// Every read fails.
     is_unreadable: bool,
+    /// Sectors that cannot be read before they are written again.
+    bad_sectors: BTreeSet<u64>,
     /// Every write fails.
     is_failing: bool,
 }
@@ -65,6 +68,11 @@ pub(super) fn bytes_of(io: Io) -> Range<usize> {
     start..start + io.bytes as usize
 }
 
+/// The sectors that an operation touches.
+fn sectors_of(io: Io) -> Range<u64> {
+    io.sector.0..io.sector.0 + u64::from(io.bytes / 512)
+}
+
 impl Lower {
     /// One with fresh metadata.
     pub(super) fn blank(volume: VolumeId, number: usize, sectors: u64) -> Self {
@@ -74,6 +82,7 @@ impl Lower {
             forced: Vec::new(),
             zeroed: 0,
             is_unreadable: false,
+            bad_sectors: BTreeSet::new(),
             is_failing: false,
         }
     }
@@ -134,9 +143,12 @@ impl Lower {
         self.content[at..at + 4096].copy_from_slice(block);
     }
 
-    fn fails(&self, op: Op) -> bool {
-        match op {
-            Op::Read => self.is_unreadable,
+    /// Whether it reports an error.
+    pub(super) fn fails(&self, io: Io) -> bool {
+        match io.op {
+            Op::Read | Op::Digest => {
+                self.is_unreadable || self.bad_sectors.range(sectors_of(io)).next().is_some()
+            }
             op => self.is_failing && op.changes_data(),
         }
     }
@@ -149,6 +161,10 @@ impl Lower {
         }
         if matches!(io.op, Op::WriteZeroes { .. }) {
             self.zeroed += u64::from(io.bytes);
+        }
+        if io.op.changes_data() {
+            let written = sectors_of(io);
+            self.bad_sectors.retain(|sector| !written.contains(sector));
         }
         match io.op {
             Op::Flush => self.settle(),
@@ -187,6 +203,24 @@ impl Rig {
     pub(crate) fn enlarge(&mut self, number: usize, sectors: u64, byte: u8) {
         let content = &mut self.disk_mut(number).content;
         content.resize(sectors as usize * 512, byte);
+    }
+
+    /// The node's disk loses the block at a sector: it cannot be read before it is written again.
+    pub(crate) fn lose_block(&mut self, number: usize, sector: u64) {
+        let disk = self.disk_mut(number);
+        disk.bad_sectors.extend(sector..sector + 8);
+        disk.content[sector as usize * 512..][..4096].fill(0xee);
+    }
+
+    /// Sectors of the node's disk that cannot be read.
+    pub(crate) fn lost_sectors(&self, number: usize) -> usize {
+        self.disk(number).bad_sectors.len()
+    }
+
+    /// Blocks that the node says it has written anew.
+    pub(crate) fn healed_blocks(&self, number: usize) -> u32 {
+        let info = self.nodes[number].engine.volume_info(self.volume, self.now);
+        info.map_or(0, |info| info.healed_blocks)
     }
 
     /// From now on a power cut takes back what the node's disk was not told to make stable.
@@ -234,7 +268,7 @@ impl Rig {
         data: Data<RigHost>,
     ) -> Result<Option<Rc<[u8]>>, DiskError> {
         let disk = &mut self.nodes[number].disks[usize::from(volume.0)];
-        if disk.fails(io.op) {
+        if disk.fails(io) {
             return Err(DiskError);
         }
         let content = disk.begin(io);
