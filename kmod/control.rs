@@ -64,30 +64,6 @@ impl DeviceFile for ControlFile {
         Ok(bytes.len())
     }
 
-    fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize> {
-        match command {
-            LINK_ACCEPT => {
-                let mut bytes = [0; size_of::<LinkAccept>()];
-                UserSlice::new(argument, bytes.len())
-                    .reader()
-                    .read_slice(&mut bytes)?;
-                let request = LinkAccept::read_from_bytes(&bytes).map_err(|_| EINVAL)?;
-                Ok(self.offers.accept(&request)? as usize)
-            }
-            _ => Err(ENOTTY),
-        }
-    }
-}
-
-impl FileOps for ControlFile {
-    fn poll_queue(&self) -> &PollQueue {
-        self.offers.poll_queue()
-    }
-
-    fn readiness(&self) -> Readiness {
-        Readiness::OUT.and(Readiness::IN.when(self.offers.has_message()))
-    }
-
     fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {
         let mut buffer = [0; MESSAGE_BYTES_MAX];
         let length = from.len();
@@ -110,6 +86,30 @@ impl FileOps for ControlFile {
         self.offers
             .node_conn_state(&message, Some(name).filter(|name| !name.is_empty()));
         Ok(length)
+    }
+}
+
+impl FileOps for ControlFile {
+    fn poll_queue(&self) -> &PollQueue {
+        self.offers.poll_queue()
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::OUT.and(Readiness::IN.when(self.offers.has_message()))
+    }
+
+    fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize> {
+        match command {
+            LINK_ACCEPT => {
+                let mut bytes = [0; size_of::<LinkAccept>()];
+                UserSlice::new(argument, bytes.len())
+                    .reader()
+                    .read_slice(&mut bytes)?;
+                let request = LinkAccept::read_from_bytes(&bytes).map_err(|_| EINVAL)?;
+                Ok(self.offers.accept(&request)? as usize)
+            }
+            _ => Err(ENOTTY),
+        }
     }
 
     fn release(&self) {

@@ -15,11 +15,17 @@
 //! | who | in which context | calls |
 //! |---|---|---|
 //! | the resource, under its engine's lock | process | [`Sessions`] |
-//! | the daemon's threads | process, may sleep briefly | `LinkFile` through `splice`, `write`, `poll`, `close` |
+//! | the resource, after that | process, may sleep briefly | [`Sending`] |
+//! | the daemon's threads | process, may sleep briefly | `LinkFile` through `ioctl`, `poll`, `close` |
 //! | the control device | process | [`Offers`] |
 //!
+//! The daemon connects, and *ties* each link to its connection. What is queued is sent by whoever queued it, right after it has
+//! released the engine's lock; what arrives is taken by the daemon's thread that hears of it, and so is what is left when a
+//! connection was full.
+//!
 //! Lock order: `incoming` of a link, or the telling of the daemon → the resource's engine → the offers → `outgoing` of a
-//! link. Whoever ends a session may hold the engine's lock, so the end takes neither of the first two.
+//! link; and `sender` of a link → `outgoing`. Whoever ends a session may hold the engine's lock, so the end waits for neither of the
+//! first two, nor for a sender.
 
 mod asks;
 mod daemon;
@@ -27,10 +33,11 @@ mod link;
 mod offer;
 mod receive;
 mod send;
+mod stream;
 mod table;
 
 pub(crate) use offer::{Answer, DaemonListener, Message, Offers};
-pub(crate) use table::Sessions;
+pub(crate) use table::{Sending, Sessions};
 
 use crate::sys::file::Readiness;
 use crate::sys::pages::Payload;
@@ -184,6 +191,12 @@ impl Session {
             self.data.poll.wake(Readiness::OUT);
         }
         self.data.feed();
+    }
+
+    /// Sends what is queued on one link or both. May sleep briefly; not under the engine's lock.
+    fn transmit(&self) {
+        self.data.transmit(self);
+        self.meta.transmit(self);
     }
 
     /// Ends the session: drops what is queued, hangs both descriptors up, withdraws the offer. Returns whether this

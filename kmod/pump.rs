@@ -10,7 +10,7 @@ use crate::block::Request;
 use crate::disk::{Disk, DiskRequest, Job, Patience};
 use crate::error::Failure;
 use crate::fifo::Fifo;
-use crate::links::Message;
+use crate::links::{Message, Sending};
 use crate::resource::{Order, Resource, SessionEnd, Stalled, State, TIMER};
 use crate::sys::bdev::Buffer;
 use crate::sys::memory::{NoIo, NoWait};
@@ -260,7 +260,9 @@ impl<'a> Turn<'a> {
     /// submission returns, and another thread would have to be woken for every one of them.
     pub(crate) fn end(self, patience: Patience) {
         let resource = self.resource;
-        let mut actions = self.release();
+        let (mut actions, sending) = self.release();
+        // First of all: the peer's part takes longest.
+        sending.begin();
         if patience == Patience::Wait {
             return carry_out(resource, &mut actions, patience);
         }
@@ -273,15 +275,17 @@ impl<'a> Turn<'a> {
             }
             let mut turn = Turn::begin(resource);
             turn.take_done();
-            actions = turn.release();
+            let sending;
+            (actions, sending) = turn.release();
+            sending.begin();
         }
         carry_out(resource, &mut actions, patience);
         // It has other things to do.
         resource.wake();
     }
 
-    /// Releases the lock; what is to be done comes back.
-    fn release(mut self) -> Fifo<Action> {
+    /// Releases the lock; what is to be done and sent comes back.
+    fn release(mut self) -> (Fifo<Action>, Sending) {
         self.feed_stalled();
         while let Some((peer, session, why)) = self.state.rest.sessions.take_broken() {
             self.handle(Event::SessionDown {
@@ -295,8 +299,8 @@ impl<'a> Turn<'a> {
         let State { engine, rest, .. } = &mut *self.state;
         for peer in engine.peers() {
             rest.sessions.set_room(peer, engine.has_peer_room(peer));
-            rest.sessions.wake(peer);
         }
+        let sending = rest.sessions.sending();
         let wants_reads = engine.wants_reads();
         for volume in rest.volumes().iter().filter(|_| wants_reads) {
             if let Some(disk) = &volume.disk {
@@ -317,7 +321,7 @@ impl<'a> Turn<'a> {
             ..
         } = self;
         drop((no_wait, state));
-        actions
+        (actions, sending)
     }
 
     /// Sets the timer to the engine's deadline, or to when it has to be told of what could not be offered.

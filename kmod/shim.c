@@ -20,6 +20,11 @@ bool weft_page_is_shared(struct page *page)
 	return page_ref_count(page) > 1;
 }
 
+void weft_put_page(struct page *page)
+{
+	put_page(page);
+}
+
 void *weft_page_address(struct page *page)
 {
 	return page_address(page);
@@ -148,22 +153,58 @@ bool weft_bdev_is_zoned(struct block_device *bdev)
 	return bdev_is_zoned(bdev);
 }
 
-int weft_pipe_room(const struct pipe_inode_info *pipe)
+/* Sockets */
+
+struct socket *weft_socket_get(int descriptor)
 {
-	if (!pipe->readers)
-		return -EPIPE;
-	return !pipe_is_full(pipe);
+	int error;
+	struct socket *socket = sockfd_lookup(descriptor, &error);
+
+	if (!socket)
+		return ERR_PTR(error);
+	if (!sk_is_tcp(socket->sk)) {
+		sockfd_put(socket);
+		return ERR_PTR(-EPROTOTYPE);
+	}
+	lock_sock(socket->sk);
+	/* Who writes to a device may be in the middle of a send of its own, with the task's fragment. */
+	socket->sk->sk_use_task_frag = false;
+	/* What frees memory may have to pass here. */
+	sk_set_memalloc(socket->sk);
+	release_sock(socket->sk);
+	return socket;
 }
 
-void weft_get_page(struct page *page)
+void weft_socket_put(struct socket *socket)
 {
-	get_page(page);
+	lock_sock(socket->sk);
+	sk_clear_memalloc(socket->sk);
+	release_sock(socket->sk);
+	sockfd_put(socket);
 }
 
-void weft_put_page(struct page *page)
+int weft_socket_send(struct socket *socket, struct bio_vec *pieces,
+		     unsigned int count, size_t bytes, bool more)
 {
-	put_page(page);
+	struct msghdr message = {
+		.msg_flags = MSG_SPLICE_PAGES | MSG_DONTWAIT | MSG_NOSIGNAL,
+	};
+
+	if (more)
+		message.msg_flags |= MSG_MORE;
+	iov_iter_bvec(&message.msg_iter, ITER_SOURCE, pieces, count, bytes);
+	return sock_sendmsg(socket, &message);
 }
+
+int weft_socket_receive(struct socket *socket, struct kvec *places,
+			unsigned int count, size_t bytes)
+{
+	struct msghdr message = { };
+
+	return kernel_recvmsg(socket, &message, places, count, bytes, MSG_DONTWAIT);
+}
+
+/* Generic netlink */
 
 void *weft_nla_data(const struct nlattr *attribute)
 {

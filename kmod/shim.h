@@ -19,11 +19,11 @@
 #include <linux/crc32c.h>
 #include <linux/eventpoll.h>
 #include <linux/mm.h>
-#include <linux/pipe_fs_i.h>
+#include <linux/net.h>
 #include <linux/sched/mm.h>
-#include <linux/splice.h>
 #include <linux/wait_bit.h>
 #include <net/genetlink.h>
+#include <net/sock.h>
 
 /* Memory */
 
@@ -37,6 +37,7 @@ unsigned int weft_memalloc_begin(unsigned int flag);
 void weft_memalloc_end(unsigned int flags);
 /* Whether somebody else holds a reference to the page as well. */
 bool weft_page_is_shared(struct page *page);
+void weft_put_page(struct page *page);
 void *weft_page_address(struct page *page);
 
 static const size_t WEFT_SHA256_BYTES = SHA256_DIGEST_SIZE;
@@ -87,12 +88,19 @@ static const __poll_t WEFT_EPOLLIN = EPOLLIN;
 static const __poll_t WEFT_EPOLLOUT = EPOLLOUT;
 static const __poll_t WEFT_EPOLLHUP = EPOLLHUP;
 
-/* Pipes */
+/* Sockets */
 
-/* 1: takes another buffer, 0: full, -EPIPE: nobody reads. The pipe is locked. */
-int weft_pipe_room(const struct pipe_inode_info *pipe);
-void weft_get_page(struct page *page);
-void weft_put_page(struct page *page);
+/*
+ * The TCP socket behind a descriptor of the current process, for
+ * weft_socket_put(), or an error as a pointer.
+ */
+struct socket *weft_socket_get(int descriptor);
+void weft_socket_put(struct socket *socket);
+/* Neither waits; both return a number of bytes or an error. */
+int weft_socket_send(struct socket *socket, struct bio_vec *pieces,
+		     unsigned int count, size_t bytes, bool more);
+int weft_socket_receive(struct socket *socket, struct kvec *places,
+			unsigned int count, size_t bytes);
 
 /* Capabilities */
 

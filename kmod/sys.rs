@@ -16,7 +16,7 @@ pub(crate) mod memory;
 pub(crate) mod misc;
 pub(crate) mod module;
 pub(crate) mod pages;
-pub(crate) mod pipe;
 pub(crate) mod random;
+pub(crate) mod socket;
 pub(crate) mod task;
 pub(crate) mod work;

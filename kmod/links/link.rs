@@ -2,14 +2,14 @@
 
 //! One link of a session, and the file that the daemon holds of it.
 
-use super::receive::{Progress, Receiver};
-use super::send::{Packet, SendQueue};
+use super::receive::{Halt, Progress, Receiver};
+use super::send::{Packet, SendQueue, Sender};
+use super::stream::{Stop, Stream};
 use super::{DownReason, Session};
 use crate::sys::file::{eproto, FileOps, PollQueue, Readiness};
 use crate::sys::memory::{NoIo, NoWait};
-use crate::sys::pipe::{PipeWriter, SpliceOps};
+use crate::sys::socket::{enotconn, Socket};
 use kernel::{
-    iov::IovIterSource,
     new_mutex,
     prelude::*,
     static_lock_class,
@@ -17,32 +17,60 @@ use kernel::{
         atomic::{ordering, Atomic},
         Arc, Mutex,
     },
+    uaccess::{UserPtr, UserSlice},
 };
-use weft_uapi::wire::LinkKind;
+use weft_uapi::control::{LinkCarried, CARRIED_CLOSED, CARRIED_MORE, LINK_CARRY, LINK_TIE};
+use weft_uapi::wire::{LinkKind, HEADER_BYTES};
+use zerocopy::IntoBytes;
+
+/// Bytes that are received in one call, about, before everybody else has a turn, so that neither acknowledgements nor heartbeats
+/// wait long behind bulk data.
+const SHARE_BYTES: u64 = 1 << 20;
+
+/// How much is read ahead of what is wanted: on the data link the header of the next packet, so that data are copied once; on the
+/// meta link many packets.
+const fn ahead_bytes(kind: LinkKind) -> usize {
+    match kind {
+        LinkKind::Data => HEADER_BYTES,
+        LinkKind::Meta => 4096,
+    }
+}
 
 /// One link of a session.
 #[pin_data]
 pub(super) struct Link {
     #[pin]
     pub(super) poll: PollQueue,
-    /// Bytes in `outgoing`, readable without its lock.
-    queued_bytes: Atomic<usize>,
     /// Whether data had no memory lately: nothing is taken until somebody may have given some back.
     is_starved: Atomic<bool>,
+    /// The connection takes nothing until the daemon hears that it does.
+    is_full: Atomic<bool>,
+    /// What turns queued and no sender has taken over. Held briefly, also under the engine's lock.
     #[pin]
     outgoing: Mutex<SendQueue>,
-    /// Nobody before the link was accepted.
+    /// Nobody before the link is tied to a connection. Held while packets are sent: never waited for by whoever has the engine's
+    /// lock.
     #[pin]
-    incoming: Mutex<Option<Receiver>>,
+    sender: Mutex<Option<Sender>>,
+    /// Nobody before that.
+    #[pin]
+    incoming: Mutex<Option<Incoming>>,
+}
+
+/// The receiving end of a link.
+struct Incoming {
+    receiver: Receiver,
+    stream: Stream,
 }
 
 impl Link {
     pub(super) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             poll <- PollQueue::new(c"weft_link", static_lock_class!()),
-            queued_bytes: Atomic::new(0),
             is_starved: Atomic::new(false),
+            is_full: Atomic::new(false),
             outgoing <- new_mutex!(SendQueue::new()),
+            sender <- new_mutex!(None),
             incoming <- new_mutex!(None),
         }? Error)
     }
@@ -54,39 +82,90 @@ impl Link {
         }
     }
 
-    /// Bytes that the daemon has not fetched yet.
-    pub(super) fn queued_bytes(&self) -> usize {
-        self.queued_bytes.load(ordering::Relaxed)
-    }
-
-    /// Queues a packet unless the session is down. Returns whether the daemon is to be woken for it: when the queue was
-    /// empty. When it has taken only a part it is woken again, since it does not ask whether there is more.
-    #[must_use]
-    pub(super) fn enqueue(&self, session: &Session, packet: Packet) -> bool {
+    /// Queues a packet unless the session is down; [`transmit`](Self::transmit) sends it.
+    pub(super) fn enqueue(&self, session: &Session, packet: Packet) {
         let mut outgoing = self.outgoing.lock();
         // Looked at under the lock: what comes before the end is dropped by `hang_up`.
-        if session.is_down() {
-            return false;
+        if !session.is_down() {
+            outgoing.push(packet);
         }
-        let was_empty = outgoing.is_empty();
-        outgoing.push(packet);
-        self.queued_bytes.store(outgoing.bytes(), ordering::Relaxed);
-        was_empty
+    }
+
+    /// Sends what is queued, as far as that goes at once, unless somebody else is sending: he sends this, too. May sleep briefly; not
+    /// under the engine's lock.
+    pub(super) fn transmit(&self, session: &Session) {
+        while !self.is_full.load(ordering::Acquire) {
+            let Some(mut guard) = self.sender.try_lock() else {
+                return;
+            };
+            let Some(sender) = &mut *guard else {
+                return;
+            };
+            let sent = self.drain(session, sender);
+            drop(guard);
+            if sent.is_err_and(|error| error != EAGAIN) {
+                // The daemon tries again, and hears why if that does not help.
+                self.poll.wake(Readiness::OUT);
+            }
+            // Whoever queued something meanwhile has found the sender busy.
+            if self.outgoing.lock().is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// As [`transmit`](Self::transmit), when the connection may take something again. Returns how many bytes it has taken since the
+    /// beginning, or why it never will.
+    fn transmit_again(&self, session: &Session) -> Result<u64> {
+        let mut guard = self.sender.lock();
+        let sender = (*guard).as_mut().ok_or_else(enotconn)?;
+        self.is_full.store(false, ordering::Release);
+        match self.drain(session, sender) {
+            Err(error) if error == ENOMEM => self.poll.wake(Readiness::OUT),
+            Err(error) if error != EAGAIN => return Err(error),
+            _ => {}
+        }
+        let sent = sender.sent();
+        drop(guard);
+        self.transmit(session);
+        Ok(sent)
+    }
+
+    /// Sends all there is, or says why not.
+    fn drain(&self, session: &Session, sender: &mut Sender) -> Result {
+        let _no_io = NoIo::enter();
+        // Whoever waits for what is sent may have the memory.
+        let _no_wait = NoWait::enter();
+        loop {
+            if session.is_down() {
+                sender.queue.clear();
+            } else if sender.queue.is_empty() {
+                core::mem::swap(&mut sender.queue, &mut *self.outgoing.lock());
+            }
+            if sender.queue.is_empty() {
+                return Ok(());
+            }
+            sender.send().inspect_err(|_| {
+                self.is_full.store(true, ordering::Release);
+            })?;
+        }
     }
 
     /// The session is down: drops what is queued and wakes everybody.
     pub(super) fn hang_up(&self) {
-        let mut outgoing = self.outgoing.lock();
-        outgoing.clear();
-        self.queued_bytes.store(0, ordering::Relaxed);
-        drop(outgoing);
+        // Who is sending sees that it is down.
+        if let Some(mut guard) = self.sender.try_lock() {
+            if let Some(sender) = &mut *guard {
+                sender.queue.clear();
+            }
+        }
+        self.outgoing.lock().clear();
         self.poll
             .wake(Readiness::IN.and(Readiness::OUT).and(Readiness::HUP));
     }
 }
 
-/// What a link descriptor of the daemon refers to. It is read by splicing only: so nothing is copied to memory of the
-/// daemon's, which may be long in coming, under a lock that the resource needs.
+/// What a link descriptor of the daemon refers to.
 pub(crate) struct LinkFile {
     session: Arc<Session>,
     kind: LinkKind,
@@ -95,8 +174,6 @@ pub(crate) struct LinkFile {
 impl LinkFile {
     /// The file of a link that was accepted. May sleep.
     pub(super) fn new(session: Arc<Session>, kind: LinkKind) -> Result<Arc<Self>> {
-        let receiver = Receiver::new(kind)?;
-        *session.link(kind).incoming.lock() = Some(receiver);
         Ok(Arc::new(Self { session, kind }, GFP_KERNEL)?)
     }
 
@@ -104,52 +181,93 @@ impl LinkFile {
         self.session.link(self.kind)
     }
 
-    /// Hands packets up until the bytes are used up or the resource has no room for another one.
-    fn receive(&self, from: &mut IovIterSource<'_>) -> Result<usize, ReceiveStop> {
+    /// Sends and receives on a connection from now on.
+    fn tie(&self, descriptor: u32) -> Result {
+        let socket = Arc::new(Socket::of_descriptor(descriptor)?, GFP_KERNEL)?;
+        let incoming = Incoming {
+            receiver: Receiver::new(self.kind)?,
+            stream: Stream::new(socket.clone(), ahead_bytes(self.kind))?,
+        };
         let link = self.link();
-        let mut incoming = link.incoming.lock();
-        let incoming = (*incoming).as_mut().ok_or(ReceiveStop::Down)?;
-        let mut taken: usize = 0;
-        while !from.is_empty() {
-            let Some(owner) = self.session.owner() else {
-                return Err(ReceiveStop::Down);
-            };
-            if incoming.is_between_packets() && !self.session.may_receive(self.kind) {
-                break;
+        let mut place = link.incoming.lock();
+        if place.is_some() {
+            return Err(EBUSY);
+        }
+        *place = Some(incoming);
+        *link.sender.lock() = Some(Sender::new(socket));
+        Ok(())
+    }
+
+    /// Lets the connection go.
+    fn untie(&self) {
+        let link = self.link();
+        let incoming = link.incoming.lock().take();
+        let sender = link.sender.lock().take();
+        drop((incoming, sender));
+    }
+
+    /// Sends and receives as much as goes at once.
+    fn carry(&self) -> Result<LinkCarried> {
+        if self.session.is_down() {
+            return Err(EPIPE);
+        }
+        let _no_io = NoIo::enter();
+        let link = self.link();
+        let sent = link.transmit_again(&self.session)?;
+        let mut guard = link.incoming.lock();
+        let incoming = (*guard).as_mut().ok_or_else(enotconn)?;
+        let flags = match self.receive(incoming) {
+            Ok(flags) => flags,
+            Err(Halt::Stopped(Stop::Dry)) => 0,
+            Err(Halt::Stopped(Stop::Closed)) => CARRIED_CLOSED,
+            Err(Halt::Stopped(Stop::Failed(error))) => return Err(error),
+            Err(Halt::Broken(reason)) => {
+                self.session.fail(reason);
+                return Err(eproto());
             }
-            let before = from.len();
-            let progress = incoming.take(from).map_err(ReceiveStop::Broken)?;
-            let count = before.saturating_sub(from.len());
-            taken = taken.saturating_add(count);
-            match progress {
+        };
+        Ok(LinkCarried {
+            sent,
+            received: incoming.stream.received(),
+            flags,
+            reserved: 0,
+        })
+    }
+
+    /// Hands packets up until there are no more bytes, the share is used up, or the resource has no room for another packet.
+    fn receive(&self, incoming: &mut Incoming) -> Result<u32, Halt> {
+        let Incoming { receiver, stream } = incoming;
+        let link = self.link();
+        stream.refresh();
+        let end = stream.received().saturating_add(SHARE_BYTES);
+        while let Some(owner) = self.session.owner() {
+            if receiver.is_between_packets() {
+                if !self.session.may_receive(self.kind) {
+                    return Ok(0);
+                }
+                if stream.received() >= end {
+                    return Ok(CARRIED_MORE);
+                }
+            }
+            match receiver.take(stream)? {
                 Progress::Packet(header, data) => {
                     owner.packet(
                         self.session.peer,
                         self.session.id,
                         self.kind,
                         header,
-                        incoming.body(),
+                        receiver.body(),
                         data,
                     );
                 }
+                Progress::Partial => {}
                 // Whoever gave some back just before did not know that it was wanted: once more.
                 Progress::Lacking if !link.is_starved.xchg(true, ordering::Full) => {}
-                Progress::Lacking => return Ok(taken),
-                Progress::Partial if count == 0 && taken == 0 => return Err(ReceiveStop::Fault),
-                Progress::Partial if count == 0 => break,
-                Progress::Partial => {}
+                Progress::Lacking => return Ok(0),
             }
         }
-        link.is_starved.store(false, ordering::Relaxed);
-        Ok(taken)
+        Ok(0)
     }
-}
-
-/// Why bytes of the daemon are not taken any more.
-enum ReceiveStop {
-    Down,
-    Fault,
-    Broken(DownReason),
 }
 
 impl FileOps for LinkFile {
@@ -161,54 +279,28 @@ impl FileOps for LinkFile {
         if self.session.is_down() {
             return Readiness::IN.and(Readiness::OUT).and(Readiness::HUP);
         }
-        let readable = Readiness::IN.when(self.link().queued_bytes() != 0);
         let is_starved = self.link().is_starved.load(ordering::Acquire);
-        readable.and(Readiness::OUT.when(!is_starved && self.session.may_receive(self.kind)))
+        Readiness::OUT.when(!is_starved && self.session.may_receive(self.kind))
     }
 
-    fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize> {
-        let _no_io = NoIo::enter();
-        let wanted = from.len();
-        match self.receive(from) {
-            Ok(0) if wanted != 0 => Err(EAGAIN),
-            Ok(taken) => Ok(taken),
-            Err(ReceiveStop::Down) => Err(EPIPE),
-            Err(ReceiveStop::Fault) => Err(EFAULT),
-            Err(ReceiveStop::Broken(reason)) => {
-                self.session.fail(reason);
-                Err(eproto())
+    fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize> {
+        match command {
+            LINK_TIE => {
+                let mut reader = UserSlice::new(argument, size_of::<u32>()).reader();
+                self.tie(reader.read::<u32>()?)?;
             }
+            LINK_CARRY => {
+                let carried = self.carry()?;
+                let mut writer = UserSlice::new(argument, size_of::<LinkCarried>()).writer();
+                writer.write_slice(carried.as_bytes())?;
+            }
+            _ => return Err(ENOTTY),
         }
+        Ok(0)
     }
 
     fn release(&self) {
+        self.untie();
         self.session.fail(DownReason::LinkClosed);
-    }
-}
-
-impl SpliceOps for LinkFile {
-    fn splice_read(&self, pipe: &mut PipeWriter<'_, Self>, bytes_max: usize) -> Result<usize> {
-        let link = self.link();
-        let mut outgoing = link.outgoing.lock();
-        if self.session.is_down() {
-            return Ok(0);
-        }
-        if outgoing.is_empty() {
-            return Err(EAGAIN);
-        }
-        // Packets are queued under the engine's lock: nobody who has this one may wait for memory.
-        let _no_wait = NoWait::enter();
-        let moved = outgoing.splice(pipe, bytes_max);
-        let left = outgoing.bytes();
-        link.queued_bytes.store(left, ordering::Relaxed);
-        drop(outgoing);
-        if left > 0 && moved.is_ok() {
-            link.poll.wake(Readiness::IN);
-        }
-        moved
-    }
-
-    fn is_revoked(&self) -> bool {
-        self.session.is_down()
     }
 }

@@ -9,8 +9,7 @@ use super::asks::Asks;
 use super::daemon::Daemon;
 use super::link::LinkFile;
 use super::{DownReason, Session};
-use crate::sys::file::{eproto, PollQueue, Readiness};
-use crate::sys::pipe;
+use crate::sys::file::{eproto, PendingFd, PollQueue, Readiness};
 use crate::sys::work::OrderedQueue;
 use kernel::{
     new_delayed_work, new_mutex,
@@ -310,7 +309,7 @@ impl Offers {
         };
         let (session, is_complete) = self.mark_accepted(request, kind)?;
         let pending = LinkFile::new(session.clone(), kind)
-            .and_then(|file| pipe::open_fd(c"[weft-link]", file));
+            .and_then(|file| PendingFd::new(c"[weft-link]", file));
         let pending = pending.inspect_err(|_| session.fail(DownReason::NoMemory))?;
         if is_complete {
             session.bring_up();

@@ -2,10 +2,11 @@
 
 //! Assembles the packets of one link from bytes that may be cut anywhere.
 
+use super::stream::{Stop, Stream};
 use super::DownReason;
 use crate::sys::pages::{PageBuf, PageReserve, Payload};
 use core::mem;
-use kernel::{iov::IovIterSource, prelude::*, sync::Arc};
+use kernel::{prelude::*, sync::Arc};
 use weft_uapi::crc32c::crc32c;
 use weft_uapi::wire::{Header, HeaderError, LinkKind, BODY_BYTES_MAX, FLAG_CRC, HEADER_BYTES};
 
@@ -34,6 +35,26 @@ impl ReceiveError {
             Self::Header(HeaderError::Link) => "the peer sent a packet on the wrong link",
             Self::PayloadChecksum => "data of the peer have a wrong checksum",
         }
+    }
+}
+
+/// Why nothing is received any more.
+pub(super) enum Halt {
+    /// There are no bytes.
+    Stopped(Stop),
+    /// The session cannot go on.
+    Broken(DownReason),
+}
+
+impl From<Stop> for Halt {
+    fn from(stop: Stop) -> Self {
+        Self::Stopped(stop)
+    }
+}
+
+impl From<DownReason> for Halt {
+    fn from(reason: DownReason) -> Self {
+        Self::Broken(reason)
     }
 }
 
@@ -106,8 +127,8 @@ impl Receiver {
         &self.body
     }
 
-    /// Takes bytes up to the end of the current header or payload. The caller sees from `from` how many.
-    pub(super) fn take(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
+    /// Takes bytes up to the end of the current header or payload.
+    pub(super) fn take(&mut self, from: &mut Stream) -> Result<Progress, Halt> {
         match self.stage {
             Stage::Header => self.take_header(from),
             Stage::Unplaced(header) => match self.place_data(header)? {
@@ -118,8 +139,8 @@ impl Receiver {
         }
     }
 
-    fn take_header(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
-        let count = from.copy_from_iter(self.header.get_mut(self.filled..).unwrap_or(&mut []));
+    fn take_header(&mut self, from: &mut Stream) -> Result<Progress, Halt> {
+        let count = from.read(self.header.get_mut(self.filled..).unwrap_or(&mut []))?;
         self.filled = self.filled.saturating_add(count);
         if self.filled < HEADER_BYTES {
             return Ok(Progress::Partial);
@@ -132,7 +153,7 @@ impl Receiver {
             return Ok(Progress::Packet(header, None));
         }
         if header.kind.carries_data() {
-            return self.place_data(header);
+            return Ok(self.place_data(header)?);
         }
         // Within its capacity.
         self.body
@@ -158,15 +179,13 @@ impl Receiver {
         }
     }
 
-    fn take_payload(&mut self, from: &mut IovIterSource<'_>) -> Result<Progress, DownReason> {
+    fn take_payload(&mut self, from: &mut Stream) -> Result<Progress, Halt> {
         let Stage::Payload { header, target } = &mut self.stage else {
             return Ok(Progress::Partial);
         };
         let count = match target {
-            Target::Body => {
-                from.copy_from_iter(self.body.get_mut(self.filled..).unwrap_or(&mut []))
-            }
-            Target::Data(buffer) => fill(buffer, self.filled, from),
+            Target::Body => from.read(self.body.get_mut(self.filled..).unwrap_or(&mut []))?,
+            Target::Data(buffer) => from.read_data(buffer, self.filled)?,
         };
         self.filled = self.filled.saturating_add(count);
         if self.filled < header.payload_len as usize {
@@ -185,22 +204,9 @@ impl Receiver {
                 .as_ref()
                 .map_or_else(|| crc32c(&self.body), |data| data.crc32c());
             if sum != header.payload_crc {
-                return Err(DownReason::Garbage(ReceiveError::PayloadChecksum));
+                return Err(DownReason::Garbage(ReceiveError::PayloadChecksum).into());
             }
         }
         Ok(Progress::Packet(header, data))
     }
-}
-
-/// Copies bytes into `buffer` from `offset` on; returns how many.
-fn fill(buffer: &mut PageBuf, offset: usize, from: &mut IovIterSource<'_>) -> usize {
-    let mut filled: usize = 0;
-    while let Some(place) = buffer.slice_at(offset.saturating_add(filled)) {
-        let count = from.copy_from_iter(place);
-        if count == 0 {
-            break;
-        }
-        filled = filled.saturating_add(count);
-    }
-    filled
 }

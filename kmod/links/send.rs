@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The outgoing queue of one link.
+//! The outgoing queue of one link, and how it is sent.
 //!
 //! It is not bounded here: the engine bounds what it has in flight.
 
-use super::link::LinkFile;
 use crate::sys::pages::Payload;
-use crate::sys::pipe::{Fragments, PipeWriter};
+use crate::sys::socket::{Fragments, Pieces, Socket, PIECES_MAX};
+use core::ops::Range;
 use kernel::{
     impl_list_arc_safe, impl_list_item,
     list::{List, ListArc, ListLinks},
-    page::PAGE_SIZE,
     prelude::*,
+    sync::{Arc, ArcBorrow},
 };
 use weft_uapi::crc32c::crc32c;
 use weft_uapi::wire::{Header, FLAG_CRC, HEADER_BYTES};
 
-/// A packet on its way to the daemon.
+/// A packet on its way to the peer.
 #[pin_data]
 pub(super) struct Queued {
     /// Header and, in packets that do not carry data, the payload.
@@ -63,17 +63,19 @@ impl Queued {
             .len()
             .saturating_add(self.data.as_ref().map_or(0, |data| data.bytes() as usize))
     }
+
+    /// Into how many pieces it falls at most.
+    fn pieces(&self) -> usize {
+        let pages = self.data.as_ref().map_or(0, |data| data.count());
+        pages.saturating_add(1)
+    }
 }
 
-/// Packets that the daemon has not fetched yet, in order.
+/// Packets that were not sent yet, in order.
 pub(super) struct SendQueue {
     packets: List<Queued>,
-    /// Bytes of the first packet that were fetched already.
-    fetched: usize,
-    /// Bytes of all packets that were not fetched.
-    bytes: usize,
-    /// Where heads are copied to when they are spliced.
-    fragments: Fragments,
+    /// Bytes of the first packet that were sent already.
+    sent: usize,
 }
 
 impl SendQueue {
@@ -81,120 +83,143 @@ impl SendQueue {
     pub(super) const fn new() -> Self {
         Self {
             packets: List::new(),
-            fetched: 0,
-            bytes: 0,
-            fragments: Fragments::new(),
+            sent: 0,
         }
     }
 
-    /// Bytes that were not fetched.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether everything was fetched.
+    /// Whether everything was sent.
     pub(super) fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
 
     /// Adds a packet at the end.
     pub(super) fn push(&mut self, packet: Packet) {
-        self.bytes = self.bytes.saturating_add(packet.len());
         self.packets.push_back(packet);
     }
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         while self.packets.pop_front().is_some() {}
-        self.fetched = 0;
-        self.bytes = 0;
+        self.sent = 0;
     }
 
-    /// Moves references to at most `bytes_max` bytes into a pipe; `EAGAIN` when it is full.
-    pub(super) fn splice(
-        &mut self,
-        pipe: &mut PipeWriter<'_, LinkFile>,
-        bytes_max: usize,
-    ) -> Result<usize> {
-        let mut total: usize = 0;
-        while total < bytes_max && !self.is_empty() {
-            let room = bytes_max.saturating_sub(total);
-            let moved = match pipe.has_room() {
-                Ok(true) if self.is_in_head() => self.splice_heads(pipe, room),
-                Ok(true) => self.splice_data(pipe, room),
-                Ok(false) => Err(EAGAIN),
-                Err(error) => Err(error),
-            };
-            match moved {
-                Ok(count) => total = total.saturating_add(count),
-                Err(error) if total == 0 => return Err(error),
-                Err(_) => break,
+    /// Notes that `count` bytes were sent.
+    fn advance(&mut self, mut count: usize) {
+        while let Some(first) = self.packets.iter().next() {
+            let left = first.len().saturating_sub(self.sent);
+            if count < left {
+                self.sent = self.sent.saturating_add(count);
+                return;
             }
-        }
-        Ok(total)
-    }
-
-    fn is_in_head(&self) -> bool {
-        self.packets
-            .iter()
-            .next()
-            .is_some_and(|packet| self.fetched < packet.head.len())
-    }
-
-    /// Moves one run of head bytes: those of several packets in a row if there are no data between them, so that a
-    /// batch of acknowledgements takes one slot of the pipe.
-    fn splice_heads(
-        &mut self,
-        pipe: &mut PipeWriter<'_, LinkFile>,
-        bytes_max: usize,
-    ) -> Result<usize> {
-        self.fragments.begin(HEADER_BYTES)?;
-        let mut total: usize = 0;
-        while total < bytes_max && self.is_in_head() {
-            let Some(packet) = self.packets.iter().next() else {
-                break;
-            };
-            let rest = packet.head.get(self.fetched..).unwrap_or(&[]);
-            let wanted = rest.len().min(bytes_max.saturating_sub(total));
-            let count = self.fragments.append(rest.get(..wanted).unwrap_or(&[]));
-            if count == 0 {
-                break;
-            }
-            self.advance(count);
-            total = total.saturating_add(count);
-        }
-        self.fragments.push_to(pipe)?;
-        Ok(total)
-    }
-
-    fn splice_data(
-        &mut self,
-        pipe: &mut PipeWriter<'_, LinkFile>,
-        bytes_max: usize,
-    ) -> Result<usize> {
-        let packet = self.packets.iter().next().ok_or(EIO)?;
-        let data = packet.data.as_ref().ok_or(EIO)?;
-        let offset = self.fetched.saturating_sub(packet.head.len());
-        let (page, bytes) = data.page(offset / PAGE_SIZE).ok_or(EIO)?;
-        let skip = offset % PAGE_SIZE;
-        let count = bytes.saturating_sub(skip).min(bytes_max);
-        pipe.push(&page, skip, count)?;
-        self.advance(count);
-        Ok(count)
-    }
-
-    /// Notes that `count` bytes of the first packet were fetched.
-    fn advance(&mut self, count: usize) {
-        self.fetched = self.fetched.saturating_add(count);
-        self.bytes = self.bytes.saturating_sub(count);
-        if self
-            .packets
-            .iter()
-            .next()
-            .is_some_and(|packet| self.fetched >= packet.len())
-        {
+            count = count.saturating_sub(left);
             self.packets.pop_front();
-            self.fetched = 0;
+            self.sent = 0;
         }
+    }
+}
+
+/// The sending end of a link's connection.
+pub(super) struct Sender {
+    socket: Arc<Socket>,
+    /// What is to be sent before anything else.
+    pub(super) queue: SendQueue,
+    /// Where heads are copied to.
+    fragments: Fragments,
+    /// Bytes that the connection took.
+    sent: u64,
+}
+
+impl Sender {
+    /// Nothing was sent yet.
+    pub(super) fn new(socket: Arc<Socket>) -> Self {
+        Self {
+            socket,
+            queue: SendQueue::new(),
+            fragments: Fragments::new(),
+            sent: 0,
+        }
+    }
+
+    /// Bytes that the connection took.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Sends what is queued; `EAGAIN` when the connection takes no more now. May sleep briefly.
+    pub(super) fn send(&mut self) -> Result {
+        while !self.queue.is_empty() {
+            let count = self.send_batch()?;
+            self.sent = self.sent.saturating_add(count as u64);
+            self.queue.advance(count);
+        }
+        Ok(())
+    }
+
+    fn send_batch(&mut self) -> Result<usize> {
+        let batch = Batch::new(&self.queue, &mut self.fragments)?;
+        let mut pieces = Pieces::new();
+        batch.gather(&self.fragments, &mut pieces)?;
+        self.socket.send(&mut pieces, batch.has_more)
+    }
+}
+
+/// Packets that are sent at once, with copies of their heads in a row: those of packets without data become one piece.
+struct Batch<'a> {
+    packets: [Option<ArcBorrow<'a, Queued>>; PIECES_MAX],
+    /// Bytes of the first one that were sent already.
+    sent: usize,
+    /// Where the heads lie; the last one may be cut.
+    heads: Range<usize>,
+    /// Others follow.
+    has_more: bool,
+}
+
+impl<'a> Batch<'a> {
+    fn new(queue: &'a SendQueue, fragments: &mut Fragments) -> Result<Self> {
+        fragments.begin(HEADER_BYTES)?;
+        let mut packets = [const { None }; PIECES_MAX];
+        let heads = fragments.end();
+        let mut skip = queue.sent;
+        let mut pieces: usize = 0;
+        let mut has_more = false;
+        for (packet, place) in queue.packets.iter().zip(&mut packets) {
+            pieces = pieces.saturating_add(packet.pieces());
+            has_more = pieces > PIECES_MAX;
+            if has_more {
+                break;
+            }
+            let head = packet.head.get(skip..).unwrap_or(&[]);
+            skip = 0;
+            has_more = fragments.append(head) < head.len();
+            *place = Some(packet);
+            if has_more {
+                break;
+            }
+        }
+        Ok(Self {
+            packets,
+            sent: queue.sent,
+            heads: heads..fragments.end(),
+            has_more,
+        })
+    }
+
+    fn gather<'p>(&'p self, fragments: &'p Fragments, pieces: &mut Pieces<'p>) -> Result {
+        let mut skip = self.sent;
+        let mut heads = self.heads.clone();
+        for packet in self.packets.iter().flatten() {
+            let head = packet.head.len().saturating_sub(skip);
+            let copied = head.min(heads.len());
+            pieces.push_fragment(fragments, heads.start, copied)?;
+            heads.start = heads.start.saturating_add(copied);
+            if copied < head {
+                break;
+            }
+            if let Some(data) = &packet.data {
+                pieces.push_data(data, skip.saturating_sub(packet.head.len()))?;
+            }
+            skip = 0;
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,6 @@
 
 use super::send::Queued;
 use super::{DownReason, Offers, Session, SessionOwner};
-use crate::sys::file::Readiness;
 use crate::sys::pages::Payload;
 use kernel::{prelude::*, sync::Arc};
 use weft_uapi::limits::NODES_MAX;
@@ -27,9 +26,20 @@ struct Slot {
     session: Arc<Session>,
     /// The session ended because of something that happened under the engine's lock; the engine is to be told.
     broken: Option<DownReason>,
-    /// The daemon is to be told that there is something on the data link, or on the meta link.
-    wakes_data: bool,
-    wakes_meta: bool,
+    /// Something was queued since the last [`Sessions::sending`].
+    has_queued: bool,
+}
+
+/// Sessions on whose links something was queued in one turn.
+pub(crate) struct Sending([Option<Arc<Session>>; NODES_MAX]);
+
+impl Sending {
+    /// Sends it. May sleep briefly; not under the engine's lock.
+    pub(crate) fn begin(self) {
+        for session in self.0.into_iter().flatten() {
+            session.transmit();
+        }
+    }
 }
 
 impl Sessions {
@@ -64,8 +74,7 @@ impl Sessions {
             *slot = Some(Slot {
                 session,
                 broken: None,
-                wakes_data: false,
-                wakes_meta: false,
+                has_queued: false,
             });
         }
         Ok(())
@@ -100,12 +109,8 @@ impl Sessions {
         };
         match Queued::new(header, body, data) {
             Ok(packet) => {
-                let is_first = slot.session.link(link).enqueue(&slot.session, packet);
-                let wanted = match link {
-                    LinkKind::Data => &mut slot.wakes_data,
-                    LinkKind::Meta => &mut slot.wakes_meta,
-                };
-                *wanted |= is_first;
+                slot.session.link(link).enqueue(&slot.session, packet);
+                slot.has_queued = true;
             }
             Err(_) => {
                 if slot.session.end() {
@@ -120,17 +125,16 @@ impl Sessions {
         self.slots.iter().any(Option::is_some)
     }
 
-    /// Tells the daemon of what was queued for `peer`: once for all that one turn has led to.
-    pub(crate) fn wake(&mut self, peer: NodeId) {
-        let Some(slot) = self.slots.get_mut(peer.index()).and_then(Option::as_mut) else {
-            return;
-        };
-        if core::mem::take(&mut slot.wakes_data) {
-            slot.session.data.poll.wake(Readiness::IN);
+    /// Where something was queued, for whoever has released the engine's lock.
+    pub(crate) fn sending(&mut self) -> Sending {
+        let mut sending = Sending([const { None }; NODES_MAX]);
+        for (slot, place) in self.slots.iter_mut().zip(&mut sending.0) {
+            if let Some(slot) = slot.as_mut().filter(|slot| slot.has_queued) {
+                slot.has_queued = false;
+                *place = Some(slot.session.clone());
+            }
         }
-        if core::mem::take(&mut slot.wakes_meta) {
-            slot.session.meta.poll.wake(Readiness::IN);
-        }
+        sending
     }
 
     /// Whether `peer` may send one more packet on its data link; wakes the daemon when that becomes true, and when there may

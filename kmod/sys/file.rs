@@ -2,7 +2,7 @@
 
 //! Files that the module implements: what the control device and the link descriptors have in common.
 //!
-//! A type that implements [`FileOps`] becomes a `struct file` either by [`open_fd`] (an anonymous inode) or as the
+//! A type that implements [`FileOps`] becomes a `struct file` either by [`PendingFd::new`] (an anonymous inode) or as the
 //! file of a misc device (`sys/misc.rs`). The file owns one `Arc` of it from open to release. All files are owned
 //! by the module, so an open one refuses `rmmod`.
 //!
@@ -13,15 +13,15 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::{
     error::from_err_ptr,
-    ffi::{c_int, c_void},
+    ffi::{c_int, c_long, c_uint, c_ulong, c_void},
     fs::{
         file::{flags, FileDescriptorReservation},
         File,
     },
-    iov::IovIterSource,
     prelude::*,
     sync::{aref::ARef, Arc, ArcBorrow, LockClassKey},
     types::{ForeignOwnable, Opaque},
+    uaccess::UserPtr,
 };
 
 /// What a file is ready for, as `poll(2)` and epoll see it.
@@ -97,8 +97,8 @@ pub(crate) trait FileOps: Send + Sync + 'static {
     /// What the file is ready for now.
     fn readiness(&self) -> Readiness;
 
-    /// `write(2)` and splice from a pipe: returns the number of bytes taken.
-    fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize>;
+    /// `ioctl(2)`: returns a number that is not negative.
+    fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize>;
 
     /// The last descriptor of the file is gone; none of the other methods is called any more.
     fn release(&self);
@@ -111,10 +111,12 @@ pub(crate) trait FileOps: Send + Sync + 'static {
 pub(super) struct Callbacks<T>(PhantomData<T>);
 
 impl<T: FileOps> Callbacks<T> {
-    /// Operations of a file that is written to; splicing files and devices add how they are read.
+    /// Operations of any file; devices add how they are opened, read and written.
     pub(super) const OPERATIONS: bindings::file_operations = bindings::file_operations {
         owner: THIS_MODULE,
-        write_iter: Some(Self::write_iter),
+        unlocked_ioctl: Some(Self::ioctl),
+        #[cfg(CONFIG_COMPAT)]
+        compat_ioctl: bindings::compat_ptr_ioctl,
         poll: Some(Self::poll),
         release: Some(Self::release),
         ..pin_init::zeroed()
@@ -130,19 +132,15 @@ impl<T: FileOps> Callbacks<T> {
     }
 
     /// # Safety
-    /// The kernel calls it for an open file with these operations; `iter` is a source.
-    unsafe extern "C" fn write_iter(
-        kiocb: *mut bindings::kiocb,
-        iter: *mut bindings::iov_iter,
-    ) -> isize {
-        // SAFETY: The kernel passes a valid kiocb of an open file, and an iterator that is a source.
-        let (object, from) = unsafe {
-            (
-                Self::object((*kiocb).ki_filp),
-                IovIterSource::from_raw(iter),
-            )
-        };
-        count_or_errno(object.write(from))
+    /// The kernel calls it for an open file with these operations.
+    unsafe extern "C" fn ioctl(
+        file: *mut bindings::file,
+        command: c_uint,
+        argument: c_ulong,
+    ) -> c_long {
+        // SAFETY: The file is open during the call and has these operations.
+        let object = unsafe { Self::object(file) };
+        count_or_errno(object.ioctl(command, UserPtr::from_addr(argument)))
     }
 
     /// # Safety
@@ -181,11 +179,8 @@ impl PendingFd {
     /// A file of `object` on an anonymous inode, close-on-exec and non-blocking. May sleep.
     ///
     /// Fails with `EMFILE`, `ENFILE` or `ENOMEM`, without [`FileOps::release`].
-    pub(super) fn new<T: FileOps>(
-        name: &'static CStr,
-        operations: &'static bindings::file_operations,
-        object: Arc<T>,
-    ) -> Result<Self> {
+    pub(crate) fn new<T: FileOps>(name: &'static CStr, object: Arc<T>) -> Result<Self> {
+        let operations = &Callbacks::<T>::OPERATIONS;
         let reservation = FileDescriptorReservation::get_unused_fd_flags(flags::O_CLOEXEC)?;
         let open_flags = (flags::O_RDWR | flags::O_NONBLOCK) as c_int;
         let private = object.into_foreign();

@@ -9,12 +9,11 @@ use crate::sys::{
 use core::marker::PhantomData;
 use kernel::{
     error::to_result,
-    ffi::{c_int, c_long, c_uint, c_ulong},
-    iov::IovIterDest,
+    ffi::c_int,
+    iov::{IovIterDest, IovIterSource},
     prelude::*,
     sync::{Arc, ArcBorrow},
     types::{ForeignOwnable, Opaque},
-    uaccess::UserPtr,
 };
 
 /// One open file of a misc device. Same context as [`FileOps`].
@@ -30,8 +29,8 @@ pub(crate) trait DeviceFile: FileOps {
     /// `read(2)`: returns the number of bytes put into `to`, 0 at the end.
     fn read(&self, to: &mut IovIterDest<'_>) -> Result<usize>;
 
-    /// `ioctl(2)`: returns a number that is not negative.
-    fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize>;
+    /// `write(2)`: returns the number of bytes taken.
+    fn write(&self, from: &mut IovIterSource<'_>) -> Result<usize>;
 }
 
 /// A registered misc device whose files are of type `T`. Dropping it removes the node; files that are still open
@@ -93,9 +92,7 @@ impl<T: DeviceFile> DeviceCallbacks<T> {
     const OPERATIONS: bindings::file_operations = bindings::file_operations {
         open: Some(Self::open),
         read_iter: Some(Self::read_iter),
-        unlocked_ioctl: Some(Self::ioctl),
-        #[cfg(CONFIG_COMPAT)]
-        compat_ioctl: bindings::compat_ptr_ioctl,
+        write_iter: Some(Self::write_iter),
         ..Callbacks::<T>::OPERATIONS
     };
 
@@ -132,14 +129,18 @@ impl<T: DeviceFile> DeviceCallbacks<T> {
     }
 
     /// # Safety
-    /// The kernel calls it for an open file with these operations.
-    unsafe extern "C" fn ioctl(
-        file: *mut bindings::file,
-        command: c_uint,
-        argument: c_ulong,
-    ) -> c_long {
-        // SAFETY: The file is open during the call and has these operations.
-        let object = unsafe { Callbacks::<T>::object(file) };
-        count_or_errno(object.ioctl(command, UserPtr::from_addr(argument)))
+    /// The kernel calls it for an open file with these operations; `iter` is a source.
+    unsafe extern "C" fn write_iter(
+        kiocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: The kernel passes a valid kiocb of an open file, and an iterator that is a source.
+        let (object, from) = unsafe {
+            (
+                Callbacks::<T>::object((*kiocb).ki_filp),
+                IovIterSource::from_raw(iter),
+            )
+        };
+        count_or_errno(object.write(from))
     }
 }

@@ -6,7 +6,7 @@
 //! PageReserve::alloc -> PageBuf (one owner, filled by copy, by a disk read or from a link)
 //!                         | share()
 //!                         v
-//!                       Payload (many owners, never changes again; its pages may lie in pipes and sockets)
+//!                       Payload (many owners, never changes again; its pages may lie in sockets)
 //! ```
 //! A page that somebody else still refers to when its payload is dropped is left to him and not used again.
 
@@ -14,11 +14,10 @@ use super::{
     bindings,
     memory::{NoIo, Pool, PoolArc, PoolBox},
 };
-use core::ptr::NonNull;
 use kernel::{
     error::to_result,
     ffi::{c_int, c_uint, c_void},
-    page::{BorrowedPage, PAGE_SIZE},
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
@@ -200,14 +199,6 @@ impl Pages {
         (self.bytes as usize).div_ceil(PAGE_SIZE)
     }
 
-    /// Page `index` and the number of bytes in it, or `None` behind the end.
-    pub(crate) fn page(&self, index: usize) -> Option<(BorrowedPage<'_>, usize)> {
-        let page = NonNull::new(*self.used().get(index)?)?;
-        // SAFETY: By the type's invariant the page is valid while this is borrowed.
-        let page = unsafe { BorrowedPage::from_raw(page) };
-        Some((page, self.bytes_in(index)))
-    }
-
     /// The data, page by page.
     pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
         self.used().iter().enumerate().map(|(index, &page)| {
@@ -224,6 +215,20 @@ impl Pages {
         // SAFETY: By the type's invariant the page is valid, and nobody else uses it while this is borrowed mutably.
         let slice = unsafe { core::slice::from_raw_parts_mut(address(page), bytes) };
         slice.get_mut(skip..).filter(|rest| !rest.is_empty())
+    }
+
+    /// What is left of the data at `offset`, page by page, to be filled.
+    pub(crate) fn slices_from(&mut self, offset: usize) -> impl Iterator<Item = &mut [u8]> {
+        let (first, skip) = (offset / PAGE_SIZE, offset % PAGE_SIZE);
+        let this = &*self;
+        let pages = this.used().iter().enumerate().skip(first);
+        pages.filter_map(move |(index, &page)| {
+            let bytes = this.bytes_in(index);
+            // SAFETY: By the type's invariant the page is valid, and nobody else uses it while this is borrowed mutably; each
+            // page is given out once.
+            let slice = unsafe { core::slice::from_raw_parts_mut(address(page), bytes) };
+            slice.get_mut(if index == first { skip } else { 0 }..)
+        })
     }
 
     /// The data of page `index` if they fill it.

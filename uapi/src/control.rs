@@ -141,10 +141,49 @@ pub struct LinkAccept {
     pub peer_session: u64,
 }
 
-/// `_IOW('w', 1, LinkAccept)`: acknowledges an offer and returns the link's file descriptor (non-blocking,
-/// close-on-exec): `splice(2)` takes bytes out of it, `write(2)` and `splice(2)` put bytes in. Errors: `ENOENT` offer void, `EPROTO` other ABI, `EBUSY` accepted already, `EINVAL`.
-pub const LINK_ACCEPT: u32 =
-    (1 << 30) | ((size_of::<LinkAccept>() as u32) << 16) | ((b'w' as u32) << 8) | 1;
+/// `_IOW('w', 1, LinkAccept)` of the control device: acknowledges an offer and returns the link's file descriptor
+/// (close-on-exec), which ends the session when it is closed. It polls as writable when [`LINK_CARRY`] may get on, and as hung
+/// up when the session is over. Errors: `ENOENT` offer void, `EPROTO` other ABI, `EBUSY` accepted already, `EINVAL`.
+pub const LINK_ACCEPT: u32 = ioctl::<LinkAccept>(1, WRITES);
+
+/// `_IOW('w', 2, u32)` of a link: ties it to a connection, a descriptor of a connected TCP socket. From then on the module sends and
+/// receives on it, and nobody else may. Errors: `EBUSY` tied already, `EPROTOTYPE` no TCP socket, `EBADF`, `ENOTSOCK`.
+pub const LINK_TIE: u32 = ioctl::<u32>(2, WRITES);
+
+/// `_IOR('w', 3, LinkCarried)` of a link that is tied: sends what is queued and takes what has come, as far as that goes at
+/// once. To be called whenever the link or the connection reports that it is ready. Errors: `EPIPE` the session is over,
+/// `EPROTO` the peer sent what is no packet, `ENOTCONN` not tied, and those of the connection.
+pub const LINK_CARRY: u32 = ioctl::<LinkCarried>(3, READS);
+
+/// Result of [`LINK_CARRY`].
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct LinkCarried {
+    /// Bytes that the connection has taken since it was tied.
+    pub sent: u64,
+    /// Bytes that came from it since then.
+    pub received: u64,
+    /// Bits `CARRIED_*`.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// There is more to take: call again when others have had their turn.
+pub const CARRIED_MORE: u32 = 1 << 0;
+/// The peer has closed the connection, and all that came before was taken.
+pub const CARRIED_CLOSED: u32 = 1 << 1;
+
+/// Direction of an ioctl's argument, seen from the caller, as in `asm-generic/ioctl.h`.
+const WRITES: u32 = 1;
+const READS: u32 = 2;
+
+/// Number of an ioctl with an argument `T`.
+const fn ioctl<T>(number: u32, direction: u32) -> u32 {
+    (direction << 30) | ((size_of::<T>() as u32) << 16) | ((b'w' as u32) << 8) | number
+}
 
 const _: () = assert!(
     size_of::<LinkOffer>() <= MESSAGE_BYTES_MAX

@@ -14,7 +14,7 @@ pub const PROTOCOL_VERSION: u16 = 1;
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
 
 /// Version of `/dev/weft` messages and ioctls.
-pub const CONTROL_ABI: u32 = 1;
+pub const CONTROL_ABI: u32 = 2;
 
 /// Version of the on-disk layout.
 ///

@@ -5,12 +5,13 @@
 use super::sys;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use weft_uapi::control::{
-    Fence, LinkAccept, LinkOffer, Memory, MessageHeader, KERN_FENCE, KERN_HANDSHAKE_DATA,
-    KERN_HANDSHAKE_META, KERN_KEEP, KERN_RECALL, KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
+    Fence, LinkAccept, LinkCarried, LinkOffer, Memory, MessageHeader, KERN_FENCE,
+    KERN_HANDSHAKE_DATA, KERN_HANDSHAKE_META, KERN_KEEP, KERN_RECALL, KERN_WITHDRAWN,
+    MESSAGE_BYTES_MAX,
 };
 use zerocopy::FromBytes;
 
@@ -31,11 +32,23 @@ pub trait ControlDevice {
     /// As the device reports them.
     fn send(&mut self, message: &[u8]) -> io::Result<()>;
 
-    /// Accepts an offered link; its descriptor is non-blocking.
+    /// Accepts an offered link.
     ///
     /// # Errors
     /// `ENOENT` when the offer is void, `EPROTO` when the ABI differs, `EBUSY` when it was accepted already.
     fn accept(&mut self, accept: &LinkAccept) -> io::Result<OwnedFd>;
+
+    /// Ties an accepted link to its connection, on which nobody else sends and receives from now on.
+    ///
+    /// # Errors
+    /// When the module does not take the connection.
+    fn tie(&mut self, link: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Has a tied link send and take as much as goes at once.
+    ///
+    /// # Errors
+    /// `EPIPE` when the session is over, `EPROTO` when the peer sent what is no packet, and those of the connection.
+    fn carry(&mut self, link: BorrowedFd<'_>) -> io::Result<LinkCarried>;
 }
 
 /// The real one.
@@ -80,6 +93,14 @@ impl ControlDevice for Device {
 
     fn accept(&mut self, accept: &LinkAccept) -> io::Result<OwnedFd> {
         sys::link_accept(self.0.as_fd(), accept)
+    }
+
+    fn tie(&mut self, link: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()> {
+        sys::link_tie(link, connection)
+    }
+
+    fn carry(&mut self, link: BorrowedFd<'_>) -> io::Result<LinkCarried> {
+        sys::link_carry(link)
     }
 }
 

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::libc;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use weft_uapi::control::{LinkAccept, LINK_ACCEPT};
+use weft_uapi::control::{LinkAccept, LinkCarried, LINK_ACCEPT, LINK_CARRY, LINK_TIE};
 
 /// `LINK_ACCEPT` on the control device.
 pub(super) fn link_accept(device: BorrowedFd<'_>, accept: &LinkAccept) -> io::Result<OwnedFd> {
@@ -22,6 +22,36 @@ pub(super) fn link_accept(device: BorrowedFd<'_>, accept: &LinkAccept) -> io::Re
     let fd = Errno::result(fd)?;
     // SAFETY: the kernel has just installed this descriptor for us; nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `LINK_TIE` on a link.
+pub(super) fn link_tie(link: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()> {
+    let number = connection.as_raw_fd();
+    // SAFETY: the request only reads a number behind the pointer, and the reference outlives the call.
+    let tied = unsafe {
+        libc::ioctl(
+            link.as_raw_fd(),
+            LINK_TIE as libc::Ioctl,
+            std::ptr::from_ref(&number),
+        )
+    };
+    Errno::result(tied)?;
+    Ok(())
+}
+
+/// `LINK_CARRY` on a link.
+pub(super) fn link_carry(link: BorrowedFd<'_>) -> io::Result<LinkCarried> {
+    let mut carried = LinkCarried::default();
+    // SAFETY: the request writes a `LinkCarried` behind the pointer, and the reference outlives the call; any bytes are one.
+    let done = unsafe {
+        libc::ioctl(
+            link.as_raw_fd(),
+            LINK_CARRY as libc::Ioctl,
+            std::ptr::from_mut(&mut carried),
+        )
+    };
+    Errno::result(done)?;
+    Ok(carried)
 }
 
 /// `PR_SET_IO_FLUSHER` of `linux/prctl.h`.

@@ -250,6 +250,7 @@ impl Connection {
         let session = self.offers.take().map_or(0, |offers| offers.session);
         match Pair::start(
             context.reactor,
+            context.device,
             self.id,
             session,
             links,
@@ -287,7 +288,7 @@ impl Connection {
         let State::Running { pair, .. } = &mut self.state else {
             return None;
         };
-        match pair.step(kind) {
+        match pair.step(context.device, kind) {
             Ok(stepped) => Some(stepped),
             Err(end) => {
                 self.end(context, &end.to_string());

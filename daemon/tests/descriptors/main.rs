@@ -39,7 +39,7 @@ fn c3_the_number_of_open_descriptors_returns_to_its_base_after_many_connections(
             .map(|resource| connect((&nodes[0], 0), (&nodes[1], 1), resource))
             .collect();
         assert!(
-            open_descriptors() > base + 40 * 12,
+            open_descriptors() >= base + 40 * 12,
             "sessions hold descriptors"
         );
         drop(sessions);

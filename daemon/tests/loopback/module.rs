@@ -2,26 +2,30 @@
 
 //! A module made of sockets: the control device is a `SOCK_SEQPACKET` pair, each link a stream pair.
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     recv, send, setsockopt, socketpair, sockopt, AddressFamily, MsgFlags, SockFlag, SockType,
 };
 use nix::sys::time::TimeVal;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 use weft_daemon::kernel::device::ControlDevice;
 use weft_daemon::links::kind::LinkKind;
 use weft_uapi::control::{
-    padded_name, Fence, LinkAccept, LinkOffer, Memory, MessageHeader, NodeConnState, FENCED,
-    KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
+    padded_name, Fence, LinkAccept, LinkCarried, LinkOffer, Memory, MessageHeader, NodeConnState,
+    CARRIED_CLOSED, CARRIED_MORE, FENCED, KERN_WITHDRAWN, MESSAGE_BYTES_MAX,
 };
 use weft_uapi::version::CONTROL_ABI;
 use zerocopy::IntoBytes;
 
 use crate::rig::{deadline, PATIENCE};
+
+/// Bytes that a link carries in one call, about.
+const SHARE: u64 = 1 << 20;
 
 /// The module of one node, as a test sees it.
 #[derive(Clone)]
@@ -53,6 +57,7 @@ pub(crate) struct Session {
 pub(crate) struct Device {
     near: OwnedFd,
     shared: Arc<(Mutex<State>, Condvar)>,
+    tied: HashMap<RawFd, Tied>,
 }
 
 impl Module {
@@ -71,7 +76,8 @@ impl Module {
             far: Arc::new(far),
             shared: Arc::clone(&shared),
         };
-        (module, Device { near, shared })
+        let tied = HashMap::new();
+        (module, Device { near, shared, tied })
     }
 
     /// Offers both links of a new session and returns its number.
@@ -167,13 +173,24 @@ impl Module {
         self.until(|bytes| Memory::parse(bytes, &[kind]))
     }
 
+    /// Waits for a message of the daemon; returns its length. A handler of the daemon that ends is a signal to every thread here.
+    fn next(&self, buffer: &mut [u8; MESSAGE_BYTES_MAX]) -> usize {
+        let end = deadline();
+        loop {
+            match recv(self.far.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) if Instant::now() < end => {}
+                count => return count.expect("no message in time"),
+            }
+        }
+    }
+
     /// Waits for a message of the daemon that `parse` takes.
     fn until<T>(&self, parse: impl Fn(&[u8]) -> Option<T>) -> T {
         let end = deadline();
         loop {
             let mut buffer = [0; MESSAGE_BYTES_MAX];
-            let count = recv(self.far.as_raw_fd(), &mut buffer, MsgFlags::empty());
-            if let Some(message) = parse(&buffer[..count.expect("no message in time")]) {
+            let count = self.next(&mut buffer);
+            if let Some(message) = parse(&buffer[..count]) {
                 return message;
             }
             assert!(Instant::now() < end, "no answer in time");
@@ -216,8 +233,7 @@ impl Module {
     /// The next message of the daemon.
     pub(crate) fn conn_state(&self) -> NodeConnState {
         let mut buffer = [0; MESSAGE_BYTES_MAX];
-        let count =
-            recv(self.far.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("no message in time");
+        let count = self.next(&mut buffer);
         NodeConnState::parse(&buffer[..count]).expect("a well-formed message")
     }
 
@@ -242,7 +258,7 @@ impl ControlDevice for Device {
         match recv(self.near.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => Ok(Some(count)),
-            Err(nix::errno::Errno::EAGAIN) => Ok(None),
+            Err(Errno::EAGAIN) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -269,5 +285,81 @@ impl ControlDevice for Device {
             .push((kind, accept.peer_session, far));
         changed.notify_all();
         Ok(near.into())
+    }
+
+    fn tie(&mut self, link: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()> {
+        let tied = Tied {
+            connection: connection.as_raw_fd(),
+            outward: Lane::default(),
+            inward: Lane::default(),
+        };
+        self.tied.insert(link.as_raw_fd(), tied);
+        Ok(())
+    }
+
+    fn carry(&mut self, link: BorrowedFd<'_>) -> io::Result<LinkCarried> {
+        let link = link.as_raw_fd();
+        self.tied.get_mut(&link).unwrap().carry(link)
+    }
+}
+
+/// A link that is tied to a connection: what the test writes to its end goes out, and what comes in it can read there. Keeps nothing
+/// open: both are the daemon's.
+struct Tied {
+    connection: RawFd,
+    outward: Lane,
+    inward: Lane,
+}
+
+impl Tied {
+    fn carry(&mut self, link: RawFd) -> io::Result<LinkCarried> {
+        let before = self.outward.moved + self.inward.moved;
+        if !self.outward.pump(link, self.connection)? {
+            return Err(io::Error::from_raw_os_error(nix::libc::EPIPE));
+        }
+        let is_open = self.inward.pump(self.connection, link)?;
+        let has_more = self.outward.moved + self.inward.moved > before + SHARE;
+        let flags = [(!is_open, CARRIED_CLOSED), (has_more, CARRIED_MORE)];
+        let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
+        Ok(LinkCarried {
+            sent: self.outward.moved,
+            received: self.inward.moved,
+            flags: flags.fold(0, |all, (_, bit)| all | bit),
+            reserved: 0,
+        })
+    }
+}
+
+/// Bytes of one direction that were taken from the one end and not yet by the other.
+#[derive(Default)]
+struct Lane {
+    held: Vec<u8>,
+    moved: u64,
+}
+
+impl Lane {
+    /// Moves what goes without waiting, about a share; `false` at the end of the source.
+    fn pump(&mut self, from: RawFd, to: RawFd) -> io::Result<bool> {
+        let end = self.moved + SHARE;
+        while self.moved <= end {
+            if self.held.is_empty() {
+                let mut buffer = vec![0; 1 << 16];
+                match recv(from, &mut buffer, MsgFlags::empty()) {
+                    Ok(0) => return Ok(false),
+                    Ok(count) => self.held.extend(&buffer[..count]),
+                    Err(Errno::EAGAIN) => return Ok(true),
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            match send(to, &self.held, MsgFlags::MSG_NOSIGNAL) {
+                Ok(count) => {
+                    self.held.drain(..count);
+                    self.moved += count as u64;
+                }
+                Err(Errno::EAGAIN) => return Ok(true),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(true)
     }
 }
