@@ -278,6 +278,7 @@ impl Resource {
             },
             two_primaries: options.two_primaries.unwrap_or(false),
             speed: options.speed(Speed::default()),
+            congestion: options.congestion(Default::default()),
             csums: options.csums.unwrap_or(false),
             auto_promotion: AutoPromotion::of(&options),
             is_tie_breaker,

@@ -234,6 +234,8 @@ pub(super) fn options(arguments: &Arguments<'_>) -> Result<Options> {
         resync_latency_ms: arguments.number(Attribute::ResyncLatencyTarget),
         csums: choice(arguments, Attribute::CsumsResync, Csums::from_number)?
             .map(|choice| choice == Csums::Yes),
+        pull_ahead: arguments.number(Attribute::PullAhead).map(NodeSet),
+        congestion_fill: arguments.long_number(Attribute::CongestionFill),
         auto_promote: choice(arguments, Attribute::AutoPromote, AutoPromote::from_number)?,
         auto_promote_timeout_s: arguments.number(Attribute::AutoPromoteTimeout),
     })

@@ -12,7 +12,7 @@
 //! | [`wire`] | module and module, through the links (`PROTOCOL.md`) |
 //! | [`peer`] | daemon and daemon, before a connection becomes a link |
 //! | [`control`] | module and daemon, on `/dev/weft` |
-//! | [`netlink`], [`status`], [`refusal`], [`resync`] | module and the CLIs |
+//! | [`netlink`], [`status`], [`refusal`], [`resync`], [`congestion`] | module and the CLIs |
 //! | [`state`], [`split_brain`] | all of these |
 //! | [`ondisk`] | module and the offline verbs of `weft` (`ONDISK.md`) |
 //!
@@ -20,6 +20,7 @@
 //! own byte order.
 #![cfg_attr(not(any(MODULE, test)), no_std)]
 
+pub mod congestion;
 pub mod control;
 pub mod crc32c;
 pub mod limits;

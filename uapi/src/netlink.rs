@@ -176,6 +176,10 @@ states! {
         CsumsResync = 44 "csums-resync",
         /// Freeze what is mounted on the devices first.
         Freeze = 45 "freeze",
+        /// Peers that this node goes ahead of when they do not keep up with its writes.
+        PullAhead = 46 "pull-ahead",
+        /// How many bytes of writes that are not answered are too many then.
+        CongestionFill = 47 "congestion-fill",
     }
 }
 
@@ -183,7 +187,7 @@ states! {
 pub const NO_RESOURCE: &str = "none";
 
 /// Largest attribute number.
-pub const ATTRIBUTE_MAX: u32 = Attribute::Freeze.number();
+pub const ATTRIBUTE_MAX: u32 = Attribute::CongestionFill.number();
 
 /// Type and bound of an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -219,7 +223,7 @@ impl Attribute {
                 AttributeKind::U32(NODES_MAX as u32 - 1)
             }
             Self::Protocol => AttributeKind::Choice(Protocol::CHOICES),
-            Self::Voters => AttributeKind::Nodes,
+            Self::Voters | Self::PullAhead => AttributeKind::Nodes,
             Self::OnNoQuorum => AttributeKind::Choice(OnNoQuorum::CHOICES),
             Self::Fencing => AttributeKind::Choice(Fencing::CHOICES),
             Self::SplitBrain0 => AttributeKind::Choice(SplitBrain0::CHOICES),
@@ -243,7 +247,8 @@ impl Attribute {
             | Self::DiskSize
             | Self::Size
             | Self::ResyncMinRate
-            | Self::ResyncMaxRate => AttributeKind::U64,
+            | Self::ResyncMaxRate
+            | Self::CongestionFill => AttributeKind::U64,
             Self::ResyncLatencyTarget => AttributeKind::U32(LATENCY_MS_MAX),
             Self::Record => AttributeKind::Binary,
         }
@@ -369,6 +374,14 @@ const CSUMS_RESYNC: Argument = may(
     Attribute::CsumsResync,
     "whether this node asks by digest for what it has to fetch, and is sent only what differs (default no)",
 );
+const PULL_AHEAD: Argument = may(
+    Attribute::PullAhead,
+    "node ids of the peers, as 0,1,2, that writes do not wait for when they do not keep up: they are left behind, and synced afterwards; 'none': writes wait for all (default none)",
+);
+const CONGESTION_FILL: Argument = may(
+    Attribute::CongestionFill,
+    "so many bytes of writes sent to such a peer and not answered are too many, with K or M, 4K to 6M (default 2M)",
+);
 const AUTO_PROMOTE: Argument = may(
     Attribute::AutoPromote,
     "whether opening a device for writing makes this node primary until the last close; guarded: without quorum and fencing only while no other member is out of reach (default guarded)",
@@ -405,6 +418,8 @@ macro_rules! with_options {
             RESYNC_LATENCY_TARGET,
             RESYNC_AFTER,
             CSUMS_RESYNC,
+            PULL_AHEAD,
+            CONGESTION_FILL,
             AUTO_PROMOTE,
             AUTO_PROMOTE_TIMEOUT,
         ]

@@ -127,6 +127,10 @@ states! {
         VerifySource = 8 "verify-source",
         /// As established; this disk is compared with digests of the peer's.
         VerifyTarget = 9 "verify-target",
+        /// The peer does not keep up: it gets no writes before it has answered for those that it was sent.
+        Ahead = 10 "ahead",
+        /// This disk does not keep up with the writes of the peer, and lacks some.
+        Behind = 11 "behind",
     }
 }
 

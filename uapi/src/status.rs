@@ -125,8 +125,10 @@ pub struct ResourceInfo {
     pub auto_promote_timeout_s: u32,
     /// Whether the node is primary only for as long as a device is open (1) or not (0).
     pub primary_by_open: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// Peers that this node goes ahead of when they do not keep up, bit `n` for node `n`.
+    pub pull_ahead: u32,
+    /// How many bytes of writes that are not answered are too many then.
+    pub congestion_fill: u64,
 }
 
 /// One volume of a resource on this node.
@@ -260,6 +262,14 @@ pub struct PeerVolumeInfo {
     pub resync_rate: u64,
     /// Of the sectors that the running or last resync went through: those that were equal, and not sent.
     pub resync_equal_sectors: u64,
+    /// [`crate::congestion::Pace`]: how the peer keeps up with the writes of this node.
+    pub pace: u32,
+    /// [`crate::congestion::OnCongestion`]: what this node does about it if it does not.
+    pub on_congestion: u32,
+    /// Bytes of writes that the peer may lack: those sent and not answered, and the blocks that are out of sync.
+    pub lag_bytes: u64,
+    /// For how long it has lacked the oldest of them, as far as this node counts, in milliseconds.
+    pub lag_ms: u64,
 }
 
 /// A piece of a volume.

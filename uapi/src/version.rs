@@ -66,6 +66,9 @@ pub const FEATURE_CSUMS: u64 = 1 << 9;
 /// Feature bit: gives a peer what that one's disk cannot read any more.
 pub const FEATURE_HEAL: u64 = 1 << 10;
 
+/// Feature bit: a disk may be left behind by a primary that it does not keep up with, and puts that on record.
+pub const FEATURE_CONGESTION: u64 = 1 << 11;
+
 /// All features that this build knows.
 pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_SPLIT_BRAIN
@@ -77,4 +80,5 @@ pub const FEATURES: u64 = FEATURE_PAYLOAD_CRC
     | FEATURE_ZEROES
     | FEATURE_RESIZE
     | FEATURE_CSUMS
-    | FEATURE_HEAL;
+    | FEATURE_HEAL
+    | FEATURE_CONGESTION;

@@ -159,6 +159,9 @@ states! {
         Stable = 66 "stable",
         /// The generation `arg` is durable here.
         GenerationDurable = 68 "generation-durable",
+        /// To a secondary: from the answer on it is not sent every write, as long as the decision of round `arg` counts. Answered
+        /// with the same `arg` and [`FLAG_YES`] once the disk is on record as outdated.
+        Outrun = 69 "outrun",
     }
 }
 
@@ -295,6 +298,7 @@ impl PacketKind {
             | Self::ServeReply
             | Self::LeaveReply
             | Self::GenerationDurable
+            | Self::Outrun
             | Self::PauseSync
             | Self::ResizeRoom
             | Self::ResizeTo
@@ -454,9 +458,9 @@ mod tests {
     fn a_flag_is_taken_only_where_it_means_something() {
         use PacketKind::{
             BitmapEnd, ClientDiscard, ClientWrite, ClientWriteZeroes, Discard, GenerationDurable,
-            InForce, Leave, LeaveReply, PauseSync, PromoteReply, PromoteRequest, ResizeRoom,
-            ResizeTo, ServeReply, ServeRequest, VerifyBegin, VerifyOrder, VerifyResult, Write,
-            WriteZeroes,
+            InForce, Leave, LeaveReply, Outrun, PauseSync, PromoteReply, PromoteRequest,
+            ResizeRoom, ResizeTo, ServeReply, ServeRequest, VerifyBegin, VerifyOrder, VerifyResult,
+            Write, WriteZeroes,
         };
         let kinds_of = |flag| match flag {
             FLAG_FUA => &[
@@ -475,6 +479,7 @@ mod tests {
                 GenerationDurable,
                 Leave,
                 LeaveReply,
+                Outrun,
                 PauseSync,
                 ResizeRoom,
                 ResizeTo,

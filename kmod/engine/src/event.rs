@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::load::LoadedDisk;
 use crate::quorum::OnNoQuorum;
 use crate::room::Room;
+use weft_uapi::congestion::Congestion;
 use weft_uapi::ondisk::Generation;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::resync::Speed;
@@ -360,6 +361,10 @@ pub struct Options {
     pub resync_max_rate: Option<u64>,
     /// As above, in milliseconds.
     pub resync_latency_ms: Option<u32>,
+    /// Peers that this node goes ahead of when they do not keep up.
+    pub pull_ahead: Option<NodeSet>,
+    /// How many bytes that are not answered are too many then.
+    pub congestion_fill: Option<u64>,
     /// What this node has to fetch it asks for by digest.
     pub csums: Option<bool>,
     /// Whether an open makes a node primary.
@@ -369,6 +374,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// What is done about peers that do not keep up, given what it is now.
+    pub fn congestion(&self, now: Congestion) -> Congestion {
+        Congestion {
+            pull_ahead: self.pull_ahead.unwrap_or(now.pull_ahead),
+            fill: self.congestion_fill.unwrap_or(now.fill),
+        }
+    }
+
     /// The bounds for resyncs, given what they are now.
     pub fn speed(&self, now: Speed) -> Speed {
         Speed {

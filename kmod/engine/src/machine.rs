@@ -13,6 +13,7 @@
 //! | `session`, `said`, `negotiate`, `exchange` | connections; what is told; rounds and decisions; bitmaps |
 //! | `source`, `target`, `csums` | resync; ranges that are compared before they are sent |
 //! | `speed`, `split_brain` | how fast a resync is served; whose data are given up |
+//! | `congestion` | peers that do not keep up with the writes |
 //! | `change`, `role`, `demotion`, `vote`, `witness` | generation records; promotion and demotion; what candidates are told; tie-breakers |
 //! | `application` | who has one: the primaries that people see |
 //! | `client`, `server`, `carried`, `exposure` | primaries without good data of their own; who serves them; their requests; what they were shown |
@@ -35,6 +36,7 @@ mod change;
 mod check;
 mod client;
 mod compare;
+mod congestion;
 mod context;
 mod cookie;
 mod csums;
@@ -97,6 +99,7 @@ pub use opening::AutoPromotion;
 use role::Transition;
 use session::Peer;
 pub use speed::Reads;
+use weft_uapi::congestion::Congestion;
 use weft_uapi::limits::{NODES_MAX, VOLUMES_MAX};
 use weft_uapi::refusal::Refusal;
 use weft_uapi::split_brain::Policies;
@@ -123,6 +126,8 @@ pub struct Config {
     pub two_primaries: bool,
     /// How fast this node serves resyncs, to begin with.
     pub speed: weft_uapi::resync::Speed,
+    /// What is done about peers that do not keep up, to begin with.
+    pub congestion: Congestion,
     /// What this node has to fetch it asks for by digest, to begin with.
     pub csums: bool,
     /// What opening a device does to the role, to begin with.
@@ -145,6 +150,7 @@ pub struct Engine<H: Host> {
     policies: Policies,
     two_primaries: bool,
     speed: speed::Control,
+    congestion: Congestion,
     csums: bool,
     /// Resyncs of another resource come first.
     waits_turn: bool,
@@ -197,6 +203,7 @@ impl<H: Host> Engine<H> {
             policies: config.policies,
             two_primaries: config.two_primaries,
             speed: speed::Control::new(config.speed),
+            congestion: config.congestion,
             csums: config.csums,
             waits_turn: false,
             opening: opening::Opening::new(config.auto_promotion),
@@ -394,6 +401,7 @@ impl<H: Host> Engine<H> {
             clients: self.clients,
             is_suspended: self.suspension.is_wanted(),
             speed: self.speed.bounds,
+            congestion: self.congestion,
             csums: self.csums,
             in_transition: !matches!(self.transition, None | Some(Transition::Comparing { .. })),
             is_quiet: peers_quiet && self.role != Role::Primary && self.transition.is_none(),

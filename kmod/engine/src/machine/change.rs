@@ -239,6 +239,7 @@ impl<H: Host> Volume<H> {
         self.peers_that(|peer, replica| {
             replica.wants_member
                 && !replica.is_leaving
+                && !replica.is_on_trial()
                 && !replica.is_whole()
                 && replica.replication == ReplicationState::SyncSource
                 && disk.marked(peer) == 0

@@ -91,9 +91,9 @@ impl<H: Host> Volume<H> {
                 | ReplicationState::PausedSource
                 | ReplicationState::PausedTarget
                 | ReplicationState::VerifySource
-                | ReplicationState::VerifyTarget => {
-                    replica.source.is_none() && replica.target.is_none()
-                }
+                | ReplicationState::VerifyTarget
+                | ReplicationState::Ahead
+                | ReplicationState::Behind => replica.source.is_none() && replica.target.is_none(),
             })
     }
 }

@@ -9,6 +9,7 @@ use crate::host::{Host, Output, Time};
 use crate::quorum::Quorum;
 use core::fmt;
 use core::marker::PhantomData;
+use weft_uapi::congestion::Congestion;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{Policies, Recovery};
@@ -29,6 +30,8 @@ pub(super) struct Facts {
     pub(super) is_suspended: bool,
     /// How fast this node serves resyncs.
     pub(super) speed: Speed,
+    /// What it does about peers that do not keep up.
+    pub(super) congestion: Congestion,
     /// What it has to fetch it asks for by digest.
     pub(super) csums: bool,
     /// A promotion or demotion is under way.

@@ -92,7 +92,8 @@ impl<H: Host> Replica<H> {
             .as_ref()
             .and_then(|source| source.pace.deadline());
         let negotiation = at_once.or(verdict).or(self.round.deadline());
-        negotiation.into_iter().chain(pace).min()
+        let trial = self.keeping.deadline();
+        negotiation.into_iter().chain(pace).chain(trial).min()
     }
 }
 

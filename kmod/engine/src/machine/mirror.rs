@@ -90,6 +90,9 @@ impl<H: Host> Volume<H> {
         header: &Header,
     ) -> Result<(), Fault> {
         if self.is_void(peer, header.seq) {
+            if let Some(replica) = self.replica_mut(peer) {
+                replica.keeping.on_void_answered();
+            }
             return Ok(());
         }
         let unexpected = Fault("the peer acknowledged what it was not sent");
@@ -100,6 +103,9 @@ impl<H: Host> Volume<H> {
         if let Some(replica) = self.replica_mut(peer) {
             let was_full = replica.unacked_bytes >= UNACKED_BYTES_MAX;
             replica.count_acked(entry.bytes);
+            if entry.kind == Kind::Write {
+                replica.keeping.on_answered(entry.seq, entry.bytes, cx.now);
+            }
             self.recheck |= was_full;
         }
         if let Some(request) = entry.request {
@@ -198,6 +204,7 @@ impl<H: Host> Volume<H> {
             replica.void_before = next;
             replica.unacked = 0;
             replica.unacked_bytes = 0;
+            replica.keeping.forget_sent();
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Round {
     pub(super) knows_heal: bool,
     /// The peer knows how to agree on the size.
     pub(super) knows_resize: bool,
+    /// The peer knows how to be left behind.
+    pub(super) knows_congestion: bool,
     /// One of the two disks is to be given up; to be told in the next state.
     pub(super) order: Option<Order>,
 }
@@ -242,11 +244,7 @@ impl<H: Host> Volume<H> {
             is_left_out || disk.has_flag(FLAG_INCONSISTENT) || (is_alone && disk.marked(peer) > 0)
         });
         let is_better = own.disk == DiskState::Outdated && self.disk_state() == DiskState::UpToDate;
-        // Once all members of a record say that they have it, none of them is outdated.
-        let has_joined = self.disk_state() == DiskState::Outdated
-            && self.disk.as_ref().is_some_and(|disk| {
-                disk.superblock.generation.id != own.side.ancestry.current().id
-            });
+        let has_joined = self.may_be_redeemed(own);
         if is_equal || !replica.is_waiting {
             return is_equal && (has_slipped || is_better || has_joined);
         }
@@ -527,7 +525,7 @@ impl<H: Host> Volume<H> {
         said: &Said,
     ) {
         self.on_decided(cx, peer, rule, ReplicationState::Established);
-        let are_outdated = (own.disk, said.disk) == (DiskState::Outdated, DiskState::Outdated);
+        let are_outdated = [own.disk, said.disk] == [DiskState::Outdated; 2] || self.is_outrun();
         let said_id = own.side.ancestry.current().id;
         let Some(disk) = self.disk.as_mut() else {
             return;

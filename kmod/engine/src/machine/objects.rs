@@ -355,6 +355,7 @@ impl<H: Host> Volume<H> {
             PacketKind::ResizeAsk | PacketKind::ResizeRoom | PacketKind::ResizeTo => {
                 self.on_resize_packet(cx, peer, header)
             }
+            PacketKind::Outrun => self.on_outrun(cx, peer, header),
             PacketKind::Received => self.on_received(cx, peer, header),
             PacketKind::Written => self.on_written(cx, peer, header),
             PacketKind::Stable => self.on_stable(cx, peer, header, body),

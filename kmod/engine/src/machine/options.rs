@@ -53,7 +53,19 @@ impl<H: Host> Engine<H> {
                 format_args!("resyncs of at least {min} and at most {max} bytes per second"),
             );
         }
+        let congestion = options.congestion(self.congestion);
+        // Those of a new resource were named before it had peers.
+        let named = options.pull_ahead.unwrap_or_default();
+        if let Some(stranger) = named.iter().find(|&peer| !known.contains(peer)) {
+            return cx.refuse(token, Refusal::NoSuchPeer, format_args!("node {stranger}"));
+        }
+        if !congestion.is_valid() {
+            let fill = congestion.fill;
+            let refusal = Refusal::BadArgument;
+            return cx.refuse(token, refusal, format_args!("congestion at {fill} bytes"));
+        }
         self.set_speed(speed);
+        self.congestion = congestion;
         self.protocol = options.protocol.unwrap_or(self.protocol);
         self.fencing = options.fencing.unwrap_or(self.fencing);
         self.policies = Policies {

@@ -5,6 +5,7 @@
 use super::context::Context;
 use super::disk::{Disk, Stage};
 use super::replica::Replica;
+use super::said::Said;
 use super::session::Peer;
 use super::volume::Volume;
 use super::Engine;
@@ -97,6 +98,16 @@ impl<H: Host> Volume<H> {
         }
     }
 
+    /// Whether this outdated disk has another record than it told: once all members of one say that they have it, none of
+    /// them is outdated.
+    pub(super) fn may_be_redeemed(&self, own: &Said) -> bool {
+        let told = own.side.ancestry.current().id;
+        let has_another = |disk: &Disk<H>| disk.superblock.generation.id != told;
+        self.disk_state() == DiskState::Outdated
+            && !self.is_outrun()
+            && self.disk.as_ref().is_some_and(has_another)
+    }
+
     /// All members of the current record are here, and none of them knows a later one: nobody has newer data than this
     /// disk, whoever left or was told so.
     pub(super) fn redeem<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>) {
@@ -116,6 +127,9 @@ impl<H: Host> Volume<H> {
         let is_complete = record.members.0 & !here.with(cx.facts.node).0 == 0;
         let is_member = record.members.contains(cx.facts.node);
         if self.disk_state() != DiskState::Outdated || !is_finished || !is_complete || !is_member {
+            return;
+        }
+        if self.is_outrun() {
             return;
         }
         if let Some(disk) = self.disk.as_mut() {

@@ -177,7 +177,7 @@ impl<H: Host> Replica<H> {
             ReplicationState::Established => {
                 let verify = self.verify.as_ref();
                 let state = verify.map_or(ReplicationState::Established, Verify::shown);
-                (state, self.paused)
+                (self.distance().unwrap_or(state), self.paused)
             }
             state => (state, self.paused),
         }

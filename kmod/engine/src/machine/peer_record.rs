@@ -84,6 +84,7 @@ impl<H: Host> Volume<H> {
     /// INVARIANT: a record that makes this node a member claims all writes before it, also those that were complete
     /// without this node; the superblock's flush makes them stable with it.
     fn write_adopted(&mut self, peer: NodeId) {
+        let is_outrun = self.is_outrun();
         let (Some(disk), Some(replica)) = (
             self.disk.as_mut(),
             self.replicas.get_mut(peer.index()).and_then(Option::as_mut),
@@ -125,7 +126,7 @@ impl<H: Host> Volume<H> {
         }
         if !disk.has_flag(FLAG_INCONSISTENT) {
             // A copy is as good as the disk that it was made from.
-            let is_old = self.is_leaving || replica.fetches_outdated();
+            let is_old = self.is_leaving || is_outrun || replica.fetches_outdated();
             disk.set_flag(FLAG_OUTDATED, is_old);
             if record.writer == Some(peer) {
                 replica.stop_fetching();

@@ -11,6 +11,7 @@
 //! A session's end leads back to Off from everywhere; a new round of the negotiation may lead from everywhere to
 //! a new decision.
 
+use super::congestion::{Keeping, Outrun};
 use super::negotiate::Round;
 use super::place::Place;
 use super::received::Received;
@@ -97,6 +98,10 @@ pub(super) struct Replica<H: Host> {
     pub(super) verdict: Option<Verdict>,
     pub(super) unacked: u32,
     pub(super) unacked_bytes: u64,
+    /// How it keeps up with the writes of this node.
+    pub(super) keeping: Keeping,
+    /// It is primary, and this node does not keep up with its writes.
+    pub(super) outrun: Outrun,
     pub(super) sent_sectors: u64,
     pub(super) received_sectors: u64,
     pub(super) progress: Progress,
@@ -190,6 +195,8 @@ impl<H: Host> Replica<H> {
             verdict: None,
             unacked: 0,
             unacked_bytes: 0,
+            keeping: Keeping::default(),
+            outrun: Outrun::No,
             sent_sectors: 0,
             received_sectors: 0,
             progress: Progress::default(),
@@ -241,6 +248,8 @@ impl<H: Host> Replica<H> {
         self.verdict = None;
         self.unacked = 0;
         self.unacked_bytes = 0;
+        self.keeping.on_session_over();
+        self.outrun = Outrun::No;
     }
 
     /// Forgets what was decided last and all that came of it.
@@ -252,6 +261,11 @@ impl<H: Host> Replica<H> {
         self.wants_member = false;
         self.source = None;
         self.target = None;
+        self.keeping.on_decision();
+        self.outrun = match self.outrun {
+            told @ Outrun::Told(_) => told,
+            Outrun::No | Outrun::Noting(_) | Outrun::Noted => Outrun::No,
+        };
     }
 
     /// Whether what is fetched from it is known to be of the past: it left in order, and has not met what was written since.

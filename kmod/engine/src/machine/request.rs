@@ -17,6 +17,7 @@ use super::context::{Context, Line};
 use super::cookie::Work;
 use super::disk::Disk;
 use super::hold::Hold;
+use super::replica::Replica;
 use super::volume::{Owner, Volume, PEER_OPS};
 use crate::effect::{Data, Effect, IoError};
 use crate::event::{DiskError, Io, Op};
@@ -396,9 +397,10 @@ impl<H: Host> Volume<H> {
             return false;
         }
         let is_congested = |bytes: u64| bytes >= UNACKED_BYTES_MAX;
+        let is_sent = |replica: &Replica<H>| replica.receives && !replica.is_skipped();
         !self
             .each_replica()
-            .any(|(_, replica)| replica.receives && is_congested(replica.unacked_bytes))
+            .any(|(_, replica)| is_sent(replica) && is_congested(replica.unacked_bytes))
     }
 
     pub(super) fn has_tail_room(&mut self) -> bool {
@@ -426,9 +428,12 @@ impl<H: Host> Volume<H> {
     /// Starts a write whose extents are hot: bits first, then the packets, then the local disk.
     fn start_write<O: Output<H>>(&mut self, cx: &mut Context<'_, H, O>, number: u32, io: Io) {
         let (node, volume, span) = (cx.facts.node, self.id, span_of(&io));
-        let receivers = self.receivers();
+        let receivers = self.mirrors();
         // INVARIANT: whoever does not get this write has a bit for it before it can differ (G4).
         self.mark_others(receivers.with(node), span);
+        if receivers != self.receivers() {
+            self.tail.overtake(span);
+        }
         let mut seq = Seq(0);
         if !receivers.is_empty() {
             // A second reference for the tail, which may outlive the request.
@@ -510,6 +515,7 @@ impl<H: Host> Volume<H> {
             }
             if let Some(replica) = self.replica_mut(peer) {
                 replica.count_sent(io.bytes);
+                replica.keeping.on_sent(seq, io.bytes, cx.now);
             }
         }
     }

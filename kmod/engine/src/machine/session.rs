@@ -26,9 +26,9 @@ use weft_uapi::refusal::Refusal;
 use weft_uapi::state::{ConnectionState, ReplicationState, Role};
 use weft_uapi::units::{NodeId, NodeSet, SessionId};
 use weft_uapi::version::{
-    FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_CSUMS, FEATURE_HEAL, FEATURE_LEAVE,
-    FEATURE_ORDERS, FEATURE_RESIZE, FEATURE_SPLIT_BRAIN, FEATURE_VERIFY, FEATURE_ZEROES,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    FEATURES, FEATURE_AGES, FEATURE_CLIENTS, FEATURE_CONGESTION, FEATURE_CSUMS, FEATURE_HEAL,
+    FEATURE_LEAVE, FEATURE_ORDERS, FEATURE_RESIZE, FEATURE_SPLIT_BRAIN, FEATURE_VERIFY,
+    FEATURE_ZEROES, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
 };
 use weft_uapi::wire::{Header, HelloBody, LinkKind, PacketKind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -369,6 +369,7 @@ impl<H: Host> Engine<H> {
                 knows_csums: body.features.get() & FEATURE_CSUMS != 0,
                 knows_heal: body.features.get() & FEATURE_HEAL != 0,
                 knows_resize: body.features.get() & FEATURE_RESIZE != 0,
+                knows_congestion: body.features.get() & FEATURE_CONGESTION != 0,
                 ..Round::default()
             };
             for volume in self.each_volume_mut() {
@@ -556,6 +557,7 @@ impl<H: Host> Volume<H> {
             return;
         };
         let received = replica.receives;
+        let was_outrun = self.is_outrun();
         self.lose_verify(cx, peer);
         self.lose_tail(peer);
         self.lose_received(peer);
@@ -567,6 +569,10 @@ impl<H: Host> Volume<H> {
         self.set_replication(cx, peer, ReplicationState::Off);
         if received || self.required.contains(peer) {
             self.note_loss();
+        }
+        if was_outrun && !self.is_outrun() {
+            // The primary may not have gone on: others know as much of that as this disk.
+            self.negotiate_all(cx.now);
         }
         if let Some(disk) = self.disk.as_mut() {
             // Should this node fail next, its disk speaks for what it saw.

@@ -5,6 +5,7 @@
 use super::volume::Volume;
 use super::Engine;
 use crate::host::{Host, Time};
+use weft_uapi::congestion::OnCongestion;
 use weft_uapi::limits::BITMAP_BLOCK_BYTES;
 use weft_uapi::ondisk::{FLAG_INCONSISTENT, FLAG_WRITER_ACTIVE};
 use weft_uapi::refusal::Refusal;
@@ -71,7 +72,8 @@ impl<H: Host> Engine<H> {
             auto_promote: self.opening.options.mode.number(),
             auto_promote_timeout_s: self.opening.options.timeout_s,
             primary_by_open: self.is_primary_by_open().into(),
-            reserved: 0,
+            pull_ahead: self.congestion.pull_ahead.0,
+            congestion_fill: self.congestion.fill,
         }
     }
 
@@ -198,6 +200,15 @@ impl<H: Host> Engine<H> {
         info.sent_sectors = replica.sent_sectors;
         info.received_sectors = replica.received_sectors;
         info.unacked = replica.unacked;
+        info.pace = volume.pace(&self.facts(), peer, now).number();
+        info.on_congestion = match self.congestion.pull_ahead.contains(peer) {
+            true => OnCongestion::PullAhead,
+            false => OnCongestion::Block,
+        }
+        .number();
+        if self.role == Role::Primary {
+            (info.lag_bytes, info.lag_ms) = volume.lag(peer, now);
+        }
         info.recovery = replica.recovery.number();
         info.victim = number_of(replica.victim);
         info.left_at = volume.left_with(peer).0;

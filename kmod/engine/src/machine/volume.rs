@@ -352,6 +352,7 @@ impl<H: Host> Volume<H> {
             }
             self.run_sources(cx);
             self.run_tail(cx);
+            self.run_congestion(cx);
             self.run_received(cx);
             self.run_targets(cx);
             self.run_witness(cx);

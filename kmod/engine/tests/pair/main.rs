@@ -6,6 +6,7 @@
 mod attach;
 mod between;
 mod client;
+mod congestion;
 mod csums;
 mod decisions;
 mod demotion;

@@ -21,6 +21,7 @@ use weft_engine::event::{Command, Event, Io, Kept, Op, Options, Token};
 use weft_engine::host::Time;
 use weft_engine::quorum::Quorum;
 use weft_engine::{AutoPromotion, Config, Engine};
+use weft_uapi::congestion::Congestion;
 use weft_uapi::control::padded_name;
 use weft_uapi::ondisk::{Layout, MetaKind, AL_EXTENTS};
 use weft_uapi::refusal::Refusal;
@@ -107,6 +108,7 @@ fn new_engine(number: usize, quorum: Quorum, is_tie_breaker: bool) -> Engine<Rig
         policies: Policies::default(),
         two_primaries: false,
         speed: Speed::default(),
+        congestion: Congestion::default(),
         csums: false,
         auto_promotion: AutoPromotion::default(),
         is_tie_breaker,

@@ -117,6 +117,7 @@ impl World {
     /// Takes note of the states that status tells now.
     pub(crate) fn count_states(&mut self) {
         self.count_limits();
+        self.count_paces();
         for (_, _, view) in self.views() {
             let Some(view) = view else {
                 continue;

@@ -51,6 +51,7 @@ impl World {
         self.verify_something(node, peer);
         self.lose_something(node);
         self.choose_speed(node);
+        self.choose_congestion(node);
         self.resize_something(node);
         match self.random.range(0..26) {
             0..=2 => self.crash_by_fault(node),
@@ -313,6 +314,7 @@ impl World {
         } else {
             0
         };
+        let slow = slow * self.slowness();
         let cables = self.cables_of_a_cut(node, peer);
         for &nodes in &cables {
             self.on_cable(nodes, Cable { blocked, slow });

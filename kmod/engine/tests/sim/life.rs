@@ -51,6 +51,7 @@ impl World {
             policies: self.policies,
             two_primaries: self.two_primaries,
             speed: Speed::default(),
+            congestion: self.congestion(node),
             csums: self.asks_by_digest(),
             auto_promotion: self.auto_promotion,
             is_tie_breaker: self.nodes[node].is_diskless,

@@ -29,6 +29,7 @@ mod app;
 mod campaign;
 mod canary;
 mod checkers;
+mod congestion;
 mod disk;
 mod drive;
 mod faults;

@@ -241,6 +241,7 @@ pub(crate) struct World {
     pub verifies: Random,
     /// Chance of what people choose about resyncs.
     pub speeds: Random,
+    pub congestions: Random,
     /// Chance of disks and devices that grow.
     pub resizes: Random,
     /// Chance of disks that lose sectors.
@@ -351,6 +352,7 @@ impl World {
             orders: Random::new(plan.seed.rotate_left(24)),
             verifies: Random::new(plan.seed.rotate_left(40)),
             speeds: Random::new(plan.seed.rotate_left(56)),
+            congestions: Random::new(plan.seed.rotate_left(60)),
             resizes: Random::new(plan.seed.rotate_left(4)),
             losses: Random::new(plan.seed.rotate_left(20)),
             are_equal: false,

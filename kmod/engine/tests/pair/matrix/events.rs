@@ -416,6 +416,14 @@ pub(super) const EVENTS: &[Row] = &[
         },
     },
     Row {
+        name: "packet `outrun`: the peer does not wait for this disk",
+        happen: |rig| {
+            let mut header = about(PacketKind::Outrun, 0);
+            header.arg = 1;
+            packet(rig, header, &[])
+        },
+    },
+    Row {
         name: "packet `leave-reply` that nobody asked for",
         happen: |rig| packet(rig, Header::new(PacketKind::LeaveReply, None), &[]),
     },

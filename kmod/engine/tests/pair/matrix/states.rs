@@ -3,10 +3,11 @@
 //! The states of node 0, each reached by a history.
 
 use crate::rig::{all_vote, node, Rig, VOLUME};
-use weft_engine::event::{Command, Wanted};
+use weft_engine::event::{Command, Options, Wanted};
 use weft_engine::quorum::Quorum;
+use weft_uapi::congestion::FILL_MIN;
 use weft_uapi::state::{Protocol, ReplicationState};
-use weft_uapi::units::Sector;
+use weft_uapi::units::{NodeSet, Sector};
 
 /// Small, so that a state is reached fast: the matrix reaches each of them some forty times.
 const SECTORS: u64 = 16_384;
@@ -58,6 +59,21 @@ fn compared(mut rig: Rig) -> Rig {
     assert_eq!(rig.command(0, order), Ok(()));
     rig.run_until(|rig| rig.verify(0, 1).upto > 0);
     rig
+}
+
+/// A primary writes more to the other node of a pair than its data link takes.
+fn outrun(rig: &mut Rig, primary: usize) {
+    let options = Options {
+        protocol: Some(Protocol::A),
+        pull_ahead: Some(NodeSet::of(node(1 - primary))),
+        congestion_fill: Some(FILL_MIN),
+        ..Options::default()
+    };
+    assert_eq!(rig.set_options(primary, options), Ok(()));
+    rig.clog(primary, 1 - primary);
+    for at in 0..4 {
+        assert_eq!(rig.write(primary, at * 64, 7, 4096), Ok(()));
+    }
 }
 
 /// Three nodes that node 2 leads.
@@ -256,6 +272,26 @@ pub(super) const STATES: &[State] = &[
             let peer = node(1);
             rig.order(0, Command::PauseSync { peer });
             rig.idle();
+            rig
+        },
+    },
+    State {
+        name: "ahead",
+        story: "primary; the peer does not keep up, and is left behind",
+        reach: || {
+            let mut rig = synced(2);
+            outrun(&mut rig, 0);
+            rig.run_until(|rig| rig.replication(0, 1) == ReplicationState::Ahead);
+            rig
+        },
+    },
+    State {
+        name: "behind",
+        story: "does not keep up with the peer's writes",
+        reach: || {
+            let mut rig = follower();
+            outrun(&mut rig, 1);
+            rig.run_until(|rig| rig.replication(0, 1) == ReplicationState::Behind);
             rig
         },
     },

@@ -6,6 +6,7 @@ use super::{node, Rig};
 use weft_engine::event::Event;
 use weft_engine::host::Time;
 use weft_engine::Reads;
+use weft_uapi::congestion::Pace;
 use weft_uapi::resync::Limit;
 use weft_uapi::split_brain::Recovery;
 use weft_uapi::state::{ConnectionState, DiskState, ReplicationState, Role, VerifyState};
@@ -85,6 +86,17 @@ impl Rig {
 
     pub(crate) fn replication(&self, number: usize, peer: usize) -> ReplicationState {
         ReplicationState::from_number(self.replica(number, peer).replication).unwrap()
+    }
+
+    /// How the peer keeps up with the writes of the node.
+    pub(crate) fn pace(&self, number: usize, peer: usize) -> Pace {
+        Pace::from_number(self.replica(number, peer).pace).unwrap()
+    }
+
+    /// What of the node's writes the peer may lack, in bytes, and for how long, in milliseconds.
+    pub(crate) fn lag(&self, number: usize, peer: usize) -> (u64, u64) {
+        let info = self.replica(number, peer);
+        (info.lag_bytes, info.lag_ms)
     }
 
     /// Why resyncs wait, or would, bits `PAUSED_*`.

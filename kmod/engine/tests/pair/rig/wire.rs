@@ -4,7 +4,7 @@
 
 use super::{node, Rig};
 use crate::host::{Parcel, RigHost};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use weft_engine::effect::Data;
 use weft_engine::event::{Command, Event};
 use weft_uapi::control::padded_name;
@@ -24,6 +24,8 @@ pub(super) struct Wires {
     dead: BTreeSet<(usize, usize)>,
     /// And neither notices when the other one is gone.
     silent: BTreeSet<(usize, usize)>,
+    /// What was sent over data links that carry nothing, by sender and receiver.
+    clogged: BTreeMap<(usize, usize), VecDeque<(SessionId, Parcel)>>,
     /// Features that no hello speaks of.
     unknown: u64,
 }
@@ -123,6 +125,39 @@ impl Rig {
     }
 
     pub(super) fn deliver(&mut self, from: usize, session: SessionId, parcel: Parcel) {
+        let way = (from, parcel.to.index());
+        match self.wires.clogged.get_mut(&way) {
+            Some(queue) if parcel.link == LinkKind::Data => queue.push_back((session, parcel)),
+            _ => self.hand_over(from, session, parcel),
+        }
+    }
+
+    /// The data link from the first node to the second one carries nothing from now on.
+    pub(crate) fn clog(&mut self, from: usize, to: usize) {
+        self.wires.clogged.entry((from, to)).or_default();
+    }
+
+    /// So many of the packets that wait arrive; `false`: no more wait.
+    pub(crate) fn trickle(&mut self, from: usize, to: usize, packets: usize) -> bool {
+        for _ in 0..packets {
+            let queue = self.wires.clogged.get_mut(&(from, to));
+            let Some((session, parcel)) = queue.and_then(VecDeque::pop_front) else {
+                return false;
+            };
+            self.hand_over(from, session, parcel);
+        }
+        true
+    }
+
+    /// The data link carries everything again.
+    pub(crate) fn unclog(&mut self, from: usize, to: usize) {
+        while self.trickle(from, to, 1) {
+            self.steps(8);
+        }
+        self.wires.clogged.remove(&(from, to));
+    }
+
+    fn hand_over(&mut self, from: usize, session: SessionId, parcel: Parcel) {
         let to = parcel.to.index();
         let is_there = self.nodes[from].sessions.get(&to) == Some(&session)
             && self.nodes[to].sessions.contains_key(&from);
