@@ -5,6 +5,7 @@
 //! [`Config::parse`] checks everything before anybody opens a socket or a disk; a [`Config`] that exists is valid.
 
 mod check;
+mod congestion;
 mod error;
 mod fencing;
 mod file;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use weft_uapi::congestion::Congestion;
 use weft_uapi::limits::NAME_MAX;
 use weft_uapi::resync::{Csums, Speed};
 use weft_uapi::split_brain::Policies;
@@ -89,6 +91,8 @@ pub struct Resource {
     pub policies: Policies,
     /// How fast a node serves resyncs.
     pub speed: Speed,
+    /// What a primary does about nodes that do not keep up with its writes.
+    pub congestion: Congestion,
     /// Whether a node asks by digest for what it has to fetch.
     pub csums: Csums,
     /// The resource whose resyncs on a node come first.
@@ -143,6 +147,16 @@ impl Backing {
     /// The metadata place as the module wants it: `internal` or a path.
     pub fn meta_argument(&self) -> &str {
         self.meta.as_deref().unwrap_or("internal")
+    }
+}
+
+impl Resource {
+    /// What a node does about the others when they do not keep up.
+    pub fn congestion_on(&self, node: NodeId) -> Congestion {
+        Congestion {
+            pull_ahead: self.congestion.pull_ahead.without(node),
+            ..self.congestion
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! [`model`] is the JSON of `weft status`; the texts are made from it.
 
+pub mod congestion;
 pub mod daemon;
 pub mod event;
 pub mod generation;

@@ -3,10 +3,11 @@
 //! The configuration file: what is taken, and how what is not is explained.
 
 use weft_daemon::config::{AutoPromotion, Config, ConfigError};
+use weft_uapi::congestion::Congestion;
 use weft_uapi::resync::Speed;
 use weft_uapi::split_brain::{Policies, SplitBrain0, SplitBrain1};
 use weft_uapi::state::{AutoPromote, Fencing, OnNoQuorum, Protocol, TwoPrimaries};
-use weft_uapi::units::NodeId;
+use weft_uapi::units::{NodeId, NodeSet};
 
 const GOOD: &str = r#"[cluster]
 name = "demo"
@@ -454,5 +455,38 @@ fn nonsense_about_quorum_is_explained() {
     for (text, wanted) in cases {
         let said = says(&text);
         assert!(said.contains(wanted), "{said}");
+    }
+}
+
+#[test]
+fn r14_a_primary_goes_ahead_of_whom_the_file_names() {
+    let of = |text: &str| Config::parse(text).map(|it| it.resource("r0").unwrap().congestion);
+    assert_eq!(of(GOOD).unwrap(), Congestion::default());
+    let with = |lines: &str| of(&GOOD.replace("protocol = \"B\"\n", lines));
+    let ahead = |nodes: u32, fill: u64| Congestion {
+        pull_ahead: NodeSet(nodes),
+        fill,
+    };
+    let all = with("on-congestion = \"pull-ahead\"\ncongestion-fill = \"1M\"\n").unwrap();
+    assert_eq!(all, ahead(0b11, 1 << 20));
+    let one = with("peer.beta.on-congestion = \"pull-ahead\"\n").unwrap();
+    assert_eq!(one, ahead(0b10, 2 << 20));
+    let but =
+        with("on-congestion = \"pull-ahead\"\npeer.alpha.on-congestion = \"block\"\n").unwrap();
+    assert_eq!(but, ahead(0b10, 2 << 20));
+    for (lines, want) in [
+        (
+            "on-congestion = \"drop\"\n",
+            "on-congestion is \"block\" or \"pull-ahead\"",
+        ),
+        ("congestion-fill = \"1K\"\n", "congestion-fill is 4K to 6M"),
+        ("congestion-fill = \"7M\"\n", "congestion-fill is 4K to 6M"),
+        (
+            "peer.nobody.on-congestion = \"block\"\n",
+            "'nobody' is no node with a disk of this resource",
+        ),
+    ] {
+        let error = with(lines).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
     }
 }

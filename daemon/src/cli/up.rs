@@ -11,6 +11,7 @@ use crate::config::AutoPromotion;
 use crate::kernel::netlink::client::Client;
 use crate::kernel::netlink::error::NetlinkError;
 use crate::kernel::netlink::request::{Request, Value};
+use crate::view::congestion::Congestion;
 use crate::view::model::{self, Resource};
 use crate::view::opening::Opening;
 use crate::view::show::{self, command_line};
@@ -42,6 +43,8 @@ fn plan(place: &Place<'_>) -> Vec<Request> {
     let new = show::with_speed(new, resource.speed, Speed::default());
     let new = show::with_after(new, resource.resync_after.as_deref(), None);
     let new = show::with_csums(new, resource.csums, Csums::default());
+    let congestion = resource.congestion_on(place.node.id);
+    let new = Congestion::default().adjust(new, congestion);
     let AutoPromotion { mode, timeout_s } = resource.auto_promotion;
     let new = Opening::default().adjust(new, mode, timeout_s);
     let devices = resource.volumes.iter().map(|volume| {
@@ -103,6 +106,8 @@ fn options(place: &Place<'_>, running: &Resource) -> Option<Request> {
     let request = show::with_after(request, wanted.resync_after.as_deref(), now);
     let now = Csums::from_name(&running.csums_resync).unwrap_or_default();
     let request = show::with_csums(request, wanted.csums, now);
+    let congestion = wanted.congestion_on(place.node.id);
+    let request = running.congestion.adjust(request, congestion);
     let AutoPromotion { mode, timeout_s } = wanted.auto_promotion;
     let request = running.auto_promote.adjust(request, mode, timeout_s);
     (request.arguments.len() > 1).then_some(request)

@@ -4,8 +4,8 @@
 
 use super::file::{self, File};
 use super::{
-    fencing, is_name, opening, quorum, resync, split_brain, Backing, Cluster, Config, Node,
-    Resource, Volume,
+    congestion, fencing, is_name, opening, quorum, resync, split_brain, Backing, Cluster, Config,
+    Node, Resource, Volume,
 };
 use log::LevelFilter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,6 +220,7 @@ fn resources(all: &[file::Resource], nodes: &BTreeMap<NodeId, Node>) -> Checked<
             auto_promotion: opening::auto_promotion(raw)?,
             policies: split_brain::policies(raw, voters)?,
             speed: resync::speed(raw)?,
+            congestion: congestion::congestion(raw, disks_on, nodes)?,
             csums: resync::csums(raw)?,
             resync_after: raw.resync_after.as_ref().map(|it| it.get_ref().clone()),
             volumes,

@@ -64,6 +64,12 @@ pub(super) struct Resource {
     pub(super) resync_latency_target: Option<Spanned<u32>>,
     #[serde(rename = "csums-resync")]
     pub(super) csums_resync: Option<Spanned<String>>,
+    #[serde(rename = "on-congestion")]
+    pub(super) on_congestion: Option<Spanned<String>>,
+    #[serde(rename = "congestion-fill")]
+    pub(super) congestion_fill: Option<Spanned<String>>,
+    #[serde(default, rename = "peer")]
+    pub(super) peers: BTreeMap<Spanned<String>, Peer>,
     #[serde(rename = "resync-after")]
     pub(super) resync_after: Option<Spanned<String>>,
     #[serde(rename = "auto-promote")]
@@ -80,6 +86,14 @@ pub(super) struct Resource {
     pub(super) handlers: Handlers,
     #[serde(default, rename = "volume")]
     pub(super) volumes: Vec<Volume>,
+}
+
+/// What a primary does about one peer.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Peer {
+    #[serde(rename = "on-congestion")]
+    pub(super) on_congestion: Option<Spanned<String>>,
 }
 
 /// Programs that the daemon runs.

@@ -6,6 +6,7 @@ use super::generation::Generations;
 use super::model::{text as name, Connection, Device, PeerDevice, Resource};
 use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
+use weft_uapi::congestion::Pace;
 use weft_uapi::status::EventKind;
 
 /// One line of `events`.
@@ -43,7 +44,7 @@ pub enum Object {
         node_id: u32,
         /// The volume.
         #[serde(flatten)]
-        state: PeerDevice,
+        state: Box<PeerDevice>,
     },
     /// Generations of a volume.
     Generations(Generations),
@@ -105,7 +106,7 @@ fn object(record: &Record) -> (String, Object) {
             Object::Connection(Connection::from(&**info)),
         ),
         Record::PeerVolume(info) => {
-            let state = PeerDevice::from(&**info);
+            let state = Box::new(PeerDevice::from(&**info));
             let node_id = info.peer;
             (name(&info.resource), Object::PeerDevice { node_id, state })
         }
@@ -154,6 +155,10 @@ fn describe(object: &Object) -> String {
             if let Some(verify) = &state.verify {
                 let (state, differing) = (&verify.state, verify.differing_bytes);
                 text.push_str(&format!(" verify:{state} differing:{differing}"));
+            }
+            if state.pace != Pace::Together.name() {
+                let (pace, bytes, ms) = (&state.pace, state.lag_bytes, state.lag_ms);
+                text.push_str(&format!(" pace:{pace} lag-bytes:{bytes} lag-ms:{ms}"));
             }
             if !state.paused.is_empty() {
                 text.push_str(&format!(" paused:{}", state.paused.join(",")));

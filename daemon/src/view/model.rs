@@ -4,6 +4,7 @@
 //!
 //! The field names are the JSON of `weft status --json`; sizes are bytes, times milliseconds.
 
+use super::congestion::Congestion;
 use super::opening::Opening;
 use super::paused;
 use super::resync::{self, Resync};
@@ -12,6 +13,7 @@ use super::units::sector_bytes;
 use super::verify::Verify;
 use crate::kernel::netlink::record::Record;
 use serde::{Deserialize, Serialize};
+use weft_uapi::congestion::{OnCongestion, Pace};
 use weft_uapi::control::name_of;
 use weft_uapi::refusal::Refusal;
 use weft_uapi::resync::Csums;
@@ -54,6 +56,9 @@ pub struct Resource {
     /// The resource whose resyncs on this node come first.
     #[serde(default)]
     pub resync_after: Option<String>,
+    /// What this node does about peers that do not keep up with its writes.
+    #[serde(default)]
+    pub congestion: Congestion,
     /// Whether this node asks by digest for what it has to fetch: `yes` or `no`.
     #[serde(default = "no_csums")]
     pub csums_resync: String,
@@ -86,6 +91,14 @@ pub struct Resource {
     /// Its peers.
     #[serde(default)]
     pub connections: Vec<Connection>,
+}
+
+fn together() -> String {
+    Pace::Together.name().to_owned()
+}
+
+fn block() -> String {
+    OnCongestion::Block.name().to_owned()
 }
 
 fn no_csums() -> String {
@@ -292,6 +305,19 @@ pub struct PeerDevice {
     pub received_bytes: u64,
     /// Packets sent and not acknowledged.
     pub unacked: u32,
+    /// How the peer keeps up with the writes of this node: `together`, `blocks`, `blocks-no-quorum`, `blocks-primary`,
+    /// `blocks-old-peer`, `asked`, `ahead`, `sync-only`.
+    #[serde(default = "together")]
+    pub pace: String,
+    /// What this node does about it if it does not: `block` or `pull-ahead`.
+    #[serde(default = "block")]
+    pub on_congestion: String,
+    /// Writes that the peer may lack: those sent and not answered, and the blocks that are out of sync.
+    #[serde(default)]
+    pub lag_bytes: u64,
+    /// For how long it has lacked the oldest of them, as far as this node counts.
+    #[serde(default)]
+    pub lag_ms: u64,
     /// Why a resync waits, or would: `here` or `peer`, where a person said so, `source`: another node is the one to
     /// fetch from, and `after` or `peer-after`, where resyncs of another resource come first.
     #[serde(default)]
@@ -442,6 +468,7 @@ impl From<&ResourceInfo> for Resource {
                 one: SplitBrain1::from_number(info.split_brain_1).unwrap_or_default(),
             }),
             resync: Resync::from(info),
+            congestion: Congestion::from(info),
             csums_resync: Csums::from_number(info.csums_resync)
                 .unwrap_or_default()
                 .name()
@@ -550,6 +577,16 @@ impl From<&PeerVolumeInfo> for PeerDevice {
             sent_bytes: sector_bytes(info.sent_sectors),
             received_bytes: sector_bytes(info.received_sectors),
             unacked: info.unacked,
+            pace: Pace::from_number(info.pace)
+                .unwrap_or_default()
+                .name()
+                .to_owned(),
+            on_congestion: OnCongestion::from_number(info.on_congestion)
+                .unwrap_or_default()
+                .name()
+                .to_owned(),
+            lag_bytes: info.lag_bytes,
+            lag_ms: info.lag_ms,
             paused: paused::reasons(info.paused),
             resync_limit: resync::limit(info),
             resync_rate_bytes: info.resync_rate,

@@ -32,6 +32,7 @@ fn resource(resource: &Resource) -> Vec<Request> {
     let new = with_after(new, resource.resync_after.as_deref(), None);
     let csums = Csums::from_name(&resource.csums_resync).unwrap_or_default();
     let new = with_csums(new, csums, Csums::default());
+    let new = resource.congestion.request(new);
     let new = resource.auto_promote.request(new);
     let devices = resource.devices.iter().map(|device| {
         about(Command::NewDevice)

@@ -2,6 +2,7 @@
 
 //! The state in words: what is, and where something is not as it should be, why and what to do.
 
+use super::congestion;
 use super::model::{Connection, Device, PeerDevice, Promotion, Quorum, Resource};
 use super::paused;
 use super::resync;
@@ -271,7 +272,9 @@ fn peer_device(peer: &PeerDevice, first: Option<&str>) -> String {
     }
     let _ = write!(text, "  peer disk {}", peer.peer_disk_state);
     let is_off = peer.replication_state == ReplicationState::Off.name();
-    if peer.out_of_sync_bytes > 0 && !peer.is_syncing() {
+    if let Some(why) = congestion::why(peer).filter(|_| !is_off) {
+        let _ = write!(text, "  {why}");
+    } else if peer.out_of_sync_bytes > 0 && !peer.is_syncing() {
         let _ = write!(text, "  {} out of sync", size(peer.out_of_sync_bytes));
     }
     if let Some(id) = &peer.left_at {
@@ -321,6 +324,10 @@ mod tests {
             sent_bytes: 1 << 20,
             received_bytes: 0,
             unacked: 2,
+            pace: "together".to_owned(),
+            on_congestion: "block".to_owned(),
+            lag_bytes: 0,
+            lag_ms: 0,
             paused: Vec::new(),
             resync_limit: None,
             resync_rate_bytes: 0,
@@ -372,6 +379,7 @@ mod tests {
             split_brain: SplitBrain::default(),
             resync: Resync::default(),
             resync_after: None,
+            congestion: congestion::Congestion::default(),
             csums_resync: "no".to_owned(),
             promotion: Promotion::default(),
             server: None,
