@@ -130,6 +130,20 @@ impl<'a> PeerView<'a> {
         (text(self.0, "/peer_devices/0/recovery"), victim)
     }
 
+    /// How it keeps up with the writes.
+    pub fn pace(self) -> &'a str {
+        text(self.0, "/peer_devices/0/pace")
+    }
+
+    /// What of the writes it may lack, in bytes, and for how long, in milliseconds.
+    pub fn lag(self) -> (u64, u64) {
+        let of = |pointer| number(self.0, pointer).unwrap_or(0);
+        (
+            of("/peer_devices/0/lag_bytes"),
+            of("/peer_devices/0/lag_ms"),
+        )
+    }
+
     /// What happens between the two copies.
     pub fn replication(self) -> &'a str {
         text(self.0, "/peer_devices/0/replication_state")

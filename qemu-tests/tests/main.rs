@@ -2,6 +2,7 @@
 //! Tests in whole machines, one topic a file.
 
 mod clients;
+mod congestion;
 mod disks;
 mod failover;
 mod fencing;
