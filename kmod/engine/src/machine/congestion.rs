@@ -22,7 +22,6 @@
 
 use super::context::{ensure, Context, Facts, Fault};
 use super::replica::Replica;
-use super::request::UNACKED_BYTES_MAX;
 use super::volume::Volume;
 use crate::effect::{Level, Object};
 use crate::host::{Host, Output, Time};
@@ -40,6 +39,9 @@ const LATE_MS: u64 = 100;
 
 /// For how long a peer has to keep up, after it did not, before it is a member again, in milliseconds.
 const KEEPS_UP_MS: u64 = 10_000;
+
+/// Bytes sent to one peer and not acknowledged at which writes begin to wait.
+pub(super) const UNACKED_BYTES_MAX: u64 = 8 << 20;
 
 const _: () = assert!(FILL_MAX + (2 << 20) <= UNACKED_BYTES_MAX);
 

@@ -5,10 +5,11 @@
 //! A write stays in the tail until it is stable on this disk and on every peer that got it; until then its extents are
 //! hot, and the loss of a peer turns it into bits (G2, G4).
 
+use super::congestion::UNACKED_BYTES_MAX;
 use super::context::{ensure, Context, Fault};
 use super::cookie::Work;
 use super::hold::Hold;
-use super::request::{Request, Stage, UNACKED_BYTES_MAX};
+use super::request::{Request, Stage};
 use super::volume::Volume;
 use crate::effect::{Data, Effect, IoError};
 use crate::event::{DiskError, Io, Op};

@@ -13,6 +13,7 @@
 //!   +--------------------------- Healing
 //! ```
 
+use super::congestion::UNACKED_BYTES_MAX;
 use super::context::{Context, Line};
 use super::cookie::Work;
 use super::disk::Disk;
@@ -28,9 +29,6 @@ use crate::tail::Kind;
 use weft_uapi::state::{DiskState, Protocol};
 use weft_uapi::units::{NodeId, NodeSet, Seq};
 use weft_uapi::wire::{Header, PacketKind, FLAG_FUA, FLAG_NO_UNMAP};
-
-/// Bytes sent to one peer and not acknowledged at which writes begin to wait.
-pub(super) const UNACKED_BYTES_MAX: u64 = 8 << 20;
 
 /// How far a request is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

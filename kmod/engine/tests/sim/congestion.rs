@@ -2,7 +2,7 @@
 
 //! Primaries that go ahead of peers that do not keep up. With chance of its own, as for other orders.
 
-use crate::node::{node_id, VOLUME};
+use crate::node::node_id;
 use crate::world::World;
 use weft_engine::event::{Command, Options};
 use weft_engine::host::Time;
@@ -71,7 +71,7 @@ impl World {
             for peer in self.peers(node) {
                 let engine = self.nodes[node].engine.as_ref();
                 let info = engine
-                    .and_then(|it| it.peer_volume_info(node_id(peer), VOLUME, Time(self.now)));
+                    .and_then(|it| it.peer_volume_info(node_id(peer), self.at, Time(self.now)));
                 let pace = info.and_then(|info| Pace::from_number(info.pace));
                 if let Some(pace) = pace {
                     self.tally.reach.count("pace", pace.name());
