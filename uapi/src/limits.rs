@@ -32,7 +32,7 @@ pub const PATH_MAX: usize = 255;
 pub const DEVICE_SECTORS_MAX: u64 = 1 << 41;
 
 /// Largest data request that the block device accepts without splitting, in bytes. Also the largest payload of a
-/// data packet: a header and 32 pages fit a 1 MiB pipe many times.
+/// data packet: a header and 32 pages are half of what goes in one send (kmod/sys/socket.rs).
 pub const IO_BYTES_MAX: u32 = 128 * 1024;
 
 /// Largest discard or write-zeroes request, in bytes: at most two activity-log extents.
