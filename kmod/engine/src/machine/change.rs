@@ -506,8 +506,10 @@ impl<H: Host> Volume<H> {
         let Some(disk) = self.disk.as_mut() else {
             return Ok(());
         };
-        if is_witness && disk.superblock.generation.id != id {
-            // It was not waited for.
+        let replica = self.replicas.get(peer.index()).and_then(Option::as_ref);
+        let is_left = replica.is_some_and(|it| !it.receives && it.source.is_none());
+        if (is_witness || is_left) && disk.superblock.generation.id != id {
+            // It was not waited for, or is not any more.
             return Ok(());
         }
         ensure(

@@ -88,7 +88,9 @@ impl<H: Host> Volume<H> {
             Kind::Tell => self.tell(cx, op, digest),
             Kind::Compare => self.compare(cx, op, digest),
             Kind::Ask => self.ask_by_digest(cx, op, Some(digest)),
-            Kind::ResyncCheck(told) if told == digest => self.send_resync_equal(cx, op),
+            Kind::ResyncCheck(told) if told == digest && !self.has_skipped(op.peer) => {
+                self.send_resync_equal(cx, op);
+            }
             Kind::ResyncCheck(_) => self.send_resync_data(cx, op, Some(data)),
             Kind::Write | Kind::ResyncWrite | Kind::ResyncRead | Kind::Heal => {
                 self.break_down(cx, "a digest came for no range");

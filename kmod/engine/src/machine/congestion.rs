@@ -150,6 +150,11 @@ impl Keeping {
         matches!(self.step, Step::SyncOnly(_))
     }
 
+    /// Whether so much is on its way to it that nothing is to wait for an answer from behind that.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.step, Step::SyncOnly(open) if open > 0)
+    }
+
     /// When it is to be looked at, although nothing happens.
     pub(super) fn deadline(&self) -> Option<Time> {
         self.proven.into_iter().chain(self.late).min()
@@ -318,6 +323,9 @@ impl<H: Host> Volume<H> {
                 self.lack(peer, cx.now);
                 if let Some(replica) = self.replica_mut(peer) {
                     replica.keeping.proven = None;
+                    if let Some(source) = replica.source.as_mut() {
+                        source.has_skipped = true;
+                    }
                 }
                 self.set_step(cx, peer, Step::SyncOnly(open));
             }

@@ -636,7 +636,6 @@ impl<H: Host> Volume<H> {
         if !self.disk.as_ref().is_some_and(has_left) {
             self.set_disk_state(cx, DiskState::UpToDate);
         }
-        let now = cx.now;
         // What a person gave up the peer names once it is on record there.
         self.mark_all_if(peer, full && rule != Rule::Invalidated);
         if let Some(replica) = self.replica_mut(peer) {
@@ -645,11 +644,12 @@ impl<H: Host> Volume<H> {
                 pages: Pages::new(full).after_peer(rule == Rule::Forked),
                 stable_by: None,
                 is_peer_ready: false,
-                pace: Pace::new(now, &cx.facts.speed),
+                pace: Pace::new(cx.now, &cx.facts.speed),
                 has_joined: false,
+                has_skipped: false,
             });
             replica.progress = Progress {
-                started: now,
+                started: cx.now,
                 ..Progress::default()
             };
         }

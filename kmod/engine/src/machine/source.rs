@@ -30,9 +30,17 @@ pub(super) struct Source {
     pub(super) pace: Pace,
     /// The target has a record durable that names it as a member. It is one for good when such a record is in force.
     pub(super) has_joined: bool,
+    /// The target was not sent writes after it was sent others: a range may have been there and back again meanwhile.
+    pub(super) has_skipped: bool,
 }
 
 impl<H: Host> Volume<H> {
+    /// Whether a digest of the target's may be older than what it is about to write: see [`Source::has_skipped`].
+    pub(super) fn has_skipped(&self, peer: NodeId) -> bool {
+        let source = self.replica(peer).and_then(|replica| replica.source);
+        source.is_some_and(|source| source.has_skipped)
+    }
+
     /// A range was read for the target.
     pub(super) fn send_resync_data<O: Output<H>>(
         &mut self,
@@ -128,6 +136,7 @@ impl<H: Host> Volume<H> {
             let is_settled = replica.wants_member
                 && replica.replication == ReplicationState::SyncSource
                 && !replica.round.is_open()
+                && !replica.keeping.is_draining()
                 && replica.stable >= replica.finished_upto;
             if is_settled && disk.marked(peer) > 0 {
                 replica.wants_member = false;
