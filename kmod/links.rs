@@ -27,6 +27,7 @@
 //! link; and `sender` of a link → `outgoing`. Whoever ends a session may hold the engine's lock, so the end waits for neither of the
 //! first two, nor for a sender.
 
+mod arrived;
 mod asks;
 mod daemon;
 mod link;
@@ -61,16 +62,18 @@ pub(crate) trait SessionOwner: Send + Sync {
     /// Both links are connected; packets may be sent from now on, and none has come yet.
     fn session_up(&self, peer: NodeId, session: SessionId);
 
-    /// A packet came in, syntax and checksums are right. `body` holds the payload of kinds that do not carry data.
-    fn packet(
+    /// Packets came in, syntax and checksums are right: takes them from `next` while there is room for what comes over this link.
+    /// The payload of those that carry no data is empty.
+    fn packets(
         &self,
         peer: NodeId,
         session: SessionId,
         link: LinkKind,
-        header: Header,
-        body: &[u8],
-        data: Option<Payload>,
+        next: &mut dyn FnMut() -> Option<(Header, Option<Payload>)>,
     );
+
+    /// A packet came in, syntax and checksums are right, whose payload is a body.
+    fn packet(&self, peer: NodeId, session: SessionId, link: LinkKind, header: Header, body: &[u8]);
 
     /// The session is over, not by the resource's own doing. Comes once.
     fn session_down(&self, peer: NodeId, session: SessionId, reason: &str);

@@ -171,15 +171,15 @@ struct socket *weft_socket_get(int descriptor)
 	socket->sk->sk_use_task_frag = false;
 	/* What frees memory may have to pass here. */
 	sk_set_memalloc(socket->sk);
+	socket->sk->sk_allocation = GFP_NOIO | __GFP_MEMALLOC;
 	release_sock(socket->sk);
 	return socket;
 }
 
 void weft_socket_put(struct socket *socket)
 {
-	lock_sock(socket->sk);
-	sk_clear_memalloc(socket->sk);
-	release_sock(socket->sk);
+	/* The socket stays what it is: packets that came by that may lie in its backlog. */
+	static_branch_dec(&memalloc_socks_key);
 	sockfd_put(socket);
 }
 
@@ -193,7 +193,9 @@ int weft_socket_send(struct socket *socket, struct bio_vec *pieces,
 	if (more)
 		message.msg_flags |= MSG_MORE;
 	iov_iter_bvec(&message.msg_iter, ITER_SOURCE, pieces, count, bytes);
-	return sock_sendmsg(socket, &message);
+	/* Not what the application may do counts that happens to write to a device. */
+	scoped_with_kernel_creds()
+		return sock_sendmsg(socket, &message);
 }
 
 int weft_socket_receive(struct socket *socket, struct kvec *places,
@@ -201,7 +203,8 @@ int weft_socket_receive(struct socket *socket, struct kvec *places,
 {
 	struct msghdr message = { };
 
-	return kernel_recvmsg(socket, &message, places, count, bytes, MSG_DONTWAIT);
+	scoped_with_kernel_creds()
+		return kernel_recvmsg(socket, &message, places, count, bytes, MSG_DONTWAIT);
 }
 
 /* Generic netlink */

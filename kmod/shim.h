@@ -17,6 +17,7 @@
 #include <linux/blkdev.h>
 #include <linux/capability.h>
 #include <linux/crc32c.h>
+#include <linux/cred.h>
 #include <linux/eventpoll.h>
 #include <linux/mm.h>
 #include <linux/net.h>

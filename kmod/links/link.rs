@@ -2,13 +2,14 @@
 
 //! One link of a session, and the file that the daemon holds of it.
 
+use super::arrived::Arrived;
 use super::receive::{Halt, Progress, Receiver};
 use super::send::{Packet, SendQueue, Sender};
 use super::stream::{Stop, Stream};
 use super::{DownReason, Session};
 use crate::sys::file::{eproto, FileOps, PollQueue, Readiness};
 use crate::sys::memory::{NoIo, NoWait};
-use crate::sys::socket::{enotconn, Socket};
+use crate::sys::socket::{econnreset, enotconn, Socket};
 use kernel::{
     new_mutex,
     prelude::*,
@@ -20,11 +21,11 @@ use kernel::{
     uaccess::{UserPtr, UserSlice},
 };
 use weft_uapi::control::{LinkCarried, CARRIED_CLOSED, CARRIED_MORE, LINK_CARRY, LINK_TIE};
-use weft_uapi::wire::{LinkKind, HEADER_BYTES};
+use weft_uapi::wire::{Header, LinkKind, HEADER_BYTES};
 use zerocopy::IntoBytes;
 
-/// Bytes that are received in one call, about, before everybody else has a turn, so that neither acknowledgements nor heartbeats
-/// wait long behind bulk data.
+/// Bytes that are sent or received in one call, about, before everybody else has a turn: so neither acknowledgements nor heartbeats
+/// wait long behind bulk data, nor an application's thread for what others have queued.
 const SHARE_BYTES: u64 = 1 << 20;
 
 /// How much is read ahead of what is wanted: on the data link the header of the next packet, so that data are copied once; on the
@@ -43,8 +44,11 @@ pub(super) struct Link {
     pub(super) poll: PollQueue,
     /// Whether data had no memory lately: nothing is taken until somebody may have given some back.
     is_starved: Atomic<bool>,
-    /// The connection takes nothing until the daemon hears that it does.
+    /// Nobody sends but the daemon's threads: when they hear that the connection takes something again, or because of
+    /// `wants_carry`.
     is_full: Atomic<bool>,
+    /// There is something to be sent, and no connection that reports when.
+    wants_carry: Atomic<bool>,
     /// What turns queued and no sender has taken over. Held briefly, also under the engine's lock.
     #[pin]
     outgoing: Mutex<SendQueue>,
@@ -61,6 +65,10 @@ pub(super) struct Link {
 struct Incoming {
     receiver: Receiver,
     stream: Stream,
+    /// What was received and not handed up.
+    arrived: Arrived,
+    /// A packet behind those, whose body the receiver has.
+    with_body: Option<Header>,
 }
 
 impl Link {
@@ -69,6 +77,7 @@ impl Link {
             poll <- PollQueue::new(c"weft_link", static_lock_class!()),
             is_starved: Atomic::new(false),
             is_full: Atomic::new(false),
+            wants_carry: Atomic::new(false),
             outgoing <- new_mutex!(SendQueue::new()),
             sender <- new_mutex!(None),
             incoming <- new_mutex!(None),
@@ -104,8 +113,11 @@ impl Link {
             let sent = self.drain(session, sender);
             drop(guard);
             if sent.is_err_and(|error| error != EAGAIN) {
-                // The daemon tries again, and hears why if that does not help.
+                self.wants_carry.store(true, ordering::Release);
                 self.poll.wake(Readiness::OUT);
+            }
+            if session.is_down() {
+                return self.clear();
             }
             // Whoever queued something meanwhile has found the sender busy.
             if self.outgoing.lock().is_empty() {
@@ -114,52 +126,62 @@ impl Link {
         }
     }
 
-    /// As [`transmit`](Self::transmit), when the connection may take something again. Returns how many bytes it has taken since the
-    /// beginning, or why it never will.
-    fn transmit_again(&self, session: &Session) -> Result<u64> {
+    /// As [`transmit`](Self::transmit), for the daemon. Returns how many bytes the connection has taken since the beginning, and
+    /// whether there is more to be sent at once; or why nothing ever will be.
+    fn transmit_again(&self, session: &Session) -> Result<(u64, bool)> {
         let mut guard = self.sender.lock();
         let sender = (*guard).as_mut().ok_or_else(enotconn)?;
+        self.wants_carry.store(false, ordering::Release);
         self.is_full.store(false, ordering::Release);
-        match self.drain(session, sender) {
-            Err(error) if error == ENOMEM => self.poll.wake(Readiness::OUT),
-            Err(error) if error != EAGAIN => return Err(error),
-            _ => {}
-        }
+        let result = self.drain(session, sender);
         let sent = sender.sent();
         drop(guard);
         self.transmit(session);
-        Ok(sent)
+        match result {
+            Ok(()) => Ok((sent, false)),
+            Err(error) if error == EAGAIN => Ok((sent, false)),
+            Err(error) if error == EBUSY || error == ENOMEM => Ok((sent, true)),
+            // The session is not over by that.
+            Err(error) if error == EPIPE => Err(econnreset()),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Sends all there is, or says why not.
+    /// Sends all there is, or says why not: `EBUSY` when the share is used up.
     fn drain(&self, session: &Session, sender: &mut Sender) -> Result {
         let _no_io = NoIo::enter();
         // Whoever waits for what is sent may have the memory.
         let _no_wait = NoWait::enter();
-        loop {
-            if session.is_down() {
-                sender.queue.clear();
-            } else if sender.queue.is_empty() {
+        let end = sender.sent().saturating_add(SHARE_BYTES);
+        while !session.is_down() {
+            if sender.queue.is_empty() {
                 core::mem::swap(&mut sender.queue, &mut *self.outgoing.lock());
             }
             if sender.queue.is_empty() {
-                return Ok(());
+                break;
             }
-            sender.send().inspect_err(|_| {
-                self.is_full.store(true, ordering::Release);
-            })?;
+            let sent = match sender.sent() < end {
+                true => sender.send(),
+                false => Err(EBUSY),
+            };
+            sent.inspect_err(|_| self.is_full.store(true, ordering::Release))?;
         }
+        Ok(())
     }
 
-    /// The session is down: drops what is queued and wakes everybody.
-    pub(super) fn hang_up(&self) {
-        // Who is sending sees that it is down.
+    /// The session is down: drops what is queued, but for what somebody is sending, who does so afterwards.
+    fn clear(&self) {
         if let Some(mut guard) = self.sender.try_lock() {
             if let Some(sender) = &mut *guard {
                 sender.queue.clear();
             }
         }
         self.outgoing.lock().clear();
+    }
+
+    /// The session is down: drops what is queued and wakes everybody.
+    pub(super) fn hang_up(&self) {
+        self.clear();
         self.poll
             .wake(Readiness::IN.and(Readiness::OUT).and(Readiness::HUP));
     }
@@ -187,6 +209,8 @@ impl LinkFile {
         let incoming = Incoming {
             receiver: Receiver::new(self.kind)?,
             stream: Stream::new(socket.clone(), ahead_bytes(self.kind))?,
+            arrived: Arrived::new(),
+            with_body: None,
         };
         let link = self.link();
         let mut place = link.incoming.lock();
@@ -213,7 +237,8 @@ impl LinkFile {
         }
         let _no_io = NoIo::enter();
         let link = self.link();
-        let sent = link.transmit_again(&self.session)?;
+        let sending = link.transmit_again(&self.session);
+        // Also what came before a connection broke.
         let mut guard = link.incoming.lock();
         let incoming = (*guard).as_mut().ok_or_else(enotconn)?;
         let flags = match self.receive(incoming) {
@@ -226,47 +251,76 @@ impl LinkFile {
                 return Err(eproto());
             }
         };
+        let (sent, has_more) = sending?;
         Ok(LinkCarried {
             sent,
             received: incoming.stream.received(),
-            flags,
+            flags: if has_more {
+                flags | CARRIED_MORE
+            } else {
+                flags
+            },
             reserved: 0,
         })
     }
 
-    /// Hands packets up until there are no more bytes, the share is used up, or the resource has no room for another packet.
+    /// Receives and hands up packets until there are no more bytes, the share is used up, or the resource has no room for another
+    /// packet.
     fn receive(&self, incoming: &mut Incoming) -> Result<u32, Halt> {
-        let Incoming { receiver, stream } = incoming;
-        let link = self.link();
-        stream.refresh();
-        let end = stream.received().saturating_add(SHARE_BYTES);
-        while let Some(owner) = self.session.owner() {
-            if receiver.is_between_packets() {
-                if !self.session.may_receive(self.kind) {
-                    return Ok(0);
-                }
-                if stream.received() >= end {
-                    return Ok(CARRIED_MORE);
-                }
+        incoming.stream.refresh();
+        let end = incoming.stream.received().saturating_add(SHARE_BYTES);
+        while self.session.may_receive(self.kind) {
+            let collected = self.collect(incoming);
+            let goes_on = self.hand_up(incoming);
+            if !collected? || !goes_on {
+                break;
             }
-            match receiver.take(stream)? {
-                Progress::Packet(header, data) => {
-                    owner.packet(
-                        self.session.peer,
-                        self.session.id,
-                        self.kind,
-                        header,
-                        receiver.body(),
-                        data,
-                    );
-                }
-                Progress::Partial => {}
-                // Whoever gave some back just before did not know that it was wanted: once more.
-                Progress::Lacking if !link.is_starved.xchg(true, ordering::Full) => {}
-                Progress::Lacking => return Ok(0),
+            if incoming.receiver.is_between_packets() && incoming.stream.received() >= end {
+                return Ok(CARRIED_MORE);
             }
         }
         Ok(0)
+    }
+
+    /// Receives packets that the resource takes in one turn; `false`: there is no memory for another one.
+    fn collect(&self, incoming: &mut Incoming) -> Result<bool, Halt> {
+        let link = self.link();
+        while incoming.with_body.is_none() && !incoming.arrived.is_full() {
+            match incoming.receiver.take(&mut incoming.stream)? {
+                Progress::Packet(header, None) if header.payload_len != 0 => {
+                    incoming.with_body = Some(header);
+                }
+                Progress::Packet(header, data) => incoming.arrived.push(header, data),
+                Progress::Partial => {}
+                // Those that came have memory.
+                Progress::Lacking if !incoming.arrived.is_empty() => break,
+                // Whoever gave some back just before did not know that it was wanted: once more.
+                Progress::Lacking if !link.is_starved.xchg(true, ordering::Full) => {}
+                Progress::Lacking => return Ok(false),
+            }
+        }
+        link.is_starved.store(false, ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Hands up what was received; whether the resource takes more.
+    fn hand_up(&self, incoming: &mut Incoming) -> bool {
+        let (peer, id) = (self.session.peer, self.session.id);
+        let may_go_on = || self.session.may_receive(self.kind);
+        let Some(owner) = self.session.owner().filter(|_| may_go_on()) else {
+            return false;
+        };
+        let arrived = &mut incoming.arrived;
+        if !arrived.is_empty() {
+            owner.packets(peer, id, self.kind, &mut || arrived.pop());
+        }
+        if !arrived.is_empty() || !may_go_on() {
+            return false;
+        }
+        if let Some(header) = incoming.with_body.take() {
+            owner.packet(peer, id, self.kind, header, incoming.receiver.body());
+        }
+        may_go_on()
     }
 }
 
@@ -279,8 +333,10 @@ impl FileOps for LinkFile {
         if self.session.is_down() {
             return Readiness::IN.and(Readiness::OUT).and(Readiness::HUP);
         }
-        let is_starved = self.link().is_starved.load(ordering::Acquire);
-        Readiness::OUT.when(!is_starved && self.session.may_receive(self.kind))
+        let link = self.link();
+        let is_starved = link.is_starved.load(ordering::Acquire);
+        let may_receive = !is_starved && self.session.may_receive(self.kind);
+        Readiness::OUT.when(may_receive || link.wants_carry.load(ordering::Acquire))
     }
 
     fn ioctl(&self, command: u32, argument: UserPtr) -> Result<usize> {

@@ -145,21 +145,15 @@ impl Sender {
         self.sent
     }
 
-    /// Sends what is queued; `EAGAIN` when the connection takes no more now. May sleep briefly.
+    /// Sends the first part of what is queued; `EAGAIN` when the connection takes no more now. May sleep briefly.
     pub(super) fn send(&mut self) -> Result {
-        while !self.queue.is_empty() {
-            let count = self.send_batch()?;
-            self.sent = self.sent.saturating_add(count as u64);
-            self.queue.advance(count);
-        }
-        Ok(())
-    }
-
-    fn send_batch(&mut self) -> Result<usize> {
         let batch = Batch::new(&self.queue, &mut self.fragments)?;
         let mut pieces = Pieces::new();
         batch.gather(&self.fragments, &mut pieces)?;
-        self.socket.send(&mut pieces, batch.has_more)
+        let count = self.socket.send(&mut pieces, batch.has_more)?;
+        self.sent = self.sent.saturating_add(count as u64);
+        self.queue.advance(count);
+        Ok(())
     }
 }
 

@@ -21,6 +21,30 @@ impl SessionOwner for SessionEnd {
             .feed(Event::SessionUp { peer, session }, Patience::Hurry);
     }
 
+    fn packets(
+        &self,
+        peer: NodeId,
+        session: SessionId,
+        link: LinkKind,
+        next: &mut dyn FnMut() -> Option<(Header, Option<Payload>)>,
+    ) {
+        let mut turn = Turn::begin(&self.0);
+        while link == LinkKind::Meta || turn.state().engine.has_peer_room(peer) {
+            let Some((header, data)) = next() else {
+                break;
+            };
+            turn.handle(Event::Packet {
+                peer,
+                session,
+                link,
+                header,
+                body: &[],
+                data,
+            });
+        }
+        turn.end(Patience::Hurry);
+    }
+
     fn packet(
         &self,
         peer: NodeId,
@@ -28,7 +52,6 @@ impl SessionOwner for SessionEnd {
         link: LinkKind,
         header: Header,
         body: &[u8],
-        data: Option<Payload>,
     ) {
         let packet = Event::Packet {
             peer,
@@ -36,7 +59,7 @@ impl SessionOwner for SessionEnd {
             link,
             header,
             body,
-            data,
+            data: None,
         };
         self.0.feed(packet, Patience::Hurry);
     }

@@ -237,6 +237,11 @@ impl Fragments {
     }
 }
 
+/// `ECONNRESET`, which the kernel crate lacks.
+pub(crate) fn econnreset() -> Error {
+    Error::from_errno(-(bindings::ECONNRESET as c_int))
+}
+
 /// `ENOTCONN`, which the kernel crate lacks.
 pub(crate) fn enotconn() -> Error {
     Error::from_errno(-(bindings::ENOTCONN as c_int))
