@@ -13,7 +13,8 @@
 //! it comes into force before anything is complete that it lacks. What is different is that it can be told.
 //!
 //! INVARIANT (I2): a write that a member lacks is complete only when that member's disk says that it is outdated, and a record
-//! without it is in force. So it is not promoted, also where votes do not count, before it has met newer data.
+//! without it is in force. So it is not promoted, also where votes do not count, before it has met newer data; where votes do not
+//! count, that is not so if it is source of an older disk meanwhile, by which any outdated disk becomes good (see README).
 //!
 //! No endless loop: the resync gets the link for itself until so little is left that the writes fit in beside it. Each of
 //! its rounds brings everything that was owed when it began, so it ends when the writes get fewer than the link carries. And a

@@ -12,6 +12,7 @@
 //! later. Let it be made at a point P, and the target's digest at Q before. What was written between Q and P came over the same
 //! link, and is the same on both sides. The rest of the range is on the target what it was at Q, and that is what the source
 //! has at P, since the digests are equal. So the target has at P what the source has, however much was written meanwhile.
+//! A target that was not sent all of that gets the data in any case (`Source::has_skipped`).
 
 use super::compare::span_of_header;
 use super::context::{ensure, Context, Facts, Fault};
